@@ -1,0 +1,50 @@
+"""Trains Keras 3 models data-parallel with Horovod and records, while they train, why they predict what they predict.
+
+The names below are loaded when they are first used: `import hvd_xai` costs nothing, and reading checkpoints needs neither TensorFlow nor
+MPI. Horovod for Keras 3 is `hvd_xai.keras`, the attribution methods are in `hvd_xai.attributions`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hvd_xai.checkpoint.reader import Explanation as Explanation
+    from hvd_xai.checkpoint.reader import Explanations as Explanations
+    from hvd_xai.checkpoint.reader import open_explanations as open_explanations
+    from hvd_xai.errors import HvdXaiError as HvdXaiError
+    from hvd_xai.explain import Explain as Explain
+    from hvd_xai.train import Run as Run
+    from hvd_xai.types import Attributed as Attributed
+    from hvd_xai.types import Attribution as Attribution
+    from hvd_xai.types import Data as Data
+    from hvd_xai.types import Probe as Probe
+    from hvd_xai.world import World as World
+
+__version__ = "0.1.0"
+
+# name -> module it lives in
+_PUBLIC = {
+    "Attributed": "hvd_xai.types",
+    "Attribution": "hvd_xai.types",
+    "Data": "hvd_xai.types",
+    "Explain": "hvd_xai.explain",
+    "Explanation": "hvd_xai.checkpoint.reader",
+    "Explanations": "hvd_xai.checkpoint.reader",
+    "HvdXaiError": "hvd_xai.errors",
+    "Probe": "hvd_xai.types",
+    "Run": "hvd_xai.train",
+    "World": "hvd_xai.world",
+    "open_explanations": "hvd_xai.checkpoint.reader",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'hvd_xai' has no attribute '{name}'. Public names: {', '.join(sorted(_PUBLIC))}")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

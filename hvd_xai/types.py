@@ -1,0 +1,169 @@
+"""Records and protocols that the layers share. Nothing here needs TensorFlow or MPI."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
+else:
+    Json: TypeAlias = object  # an alias of itself cannot be checked at run time
+
+_LARGEST_ID = 2**63 - 1
+
+
+@runtime_checkable
+class Score(Protocol):
+    """The scalar per example that is explained: `(outputs, targets) -> [n]`, float32."""
+
+    def __call__(self, outputs: "tf.Tensor", targets: "tf.Tensor", /) -> "tf.Tensor":
+        """Returns one scalar an example from the model's outputs `[n, ...]` and the targets `[n]`."""
+
+
+@runtime_checkable
+class Baseline(Protocol):
+    """The reference inputs of a batch: `inputs -> [n, ...]`, of the shape and dtype of `inputs`."""
+
+    def __call__(self, inputs: "tf.Tensor", /) -> "tf.Tensor":
+        """Returns the reference of each of the inputs `[n, ...]`."""
+
+
+class Attributed(NamedTuple):
+    """What a method returns when it knows more than the attributions.
+
+    Attributes:
+        attributions: `[n, ...]`.
+        per_sample: one value an example by name, such as `convergence_delta`; each lands in the checkpoint as an array `[sample]`.
+    """
+
+    attributions: "tf.Tensor"
+    per_sample: "Mapping[str, tf.Tensor]"
+
+
+@runtime_checkable
+class Attribution(Protocol):
+    """A method: attributes a model's score to its inputs, or to a layer's outputs.
+
+    Pure TensorFlow and traceable; the first axis of everything is examples, and no example depends on another. It knows no ranks, files
+    or pictures. Options are keyword-only, and bound with `functools.partial`, so that name and options can be read back from it.
+    """
+
+    def __call__(self, model: "keras.Model", inputs: "tf.Tensor", targets: "tf.Tensor", /, *, ids: "tf.Tensor") -> "tf.Tensor | Attributed":
+        """Returns the attributions of `inputs` `[n, ...]` for `targets` `[n]`; `ids` `[n]` are the sample ids that seed randomness."""
+
+
+@runtime_checkable
+class Progress(Protocol):
+    """Where long work says how far it is: a bar on the terminal, or nothing."""
+
+    def start(self, task: str, total: int) -> None:
+        """Begins a task of `total` steps; a task that was begun before is over."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Says that `steps` more are done."""
+
+    def say(self, line: str) -> None:
+        """Shows one line of text above the bar."""
+
+
+class Silent:
+    """The `Progress` that shows nothing."""
+
+    def start(self, task: str, total: int) -> None:
+        """Shows nothing."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Shows nothing."""
+
+    def say(self, line: str) -> None:
+        """Shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The fixed examples that are explained every time. Every rank holds the same probe.
+
+    Args:
+        inputs: `[N, ...]`, what the model takes; a memory-mapped array will do, only the rank's rows are read.
+        targets: `[N]`, what the score selects: class ids, or values for a regression.
+        sample_ids: `[N]` whole numbers from 0 on, unique; `arange(N)` if left out. Rows of every checkpoint are ordered by it.
+        labels: `[N]`, the data set's labels, if they are not the targets; integers where those are.
+        class_names: names of the classes, for people.
+
+    Raises:
+        TypeError: if one of them is no NumPy array.
+        ValueError: if a shape or a dtype is not as said, or a sample id stands twice.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    sample_ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "targets", "sample_ids", "labels"):
+            values = getattr(self, name)
+            if values is not None and not isinstance(values, np.ndarray):
+                raise TypeError(f"the probe's '{name}' must be a NumPy array; got {type(values).__name__}. Pass np.asarray(...) of it.")
+        n_samples = len(self.inputs)
+        if n_samples == 0:
+            raise ValueError("the probe has no examples; give at least one input")
+        if len(self.sample_ids) == 0:
+            object.__setattr__(self, "sample_ids", np.arange(n_samples, dtype=np.int64))
+        for name, values in (("targets", self.targets), ("sample_ids", self.sample_ids), ("labels", self.labels)):
+            if values is not None and np.shape(values) != (n_samples,):
+                raise ValueError(f"the probe has {n_samples} inputs, so '{name}' must have shape ({n_samples},); got {np.shape(values)}")
+        if not np.issubdtype(self.sample_ids.dtype, np.integer) or np.any(self.sample_ids < 0) or np.any(self.sample_ids > _LARGEST_ID):
+            raise ValueError(
+                f"sample_ids must be whole numbers from 0 to {_LARGEST_ID}; got dtype {self.sample_ids.dtype}, {self.sample_ids}"
+            )
+        object.__setattr__(self, "sample_ids", self.sample_ids.astype(np.int64))
+        if self.labels is not None and np.issubdtype(self.targets.dtype, np.integer) and not np.issubdtype(self.labels.dtype, np.integer):
+            raise ValueError(f"labels must be integers where the targets are ({self.targets.dtype}); got dtype {self.labels.dtype}")
+        order = np.argsort(self.sample_ids, kind="stable")
+        if np.any(np.diff(self.sample_ids[order]) == 0):
+            raise ValueError("sample_ids of the probe must be unique; some stand twice")
+        if np.any(np.diff(order) < 0):
+            for name in ("inputs", "targets", "sample_ids", "labels"):
+                values = getattr(self, name)
+                if values is not None:
+                    object.__setattr__(self, name, values[order])
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def check_finite(self, start: int, stop: int) -> None:
+        """Raises `ValueError` naming the first sample of rows `start` to `stop` that holds a NaN or an infinity, or would in float32."""
+        inputs = self.inputs[start:stop]
+        if not np.issubdtype(inputs.dtype, np.floating):
+            return
+        with np.errstate(over="ignore"):  # a float64 beyond float32, in which everything is computed, becomes an infinity here
+            bad = ~np.isfinite(inputs.astype(np.float32, copy=False)).all(axis=tuple(range(1, inputs.ndim)))
+        if bad.any():
+            raise ValueError(
+                f"the probe's inputs must be finite in float32; {int(bad.sum())} of {len(inputs)} rows are not, the first with sample id"
+                f" {int(self.sample_ids[start + int(np.argmax(bad))])}. Clean or drop these rows."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a training recipe loads.
+
+    Args:
+        train: inputs `[m, ...]` and targets `[m]`, the same on every rank; each rank trains on its share.
+        validation: inputs and targets that metrics are evaluated on after each epoch.
+        probe: the examples that are explained.
+        batch_size: examples of one rank's batch.
+    """
+
+    train: tuple[np.ndarray, np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray]
+    probe: Probe
+    batch_size: int = 32

@@ -1,0 +1,40 @@
+"""What every test runs under: shapes and types of the library's arguments are checked, and a launched session without a test fails."""
+
+import os
+import tempfile
+from collections.abc import Generator
+
+import pytest
+
+# Before anything imports TensorFlow, Keras or MPI.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_HOME", tempfile.mkdtemp(prefix="keras_home-"))  # Keras writes keras.json when it is imported
+if os.getuid() == 0:
+    # Open MPI refuses to launch as root unless both are set.
+    os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
+    os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("hvd_xai", "beartype.beartype")
+
+_LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A session that a launcher started and in which no test ran is a failure: a typing error in a test's name must not look green."""
+    launched = any(variable in os.environ for variable in _LAUNCHED)
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    ran = sum(len(reporter.stats.get(outcome, [])) for outcome in ("passed", "failed", "error", "xfailed", "xpassed")) if reporter else 0
+    if launched and ran == 0 and not session.config.option.collectonly:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(autouse=True)
+def _environment_as_it_was() -> Generator[None, None, None]:
+    """Takes back what a test changed in the environment."""
+    before = dict(os.environ)
+    yield
+    if dict(os.environ) != before:
+        os.environ.clear()
+        os.environ.update(before)

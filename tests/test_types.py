@@ -1,0 +1,61 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hvd_xai import Probe
+
+INPUTS = np.zeros((3, 2, 2, 1), np.float32)
+TARGETS = np.array([0, 1, 2])
+
+
+def test_rows_are_ordered_by_sample_id() -> None:
+    probe = Probe(INPUTS, TARGETS, np.array([7, 1, 3]), labels=TARGETS + 10)
+    assert probe.sample_ids.tolist() == [1, 3, 7]
+    assert probe.targets.tolist() == [1, 2, 0]
+    assert probe.labels is not None
+    assert probe.labels.tolist() == [11, 12, 10]
+
+
+@pytest.mark.parametrize("name", ["inputs", "targets", "sample_ids", "labels"])
+def test_what_is_no_array_is_refused_at_once(name: str) -> None:
+    # in a process of its own, where annotations are not checked: a user has no beartype
+    program = f"""
+import numpy as np
+from hvd_xai import Probe
+Probe(**{{"inputs": np.zeros((3, 2)), "targets": np.arange(3), "{name}": [0, 1, 2]}})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert f"TypeError: the probe's '{name}' must be a NumPy array; got list" in done.stderr
+
+
+@pytest.mark.parametrize("sample_ids", [np.array([0, 1, 1]), np.array([0.0, 1.0, 2.0])])
+def test_sample_ids_are_unique_integers(sample_ids: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="sample_ids"):
+        Probe(INPUTS, TARGETS, sample_ids)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
+def test_inputs_are_finite_in_float32(value: float) -> None:
+    inputs = INPUTS.astype(np.float64)
+    inputs[2, 1, 1] = value
+    probe = Probe(inputs, TARGETS, np.array([10, 11, 12]))
+    probe.check_finite(0, 2)
+    with pytest.raises(ValueError, match="1 of 2 rows are not, the first with sample id 12"):
+        probe.check_finite(1, 3)
+
+
+def test_integers_are_always_finite() -> None:
+    Probe(INPUTS.astype(np.uint8), TARGETS).check_finite(0, 3)
+
+
+@pytest.mark.parametrize("ids", [np.array([-1, 2, 3]), np.array([0.5, 1, 2]), np.array([0, 1, 2**63], np.uint64)], ids=str)
+def test_sample_ids_are_whole_numbers_from_0_on(ids: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="whole numbers from 0 to"):
+        Probe(INPUTS, TARGETS, ids)
+
+
+def test_labels_are_integers_where_the_targets_are() -> None:
+    with pytest.raises(ValueError, match="labels must be integers"):
+        Probe(INPUTS, TARGETS, labels=np.zeros(3))
