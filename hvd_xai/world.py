@@ -1,0 +1,504 @@
+"""The ranks of one job: who they are, how they agree, and how rows come together at the root.
+
+mpi4py carries the data where the ranks are MPI processes; Horovod's own collectives carry it where there is no MPI, as under
+`horovodrun --gloo`. Everything above this module sees one `World` and never asks which of the two it is.
+
+Ranks fail together. Work that can fail is done inside `World.together`, which ends in an agreement: either every rank goes on, or every
+rank raises. A rank that dies outside such a block takes the job with it: an uncaught error aborts it, a rank that exits early is noticed
+by those that wait for it, and no wait is longer than the deadline.
+
+In an elastic job the ranks come and go. The `World` stays the same object: `World.reconnect` gives it the ranks that there are now. What is
+cut by rank is cut anew after that; nothing else needs to know. A host that is lost is let go, but a rank that ends with an error of its own
+tells the others so by way of the launcher, and they end as well.
+"""
+
+import atexit
+import importlib
+import json
+import logging
+import os
+import secrets
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from http.client import HTTPResponse
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+
+from hvd_xai.errors import HorovodMissingError, PeerError, WorldError
+from hvd_xai.types import Json
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+log = logging.getLogger(__name__)
+
+ROOT = 0
+DEADLINE_SECONDS = 1800.0
+EXIT_STUCK = 75  # EX_TEMPFAIL: the job was ended because a rank was waited for in vain
+
+_EXIT_TAG = 7
+_FAILURE = "hvd_xai/failure"  # where a rank of an elastic job leaves why it ended, in the store that its launcher runs
+_STORE_SECONDS = 5.0
+_LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """The two collectives that everything else is made of."""
+
+    def allgather(self, phase: str, message: bytes) -> list[bytes]:
+        """Collective: every rank must call this. Returns the message of each rank."""
+
+    def gather(self, phase: str, block: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:
+        """Collective: every rank must call this. Returns the ranks' rows in the order of ranks on the root, None elsewhere."""
+
+    def abort(self, code: int) -> None:
+        """Ends every rank of the job now."""
+
+
+class World:
+    """The ranks of this job. Collective: every rank must make one.
+
+    Args:
+        rank: of this process, 0 to size - 1; the root is 0.
+        size: how many ranks there are.
+        local_rank: of this process on its host.
+        local_size: how many ranks its host has.
+        transport: what carries the collectives.
+
+    Attributes:
+        host: this rank's host name.
+        hosts: each rank's.
+        job: a name that no other job has, the same on every rank and after every reset.
+        resets: how often the ranks of this job came and went; above 0 in elastic jobs only.
+    """
+
+    def __init__(self, rank: int, size: int, local_rank: int, local_size: int, transport: Transport) -> None:
+        self.host = socket.gethostname()
+        self.job = ""
+        self.resets = 0
+        self._meet(rank, size, local_rank, local_size, transport)
+
+    def _meet(self, rank: int, size: int, local_rank: int, local_size: int, transport: Transport) -> None:
+        """Takes these ranks for the world's. Collective: every rank must call this."""
+        self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
+        self._transport = transport
+        met = self.allgather("naming the hosts", [self.host, self.job, secrets.token_hex(8), self.resets])
+        known = [entry for entry in met if isinstance(entry, list)]
+        self.hosts = [str(entry[0]) for entry in known]
+        # a rank that has just joined has no name of the job yet; where none has, the root's proposal is taken
+        self.job = next((str(entry[1]) for entry in known if entry[1]), str(known[ROOT][2]))
+        self.resets = max(int(str(entry[3])) for entry in known)
+
+    @classmethod
+    def alone(cls) -> "World":
+        """Returns a world of this process only; it needs neither MPI nor Horovod."""
+        return cls(0, 1, 0, 1, _Alone())
+
+    @classmethod
+    def connect(cls) -> "World":
+        """Brings the launched ranks together. Collective: every rank must call this.
+
+        mpi4py is imported before Horovod starts, so that both use one MPI, with threads allowed. An uncaught error on any rank ends the
+        job from here on.
+
+        Raises:
+            HorovodMissingError: if Horovod is not installed.
+            WorldError: if the launcher, Horovod and MPI count different numbers of ranks.
+        """
+        deadline = _deadline()
+        mpi = None if _is_gloo(os.environ) else _import_mpi()
+        horovod = _start_horovod(deadline)
+        rank, size = horovod.rank(), horovod.size()
+        mpi_size = None if mpi is None else mpi.COMM_WORLD.Get_size()
+        if not is_elastic(os.environ):  # there the launcher's number is of when it started this process
+            check_sizes(_launched_size(os.environ), size, mpi_size, gloo=_is_gloo(os.environ))
+        world = cls(rank, size, horovod.local_rank(), horovod.local_size(), _transport(horovod, mpi, deadline))
+        if size > 1 or is_elastic(os.environ):
+            _end_job_on_uncaught_error(world)
+        return world
+
+    def reconnect(self) -> None:
+        """Takes the ranks that an elastic job has now. Collective: every rank that is left, and every new one by `connect`, must call this.
+
+        Raises:
+            PeerError: on all ranks that are left, if another one ended with an error; only lost hosts are let go.
+            WorldError: if this process is no rank of the job any more, or the others could not be reached.
+        """
+        failure = _Store.of(os.environ).read()
+        if failure is not None:
+            raise agreed(PeerError("training", [failure]))
+        horovod = importlib.import_module("horovod.tensorflow")
+        horovod.shutdown()
+        try:
+            horovod.init()
+        except ValueError as error:
+            # this rank is out; the others go on without it, and are not told to end
+            raise agreed(WorldError(f"rank {self.rank} on {self.host} is not among the job's ranks after a reset: {error}")) from error
+        self.resets += 1
+        transport = _transport(horovod, None, _deadline())
+        self._meet(horovod.rank(), horovod.size(), horovod.local_rank(), horovod.local_size(), transport)
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this rank is the one that commits."""
+        return self.rank == ROOT
+
+    def allgather(self, phase: str, value: Json) -> list[Json]:
+        """Returns the small value of every rank, in the order of ranks. Collective: every rank must call this."""
+        return [json.loads(message) for message in self._transport.allgather(phase, json.dumps(value).encode())]
+
+    def gather_rows(self, phase: str, rows: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:
+        """Brings one round of rows to the root. Collective: every rank must call this.
+
+        Args:
+            phase: what is going on, for messages.
+            rows: `[counts[rank], ...]` of this rank; the dtype, which may be structured, and the trailing shape are the same on all ranks.
+            counts: rows of each rank. Keep a round below 64 MiB: larger messages are slower, and single counts above 2^31 fail in MPI.
+
+        Returns:
+            On the root `[sum(counts), ...]`, in the order of ranks; None elsewhere.
+        """
+        return self._transport.gather(phase, rows, counts)
+
+    def agree(self, phase: str, error: BaseException | None = None) -> None:
+        """Goes on on all ranks, or raises on all of them. Collective: every rank must call this.
+
+        Raises:
+            PeerError: on every rank, if any gave an error. Where all ranks met an error of one type, each raises its own instead.
+        """
+        message = None if error is None else f"{type(error).__name__}: {error}"
+        answers = self.allgather(phase, None if error is None else [self.host, message])
+        failures = [(rank, str(answer[0]), str(answer[1])) for rank, answer in enumerate(answers) if isinstance(answer, list)]
+        if not failures:
+            return
+        everywhere = len(failures) == self.size and len({text.partition(":")[0] for _, _, text in failures}) == 1
+        if everywhere and error is not None:
+            raise agreed(error)
+        raise agreed(PeerError(phase, failures)) from error
+
+    @contextmanager
+    def together(self, phase: str) -> Iterator[None]:
+        """Does local work that can fail, then agrees. Collective: every rank must enter and leave this block.
+
+        Raises:
+            PeerError: as `agree`.
+        """
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as caught:  # noqa: BLE001 - it is raised again, on every rank, by the agreement
+            error = caught
+        self.agree(phase, error)
+
+    def abort(self, reason: str, code: int = EXIT_STUCK) -> None:
+        """Ends every rank of the job now, with `reason` on standard error."""
+        _die(self._transport, self.rank, reason, code)
+
+
+def is_elastic(environment: Mapping[str, str]) -> bool:
+    """Returns whether the ranks of this job may come and go."""
+    return environment.get("HOROVOD_ELASTIC") == "1"
+
+
+def agreed(error: BaseException) -> BaseException:
+    """Marks an error as one that every rank raises."""
+    error.agreed = True  # type: ignore[attr-defined]  # a mark on whatever error it is
+    return error
+
+
+def is_agreed(error: BaseException) -> bool:
+    """Returns whether every rank raises this error, so that one report of it is enough."""
+    return getattr(error, "agreed", False) is True
+
+
+def check_sizes(launched: int | None, horovod_size: int, mpi_size: int | None, *, gloo: bool) -> None:
+    """Refuses a job whose launcher, Horovod and MPI count different numbers of ranks: each rank would train alone and overwrite the others.
+
+    Args:
+        launched: ranks that the launcher says it started; None if no launcher said.
+        horovod_size: ranks that Horovod sees.
+        mpi_size: ranks that mpi4py sees; None if it was not asked.
+        gloo: whether Horovod runs without MPI.
+
+    Raises:
+        WorldError: saying which counts differ and what to do.
+    """
+    if launched is not None and launched != horovod_size:
+        raise WorldError(
+            f"the launcher started {launched} ranks but Horovod sees {horovod_size}. The launcher and Horovod use different MPIs: start the"
+            " job with the mpirun that belongs to the MPI Horovod was built with (under Slurm: srun --mpi=pmix), or with horovodrun."
+            " `hvd-xai doctor` shows which MPI each of them uses."
+        )
+    if not gloo and mpi_size is not None and mpi_size != horovod_size:
+        raise WorldError(
+            f"Horovod sees {horovod_size} ranks but mpi4py sees {mpi_size}: they are linked with different MPIs. Rebuild Horovod with"
+            " `hvd-xai install-horovod --force`, then look at `hvd-xai doctor`."
+        )
+    if not gloo and mpi_size is None and horovod_size > 1:
+        raise WorldError(
+            "mpi4py is not installed, and the ranks were started over MPI: pip install 'hvd_xai[train]', or use horovodrun --gloo."
+        )
+
+
+class _Alone:
+    """Carries nothing anywhere."""
+
+    def allgather(self, phase: str, message: bytes) -> list[bytes]:  # noqa: ARG002
+        return [message]
+
+    def gather(self, phase: str, block: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:  # noqa: ARG002
+        return block
+
+    def abort(self, code: int) -> None:
+        os._exit(code)
+
+
+class _Mpi:
+    """Carries the collectives over a communicator of our own.
+
+    Every collective is started without blocking and then polled: so an idle rank does not burn the core that another one computes on, a
+    deadline can end the wait, and a rank that has left the job is noticed.
+    """
+
+    def __init__(self, mpi: ModuleType, deadline: float) -> None:
+        self._mpi = mpi
+        self._deadline = deadline
+        self._communicator = mpi.COMM_WORLD.Dup()
+        self._exits = mpi.COMM_WORLD.Dup()
+        self._rank, self._size = self._communicator.Get_rank(), self._communicator.Get_size()
+        self._collectives = 0
+        self._left: dict[int, int] = {}
+        atexit.register(self._say_exit)
+
+    def allgather(self, phase: str, message: bytes) -> list[bytes]:
+        lengths = np.empty(self._size, np.int64)
+        self._wait(phase, self._communicator.Iallgather(np.array([len(message)], np.int64), lengths))
+        received = np.empty(int(lengths.sum()), np.uint8)
+        ends = np.cumsum(lengths)
+        sent = np.frombuffer(message, np.uint8)
+        self._wait(phase, self._communicator.Iallgatherv(sent, [received, lengths.tolist(), (ends - lengths).tolist(), self._mpi.BYTE]))
+        return [received[end - length : end].tobytes() for end, length in zip(ends, lengths, strict=True)]
+
+    def gather(self, phase: str, block: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:
+        row = self._mpi.BYTE.Create_contiguous(max(1, block.dtype.itemsize * int(np.prod(block.shape[1:])))).Commit()
+        try:
+            if self._rank != ROOT:
+                self._wait(phase, self._communicator.Igatherv([_as_bytes(block), len(block), row], None, root=ROOT))
+                return None
+            received = np.empty((sum(counts), *block.shape[1:]), block.dtype)
+            starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).tolist()
+            into = [_as_bytes(received), list(counts), starts, row]
+            self._wait(phase, self._communicator.Igatherv([_as_bytes(block), len(block), row], into, root=ROOT))
+            return received
+        finally:
+            row.Free()
+
+    def abort(self, code: int) -> None:
+        self._mpi.COMM_WORLD.Abort(code)
+
+    def _wait(self, phase: str, request: "MPI.Request") -> None:
+        """Polls a collective until it is complete; ends the job when the deadline passes or a rank that it needs has exited."""
+        self._collectives += 1
+        started = time.monotonic()
+        pause = 0.0
+        while not request.Test():
+            waited = time.monotonic() - started
+            self._hear_exits()
+            gone = [rank for rank, collectives in self._left.items() if collectives < self._collectives]
+            if gone:
+                _die(self, self._rank, f"rank {gone[0]} exited while rank {self._rank} waits for it in '{phase}'", 1)
+            if waited > self._deadline:
+                _die(self, self._rank, _stuck(phase, self._deadline), EXIT_STUCK)
+            # spin for a millisecond, for latency; then sleep up to another, for the cores
+            pause = 0.0 if waited < 1e-3 else min(1e-3, pause + 5e-5)
+            time.sleep(pause)
+
+    def _hear_exits(self) -> None:
+        status = self._mpi.Status()
+        while self._exits.Iprobe(source=self._mpi.ANY_SOURCE, tag=_EXIT_TAG, status=status):
+            collectives = np.empty(1, np.int64)
+            self._exits.Recv(collectives, source=status.Get_source(), tag=_EXIT_TAG)
+            self._left[status.Get_source()] = int(collectives[0])
+
+    def _say_exit(self) -> None:
+        """Tells those that may wait for this rank how many collectives it took part in: the root, which is in all of them."""
+        if self._mpi.Is_finalized():
+            return
+        listeners = [ROOT] if self._rank != ROOT else range(1, self._size)
+        collectives = np.array([self._collectives], np.int64)
+        for listener in listeners:
+            self._exits.Isend(collectives, dest=listener, tag=_EXIT_TAG).Free()
+
+
+class _Horovod:
+    """Carries the collectives over Horovod's, where the ranks are no MPI processes. Horovod itself notices a rank that dies or exits."""
+
+    def __init__(self, horovod: ModuleType, deadline: float) -> None:
+        self._horovod = horovod
+        self._deadline = deadline
+        self._rank = horovod.rank()
+
+    def allgather(self, phase: str, message: bytes) -> list[bytes]:
+        # each message goes with its length in front: an allgather concatenates, and only that tells where one ends
+        received = self._concatenate(phase, np.frombuffer(struct.pack("<q", len(message)) + message, np.uint8)).tobytes()
+        messages = []
+        at = 0
+        while at < len(received):
+            (length,) = struct.unpack_from("<q", received, at)
+            messages.append(received[at + 8 : at + 8 + length])
+            at += 8 + length
+        return messages
+
+    def gather(self, phase: str, block: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:
+        received = self._concatenate(phase, _as_bytes(block))
+        if self._rank != ROOT:
+            return None
+        return received.view(block.dtype).reshape(sum(counts), *block.shape[1:])
+
+    def abort(self, code: int) -> None:
+        os._exit(code)
+
+    def _concatenate(self, phase: str, block: np.ndarray) -> np.ndarray:
+        watchdog = threading.Timer(self._deadline, _die, (self, self._rank, _stuck(phase, self._deadline), EXIT_STUCK))
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            return np.asarray(self._horovod.allgather(block, name="hvd_xai.allgather"))
+        finally:
+            watchdog.cancel()
+
+
+class _Store:
+    """What the launcher of an elastic job keeps for its ranks, which outlives each of them, until the next reset.
+
+    Args:
+        url: where a rank leaves why it ended; None if there is no such place.
+    """
+
+    def __init__(self, url: str | None) -> None:
+        self._url = url
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> "_Store":
+        """Returns the store of the job that this process was started in."""
+        if not is_elastic(environment):
+            return cls(None)
+        address, port = (environment.get(f"HOROVOD_GLOO_RENDEZVOUS_{part}", "") for part in ("ADDR", "PORT"))
+        return cls(f"http://{address}:{port}/{_FAILURE}")
+
+    def write(self, rank: int, reason: str) -> None:
+        """Leaves why a rank ends; a launcher that is gone needs no telling."""
+        if self._url is None:
+            return
+        record = json.dumps([rank, socket.gethostname(), reason]).encode()
+        with suppress(OSError):
+            self._open(urllib.request.Request(self._url, record, method="PUT")).close()
+
+    def read(self) -> tuple[int, str, str] | None:
+        """Returns rank, host and reason of a rank that ended with an error; None if there is none."""
+        if self._url is None:
+            return None
+        try:
+            with self._open(urllib.request.Request(self._url)) as answer:
+                rank, host, reason = json.loads(answer.read())
+        except OSError:  # 404: nobody left anything
+            return None
+        return int(rank), str(host), str(reason)
+
+    def _open(self, request: urllib.request.Request) -> HTTPResponse:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the launcher is not behind a proxy
+        answer: HTTPResponse = direct.open(request, timeout=_STORE_SECONDS)
+        return answer
+
+
+def _transport(horovod: ModuleType, mpi: ModuleType | None, deadline: float) -> Transport:
+    if horovod.size() == 1:
+        return _Alone()
+    return _Horovod(horovod, deadline) if mpi is None else _Mpi(mpi, deadline)
+
+
+def _as_bytes(rows: np.ndarray) -> np.ndarray:
+    """Returns the rows' memory as bytes; also of zero rows, which memoryview.cast refuses."""
+    return np.ascontiguousarray(rows).reshape(-1).view(np.uint8) if rows.size else np.empty(0, np.uint8)
+
+
+def _stuck(phase: str, deadline: float) -> str:
+    return (
+        f"waited {deadline:.0f} s for the other ranks in '{phase}'. One of them is stuck or much slower; if it is only slower, set"
+        " HVD_XAI_DEADLINE to more seconds."
+    )
+
+
+def _die(transport: Transport, rank: int, reason: str, code: int) -> None:
+    sys.stderr.write(f"hvd-xai: rank {rank} on {socket.gethostname()} ends the job: {reason}\n")
+    sys.stderr.flush()
+    _Store.of(os.environ).write(rank, reason)
+    transport.abort(code)
+
+
+def _end_job_on_uncaught_error(world: World) -> None:
+    """Ends the job when this rank dies of an error that the others do not know of; they would wait for it for ever."""
+    show = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if is_agreed(error):  # every rank is on its way out
+            if world.is_root:
+                show(kind, error, trace)
+            return
+        lines = "".join(traceback.format_exception(kind, error, trace))
+        sys.stderr.write(f"[rank {world.rank}/{world.size} {world.host}] {lines}")
+        world.abort(f"uncaught {kind.__name__}: {error}", 1)
+
+    sys.excepthook = hook
+
+
+def _deadline() -> float:
+    text = os.environ.get("HVD_XAI_DEADLINE", str(DEADLINE_SECONDS))
+    try:
+        deadline = float(text)
+    except ValueError:
+        deadline = 0.0
+    if not 0 < deadline < threading.TIMEOUT_MAX:
+        raise WorldError(f"HVD_XAI_DEADLINE must be a number of seconds above 0, at most some years; got '{text}'")
+    return deadline
+
+
+def _is_gloo(environment: Mapping[str, str]) -> bool:
+    return environment.get("HOROVOD_CONTROLLER") == "gloo" or "HOROVOD_GLOO_RENDEZVOUS_ADDR" in environment
+
+
+def _launched_size(environment: Mapping[str, str]) -> int | None:
+    sizes = [int(environment[name]) for name in _LAUNCHER_SIZES if environment.get(name, "").isdigit()]
+    return sizes[0] if sizes else None
+
+
+def _import_mpi() -> ModuleType | None:
+    local_size = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1")
+    if local_size.isdigit() and int(local_size) >= (os.cpu_count() or 1):
+        # Horovod's thread polls MPI; without this it takes the core from the rank that computes
+        os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
+    try:
+        return importlib.import_module("mpi4py.MPI")
+    except ImportError:
+        return None
+
+
+def _start_horovod(deadline: float) -> ModuleType:
+    # a rank that explains keeps the others waiting in the next allreduce; that is no stall
+    os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(int(deadline)))
+    try:
+        horovod = importlib.import_module("horovod.tensorflow")
+    except ImportError as error:
+        raise HorovodMissingError(f"Horovod is not installed or does not load ({error}). Build it with: hvd-xai install-horovod") from error
+    horovod.init()
+    return horovod
