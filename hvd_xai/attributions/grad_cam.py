@@ -1,0 +1,57 @@
+"""Grad-CAM."""
+
+import keras
+import tensorflow as tf
+from jaxtyping import Float32, Int64, Shaped
+
+from hvd_xai import layers, scores
+from hvd_xai.types import Score
+
+
+def grad_cam(
+    model: keras.Model,
+    inputs: Shaped[tf.Tensor, "n ..."],
+    targets: Shaped[tf.Tensor, "n"],
+    /,
+    *,
+    ids: Int64[tf.Tensor, "n"],
+    layer: str | None = None,
+    score: str | Score = "output",
+) -> Float32[tf.Tensor, "n ..."]:
+    """Weighs the channels of a layer by their mean gradient, and keeps where their sum is positive.
+
+    A coarse map of what speaks for the target, at the resolution of the layer. Works on series, images and volumes.
+
+        α_k = 1/Z Σ_ij ∂y / ∂A_ij^k        L = ReLU(Σ_k α_k A^k)
+
+    Args:
+        model: any built Keras model of one input.
+        inputs: `[n, ...]`.
+        targets: `[n]`, what the score selects.
+        ids: sample ids; not used, as nothing here is random.
+        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`; the last one with a spatial output if
+            left out, which is what the paper recommends.
+        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
+
+    Returns:
+        Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a volume), float32, never negative.
+
+    Raises:
+        ValueError: if the layer is not there, is not one, has no spatial output, or the score does not depend on it.
+
+    Reference:
+        R. R. Selvaraju et al.: Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization. ICCV 2017.
+        https://arxiv.org/abs/1610.02391, equations 1 and 2. Maps are neither resized nor normalised here: that is the picture's business.
+    """
+    del ids
+    with tf.GradientTape(watch_accessed_variables=False) as tape, layers.tap(model, tape.watch, layer) as calls:
+        total = tf.reduce_sum(scores.evaluate(model, inputs, targets, score))
+    call = layers.spatial(calls, layer, "grad_cam")
+    gradient = tape.gradient(total, call.output)
+    if gradient is None:
+        raise ValueError(f"`grad_cam` needs a layer that the score depends on; it does not depend on layer {call.path!r}")
+    activations, gradient = tf.cast(call.output, tf.float32), tf.cast(gradient, tf.float32)
+    channel = 1 if getattr(call.layer, "data_format", None) == "channels_first" else activations.shape.rank - 1
+    places = [axis for axis in range(1, activations.shape.rank) if axis != channel]
+    alpha = tf.reduce_mean(gradient, axis=places, keepdims=True)
+    return tf.nn.relu(tf.reduce_sum(alpha * activations, axis=channel))

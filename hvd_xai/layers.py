@@ -1,0 +1,155 @@
+"""Catches what a model's layers return, without rebuilding the model.
+
+While a model runs (or is traced), the `call` of each of its layers is replaced on the instance by one that also keeps the output, and put
+back afterwards, whatever happens. This reaches every layer of functional, Sequential, subclassed and nested models alike, where
+`keras.Model(inputs, [layer.output, model.output])` reaches only those of a functional model's own graph.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+_SPATIAL_RANKS = (3, 4, 5)
+_N_NAMED = 12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One call of a layer within a forward pass.
+
+    Attributes:
+        layer: the layer.
+        path: names of the model, the layers around this one, and this one, joined by `/`.
+        output: what it returned; None if that was not one tensor, or one of a loop that cannot be reached from outside.
+        is_new: the layer computed its output, and did not pass on another layer's (as dropout does in inference, or a nested model).
+    """
+
+    layer: keras.Layer
+    path: str
+    output: tf.Tensor | None
+    is_new: bool
+
+    @property
+    def shape(self) -> tuple[int | None, ...] | None:
+        """Shape of the output, the axis of examples as None."""
+        return None if self.output is None or self.output.shape.rank == 0 else (None, *self.output.shape[1:])
+
+    def answers_to(self, name: str) -> bool:
+        """Whether `name` is this call's path or its last parts."""
+        return f"/{self.path}".endswith(f"/{name}")
+
+
+@contextmanager
+def tap(model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None, layer: str | None = None) -> Iterator[list[Call]]:
+    """Collects the calls of the model's layers for as long as the context lasts, in the order in which they end.
+
+    Args:
+        model: the model to run within the context; once.
+        watch: gets each layer's output before anything uses it, such as `tf.GradientTape.watch`.
+        layer: watches only the layers of that name or path; all calls are collected all the same.
+
+    Yields:
+        A list that fills while the model runs.
+    """
+    calls: list[Call] = []
+    seen: dict[int, tf.Tensor] = {}  # keeps the tensors, so that their ids stay theirs
+    around = [model.name]
+    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+    def intercepted(of: keras.Layer) -> Callable[..., Any]:
+        call = of.call
+
+        @functools.wraps(call)
+        def call_and_keep(*args: Any, **kwargs: Any) -> Any:
+            around.append(of.name)
+            path = "/".join(around)
+            try:
+                output = call(*args, **kwargs)
+            finally:
+                around.pop()
+            if not isinstance(output, tf.Tensor) or getattr(output, "graph", None) is not graph:
+                calls.append(Call(of, path, None, is_new=False))
+                return output
+            is_new = id(output) not in seen
+            if watch is not None and output.dtype.is_floating:
+                taken = Call(of, path, output, is_new)
+                if layer is None or taken.answers_to(layer):
+                    output = _own(output)
+                    watch(output)
+            seen[id(output)] = output
+            calls.append(Call(of, path, output, is_new))
+            return output
+
+        return call_and_keep
+
+    # Past Keras's __setattr__, which would track what it is given. There is no public way to all layers, however deep.
+    own = {of: vars(of).get("call") for of in model._flatten_layers(include_self=False)}
+    try:
+        for of in own:
+            vars(of)["call"] = intercepted(of)
+        yield calls
+    finally:
+        for of, call in own.items():
+            if call is None:
+                vars(of).pop("call", None)
+            else:
+                vars(of)["call"] = call
+
+
+def spatial(calls: list[Call], layer: str | None, asker: str) -> Call:
+    """Returns the call of the layer of that name, or the last one whose output has places: rank 3 (series), 4 (images) or 5 (volumes).
+
+    Args:
+        calls: what `tap` collected in one forward pass.
+        layer: name of a layer, or as much of its path as tells it apart, such as `backbone/conv`; None for the last that will do.
+        asker: name of the method that asks, for the error.
+
+    Raises:
+        ValueError: if there is no such layer, if it has no spatial output, if several layers have the name, or if it was called twice.
+    """
+    fit = [call for call in calls if call.shape is not None and len(call.shape) in _SPATIAL_RANKS]
+    if layer is None:
+        if not any(call.is_new for call in fit):
+            given = ", ".join(_shown(calls, calls)) or "no layer at all"
+            raise ValueError(f"`{asker}` needs a layer with a spatial output, of rank 3 to 5, and the model has none; it has {given}")
+        return [call for call in fit if call.is_new][-1]
+    named = [call for call in calls if call.path == layer] or [call for call in calls if call.answers_to(layer)]
+    advice = f"Pass layer= one of {', '.join(_shown(fit, calls))}." if fit else "The model has no layer that would do."
+    if not named:
+        raise ValueError(f"`{asker}` finds no layer {layer!r} among those the model calls. {advice}")
+    if len({id(call.layer) for call in named}) > 1:
+        paths = ", ".join(repr(call.path) for call in named)
+        raise ValueError(f"`{asker}` finds {len(named)} layers named {layer!r}. Pass layer= the path of one of them: {paths}.")
+    if named[0] not in fit:
+        given = "several tensors, or one of an inner loop" if named[0].shape is None else str(named[0].shape)
+        raise ValueError(f"`{asker}` needs a layer with a spatial output, of rank 3 to 5; layer {layer!r} gives {given}. {advice}")
+    if len(named) > 1:
+        raise ValueError(
+            f"`{asker}` needs a layer that is called once in a forward pass; layer {layer!r} is called {len(named)} times, so it has no one"
+            f" output. {advice}"
+        )
+    return named[0]
+
+
+def _own(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns a copy, Keras mask included, that only what follows the layer uses: else gradients leak past a layer that passes on."""
+    copy = tf.identity(tensor)
+    mask = getattr(tensor, "_keras_mask", None)
+    if mask is not None:
+        copy._keras_mask = mask
+    return copy
+
+
+def _shown(calls: list[Call], among: list[Call]) -> list[str]:
+    """Returns name and shape of the last few calls, with the path where the name does not tell them apart."""
+    count: dict[str, int] = {}
+    for call in among:
+        count[call.layer.name] = count.get(call.layer.name, 0) + 1
+    texts = [f"{(call.layer.name if count[call.layer.name] == 1 else call.path)!r} {call.shape}" for call in calls]
+    more = len(texts) - _N_NAMED
+    return ([f"({more} more)"] if more > 0 else []) + texts[-_N_NAMED:]

@@ -1,0 +1,214 @@
+"""Closed forms and axioms of integrated gradients."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+
+from hvd_xai.attributions.integrated_gradients import integrated_gradients
+from hvd_xai.compute import Compute, Computed
+
+# Float32 sums of 50 gradients of size 10: a few roundings of 1e-7 each.
+ROUNDING = 1e-6
+
+Function = Callable[[Any], Any]
+
+
+def model_of(function: Function, n_features: int) -> keras.Model:
+    """A model `[n, n_features] -> [n, 1]` that is the given function."""
+    inputs = keras.Input((n_features,))
+    return keras.Model(inputs, keras.layers.Lambda(function, output_shape=(1,))(inputs))
+
+
+def explain(model: keras.Model, inputs: list[list[float]] | np.ndarray, targets: np.ndarray | None = None, **options: Any) -> Computed:
+    values = np.asarray(inputs, np.float32)
+    n = len(values)
+    targets = np.zeros(n, np.int64) if targets is None else targets
+    return Compute(model, partial(integrated_gradients, **options))(values, targets, np.arange(n))
+
+
+def total(x: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(x, axis=1, keepdims=True)
+
+
+def first_half(inputs: tf.Tensor) -> tf.Tensor:
+    return inputs[:, :1]
+
+
+def relative_error(got: np.ndarray, want: np.ndarray) -> float:
+    return float(np.abs(got - want).max() / np.abs(want).max())
+
+
+@pytest.mark.parametrize("rule", ["midpoint", "gauss_legendre"])
+@pytest.mark.parametrize(
+    ("function", "closed"),
+    [
+        (lambda x: total(x * [[2.0, -3.0, 0.5]]), lambda x: x * [2.0, -3.0, 0.5]),
+        (lambda x: total(x**2), lambda x: x**2),
+        (lambda x: x[:, :1] * x[:, 1:2], lambda x: np.stack([x[:, 0] * x[:, 1] / 2] * 2 + [0 * x[:, 0]], axis=1)),
+        (lambda x: tf.nn.relu(total(x)), lambda x: x * (x.sum(axis=1, keepdims=True) > 0)),
+    ],
+    ids=["linear", "square", "product", "relu_of_sum"],
+)
+def test_closed_forms(function: Function, closed: Function, rule: str) -> None:
+    inputs = np.array([[2.0, 3.0, -1.0], [0.5, -4.0, 5.0]], np.float32)
+    computed = explain(model_of(function, 3), inputs, rule=rule)
+    assert relative_error(computed.attributions, closed(inputs)) < ROUNDING
+    assert np.abs(computed.per_sample["convergence_delta"]).max() < 10 * ROUNDING
+
+
+def test_gauss_legendre_is_exact_for_a_cubic_with_two_nodes() -> None:
+    inputs = np.array([[2.0, -3.0]], np.float32)
+    computed = explain(model_of(lambda x: total(x**3), 2), inputs, rule="gauss_legendre", n_steps=2)
+    assert relative_error(computed.attributions, inputs**3) < ROUNDING
+
+
+def test_bias_free_relu_net_is_exact_with_three_nodes() -> None:
+    # Homogeneous of degree 1, so gradients are the same all along the path; a rule that looks at the baseline itself loses that node.
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(16, "relu", use_bias=False), keras.layers.Dense(1, use_bias=False)], name="bias_free"
+    )
+    inputs = np.random.default_rng(3).normal(size=(5, 6)).astype(np.float32)
+    with tf.GradientTape() as tape:
+        points = tf.constant(inputs)
+        tape.watch(points)
+        score = tf.reduce_sum(model(points))
+    attributions = explain(model, inputs, n_steps=3).attributions
+    assert relative_error(attributions, inputs * tape.gradient(score, points)) < ROUNDING
+    assert relative_error(attributions.sum(axis=1), model.predict(inputs, verbose=0)[:, 0]) < ROUNDING
+
+
+def test_sensitivity_where_the_gradient_is_flat() -> None:
+    # Sundararajan et al., section 2.1: the gradient at 2 is 0, yet f(2) - f(0) = 1. The kink leaves an error of one node in 50.
+    computed = explain(model_of(lambda x: 1 - tf.nn.relu(1 - x), 1), [[2.0]], n_steps=50)
+    assert abs(computed.attributions[0, 0] - 1) < ROUNDING
+
+
+def test_unused_features_get_exactly_zero() -> None:
+    computed = explain(model_of(lambda x: tf.exp(x[:, 1:2]), 3), [[1.0, 2.0, 3.0]])
+    assert computed.attributions[0, 0] == computed.attributions[0, 2] == 0
+    assert computed.attributions[0, 1] > 0
+
+
+def test_equal_functions_get_equal_attributions() -> None:
+    one = model_of(total, 3)
+    other = model_of(lambda x: total(tf.nn.relu(x) - tf.nn.relu(-x)), 3)
+    inputs = [[1.0, -2.0, 3.0]]
+    assert relative_error(explain(one, inputs).attributions, explain(other, inputs).attributions) < ROUNDING
+
+
+def test_attributions_are_linear_in_the_score() -> None:
+    def f(x: tf.Tensor) -> tf.Tensor:
+        return total(x**3)
+
+    def g(x: tf.Tensor) -> tf.Tensor:
+        return tf.exp(x[:, :1])
+
+    inputs = np.array([[1.0, -0.5]], np.float32)
+    both = explain(model_of(lambda x: 2 * f(x) - 3 * g(x), 2), inputs).attributions
+    apart = 2 * explain(model_of(f, 2), inputs).attributions - 3 * explain(model_of(g, 2), inputs).attributions
+    assert relative_error(both, apart) < ROUNDING
+
+
+def test_symmetric_features_get_equal_attributions() -> None:
+    computed = explain(model_of(lambda x: tf.tanh(x[:, :1] * x[:, 1:]), 2), [[1.5, 1.5]])
+    assert computed.attributions[0, 0] == computed.attributions[0, 1]
+
+
+def test_path_starts_at_the_baseline() -> None:
+    def ones(inputs: tf.Tensor) -> tf.Tensor:
+        return tf.ones_like(inputs)
+
+    inputs = np.array([[2.0, 3.0]], np.float32)
+    computed = explain(model_of(lambda x: total(x**2), 2), inputs, baseline=ones)
+    assert relative_error(computed.attributions, inputs**2 - 1) < ROUNDING
+
+
+def test_convergence_delta_is_the_sum_minus_the_gain() -> None:
+    inputs = np.array([[2.0, 1.0], [0.0, 4.0]], np.float32)
+    computed = explain(model_of(lambda x: total(x**3), 2), inputs, n_steps=2)
+    gain = (inputs**3).sum(axis=1)
+    assert np.allclose(computed.per_sample["convergence_delta"], computed.attributions.sum(axis=1) - gain, atol=1e-5)
+    # The midpoint rule with 2 nodes takes 15/16 of a cube.
+    assert np.allclose(computed.per_sample["convergence_delta"], -gain / 16, rtol=1e-5)
+
+
+def test_completeness_on_a_trained_network_is_below_one_percent() -> None:
+    digits = load_digits()
+    inputs, targets = (digits.images[..., None] / 16).astype(np.float32), digits.target
+    keras.utils.set_random_seed(7)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(16, 3, activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Conv2D(32, 2, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
+    model.fit(inputs[256:], targets[256:], epochs=6, verbose=0)
+    computed = explain(model, inputs[:256], targets[:256], n_steps=50)
+    probability = model.predict(inputs[:256], verbose=0)[np.arange(256), targets[:256]]
+    assert np.mean(probability) > 0.8  # the model has learnt something, so there is something to explain
+    gain = probability - model.predict(0 * inputs[:256], verbose=0)[np.arange(256), targets[:256]]
+    delta = computed.per_sample["convergence_delta"]
+    assert np.allclose(delta, computed.attributions.sum(axis=(1, 2, 3)) - gain, atol=1e-5)
+    assert np.abs(delta).mean() / np.abs(gain).mean() < 0.01
+
+
+def test_mixed_precision_explains_what_full_precision_does() -> None:
+    def build(dtype: str) -> keras.Model:
+        keras.utils.set_random_seed(7)
+        return keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                keras.layers.Conv2D(8, 3, activation="relu", dtype=dtype),
+                keras.layers.Flatten(),
+                keras.layers.Dense(3, activation="softmax", dtype=dtype),
+            ]
+        )
+
+    inputs = np.random.default_rng(1).uniform(size=(6, 8, 8, 1)).astype(np.float32)
+    targets = np.arange(6) % 3
+    full, mixed = explain(build("float32"), inputs, targets), explain(build("mixed_bfloat16"), inputs, targets)
+    assert mixed.attributions.dtype == np.float32
+    assert np.all(np.isfinite(mixed.attributions))
+    # bfloat16 has 8 bits; errors of 1 in 256 a layer do not cancel within an image, but average out along the path.
+    assert np.linalg.norm(mixed.attributions - full.attributions) / np.linalg.norm(full.attributions) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_steps": 0}, "needs n_steps >= 1; got 0"),
+        ({"rule": "simpson"}, "unknown quadrature rule 'simpson'"),
+        ({"baseline": "black"}, "unknown baseline 'black'; pass baseline= one of 'zero'"),
+        ({"score": "logit?"}, "unknown score 'logit\\?'; pass score= one of 'output'"),
+        ({"micro_batch": 0}, "at least 1; got 0"),
+        ({"baseline": first_half}, r"a baseline has the shape of the inputs, \(\d+, 3\)"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_runs(options: dict[str, Any], message: str) -> None:
+    compute = Compute(model_of(total, 3), partial(integrated_gradients, **options))
+    with pytest.raises(ValueError, match=message):
+        compute.check(np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
+
+
+def test_a_score_without_gradient_is_refused() -> None:
+    model = model_of(lambda x: tf.cast(tf.cast(total(x), tf.int32), tf.float32), 2)
+    with pytest.raises(ValueError, match="has no gradient there"):
+        explain(model, [[1.0, 2.0]])
+
+
+def test_works_without_compute() -> None:
+    inputs = tf.constant([[1.0, 2.0]])
+    attributed = integrated_gradients(model_of(total, 2), inputs, tf.constant([0]), ids=tf.constant([0], tf.int64))
+    assert np.allclose(attributed.attributions, inputs)

@@ -1,0 +1,110 @@
+"""Interception: it reaches every layer, changes no output, and goes without a trace."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hvd_xai import layers
+from tests import models_under_test as models
+
+
+def patched(model: keras.Model) -> list[str]:
+    return [layer.name for layer in model._flatten_layers() if "call" in vars(layer)]
+
+
+@pytest.mark.parametrize("build", models.SAME_FUNCTION, ids=lambda build: build.__name__)
+def test_collects_every_call_in_order_and_changes_no_output(build: Callable[[], keras.Model]) -> None:
+    model = build()
+    inputs = tf.constant(models.examples(2)[0])
+    want = model(inputs, training=False)
+    with layers.tap(model) as calls:
+        got = model(inputs, training=False)
+    np.testing.assert_array_equal(got, want)
+    leaves = [call.layer.name for call in calls if call.layer.name not in {"backbone", "head"}]
+    assert leaves == ["conv", "pool", "last_conv", "flatten", "probabilities"]
+    np.testing.assert_array_equal(calls[-1].output, want)
+    assert patched(model) == []
+
+
+def test_paths_name_the_models_around_a_layer() -> None:
+    model = models.functional_in_subclassed()
+    with layers.tap(model) as calls:
+        model(models.examples(1)[0], training=False)
+    assert [call.path.split("/", 1)[1] for call in calls][:4] == ["backbone/conv", "backbone/pool", "backbone/last_conv", "backbone"]
+    assert [call.is_new for call in calls][:4] == [True, True, True, False]
+
+
+def test_nothing_stays_patched_after_an_error() -> None:
+    model = models.functional()
+
+    def run_and_fail() -> None:
+        with layers.tap(model):
+            assert patched(model)
+            model(np.zeros((1, 3, 3, 1, 1)))
+
+    with pytest.raises(ValueError, match="expected shape"):
+        run_and_fail()
+    assert patched(model) == []
+
+
+def test_an_interception_of_the_users_own_is_put_back() -> None:
+    model = models.functional()
+    layer = model.get_layer("conv")
+    own = layer.call
+    vars(layer)["call"] = own
+    with layers.tap(model):
+        assert vars(layer)["call"] is not own
+    assert vars(layer)["call"] is own
+
+
+def test_interceptions_nest() -> None:
+    model = models.functional()
+    with layers.tap(model) as outer, layers.tap(model) as inner:
+        model(models.examples(1)[0], training=False)
+    assert [call.path for call in outer] == [call.path for call in inner]
+    assert patched(model) == []
+
+
+def test_outputs_of_an_inner_loop_are_out_of_reach_and_said_to_be() -> None:
+    cell = keras.layers.LSTMCell(3, name="cell")
+    model = keras.Sequential([keras.Input((5, 2)), keras.layers.RNN(cell, return_sequences=True, name="rnn"), keras.layers.Flatten()])
+
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
+    def run(inputs: tf.Tensor) -> tf.Tensor:
+        with layers.tap(model) as calls:
+            outputs = model(inputs, training=False)
+        assert layers.spatial(calls, None, "test").layer.name == "rnn"
+        with pytest.raises(ValueError, match="layer 'cell' gives several tensors, or one of an inner loop"):
+            layers.spatial(calls, "cell", "test")
+        return outputs
+
+    run(tf.zeros((1, 5, 2)))
+
+
+def test_masks_pass_through_watched_layers() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((4,), dtype="int32"),
+            keras.Sequential([keras.Input((4,), dtype="int32"), keras.layers.Embedding(5, 3, mask_zero=True, name="embedding")]),
+            keras.layers.GlobalAveragePooling1D(),
+        ]
+    )
+    tokens = tf.constant([[1, 2, 0, 0]])
+    want = model(tokens)
+    with tf.GradientTape() as tape, layers.tap(model, tape.watch):
+        got = model(tokens)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_long_lists_of_layers_are_cut() -> None:
+    inputs = outputs = keras.Input((4, 4, 1))
+    for _ in range(30):
+        outputs = keras.layers.ReLU()(outputs)
+    model = keras.Model(inputs, outputs)
+    with layers.tap(model) as calls:
+        model(np.zeros((1, 4, 4, 1), np.float32))
+    with pytest.raises(ValueError, match=r"one of \(18 more\), "):
+        layers.spatial(calls, "nowhere", "test")

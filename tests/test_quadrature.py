@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+
+from hvd_xai import quadrature
+
+N_NODES = [1, 2, 3, 50, 257, 1000]
+# The sum of up to 1,000 weights in float64: 1,000 roundings of 1e-16.
+SUM_TOLERANCE = 1e-12
+
+
+@pytest.mark.parametrize("rule", ["midpoint", "gauss_legendre"])
+@pytest.mark.parametrize("n_nodes", N_NODES)
+def test_weights_sum_to_one_and_nodes_lie_inside(rule: str, n_nodes: int) -> None:
+    nodes, weights = quadrature.resolve(rule)(n_nodes)
+    assert nodes.shape == weights.shape == (n_nodes,)
+    assert abs(weights.sum() - 1.0) < SUM_TOLERANCE
+    assert np.all((nodes > 0) & (nodes < 1))
+    assert np.all(np.diff(nodes) > 0)
+
+
+@pytest.mark.parametrize("n_nodes", [1, 2, 5])
+def test_gauss_legendre_is_exact_up_to_its_degree(n_nodes: int) -> None:
+    nodes, weights = quadrature.gauss_legendre(n_nodes)
+    for degree in range(2 * n_nodes):
+        assert abs(np.sum(weights * nodes**degree) - 1 / (degree + 1)) < SUM_TOLERANCE
+
+
+def test_midpoint_is_exact_for_lines() -> None:
+    nodes, weights = quadrature.midpoint(7)
+    assert abs(np.sum(weights * (3 * nodes + 1)) - 2.5) < SUM_TOLERANCE
+
+
+def test_unknown_rule_names_those_there_are() -> None:
+    with pytest.raises(ValueError, match="unknown quadrature rule 'trapezoid'; pass rule= one of 'midpoint', 'gauss_legendre'"):
+        quadrature.resolve("trapezoid")
