@@ -1,0 +1,1 @@
+"""Explanation checkpoints: schema, write, commit, read, verify."""

@@ -1,0 +1,216 @@
+"""Zarr v3 arrays whose first axis streams: the only module that knows which library writes and reads Zarr.
+
+That is zarr-python, and TensorStore under Python 3.10, for which there is no zarr 3; both write the same bytes.
+
+The metadata is written here as the specification says it, not by the library, so that a checkpoint's bytes do not change with the library's
+version. Values go through the library: `sharding_indexed`, inner chunks of one row or 16 KiB, blosc (lz4, bitshuffle) and crc32c.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Shaped
+
+from hvd_xai.checkpoint.commit import digest_file
+from hvd_xai.checkpoint.schema import FileEntry
+from hvd_xai.errors import CheckpointError
+from hvd_xai.types import Json
+
+zarr: ModuleType | None = None
+with suppress(ImportError):
+    import zarr  # type: ignore[no-redef]  # one name for a library that may not be there
+
+METADATA = "zarr.json"
+CHUNK_BYTES = 16 * 2**10
+SHARD_BYTES = 32 * 2**20
+SHARD_ROWS = 2**17
+"""Rows of a Zarr shard, at most: it bounds the buffers of the many arrays with one number a row, 1 MiB each."""
+
+# A damaged Zarr shard surfaces as any of these, from the checksum, the index or the decompressor.
+_DAMAGE = (ValueError, RuntimeError, TypeError, KeyError, IndexError, OverflowError, MemoryError, OSError)
+
+
+def layout(n_rows: int, row_bytes: int) -> tuple[int, int]:
+    """Returns the rows of an inner chunk and of a Zarr shard, from what a row weighs alone: nobody's batch size shows on disk.
+
+    A chunk has 16 KiB at most, or one row; a shard has 16 to 32 MiB, or 131,072 rows. Both are powers of two where there are rows enough.
+    """
+    chunk = min(n_rows, _power_of_two(CHUNK_BYTES // row_bytes))
+    shard = min(SHARD_ROWS, _power_of_two(SHARD_BYTES // row_bytes))
+    return chunk, min(shard, math.ceil(n_rows / chunk) * chunk)
+
+
+def _power_of_two(limit: int) -> int:
+    """Returns the largest power of two up to `limit`, at least 1."""
+    return 1 << (max(1, limit).bit_length() - 1)
+
+
+def group_metadata(attributes: Mapping[str, Json]) -> bytes:
+    """Returns the content of a Zarr group's `zarr.json`."""
+    return _as_text({"zarr_format": 3, "node_type": "group", "attributes": attributes})
+
+
+def shard_key(name: str, index: int, ndim: int) -> str:
+    """Returns the file of an array's Zarr shard, relative to the array's parent."""
+    return "/".join([name, "c", str(index), *["0"] * (ndim - 1)])
+
+
+class ArrayWriter:
+    """Streams rows into one new array, holding one Zarr shard at most.
+
+    Args:
+        directory: the array's folder, which is made; its name is the array's.
+        shape: of the whole array; the first axis is rows, at least one.
+        dtype: of its values.
+        dimension_names: one an axis.
+        attributes: of the array.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        dimension_names: tuple[str, ...],
+        attributes: Mapping[str, Json] | None = None,
+    ) -> None:
+        chunk, shard = layout(shape[0], dtype.itemsize * math.prod(shape[1:]))
+        directory.mkdir()
+        self._directory = directory
+        self._files: list[FileEntry] = []
+        (directory / METADATA).write_bytes(_as_text(_metadata(shape, dtype, chunk, shard, dimension_names, attributes or {})))
+        self._add_file(f"{directory.name}/{METADATA}")
+        self._array = _open(directory, writable=True)
+        self._buffer = np.empty((shard, *shape[1:]), dtype)
+        self._filled = 0
+        self._written = 0
+
+    def append(self, values: Shaped[np.ndarray, "n ..."]) -> None:
+        """Adds rows after those before. Every Zarr shard is written once, as soon as it is full."""
+        while len(values):
+            taken = values[: len(self._buffer) - self._filled]
+            self._buffer[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            values = values[len(taken) :]
+            if self._filled == len(self._buffer):
+                self._flush()
+
+    def close(self) -> list[FileEntry]:
+        """Writes what is left, and returns the array's files, named relative to the array's parent."""
+        if self._filled:
+            self._flush()
+        return self._files
+
+    def _flush(self) -> None:
+        index, start = self._written // len(self._buffer), self._written
+        self._array[start : start + self._filled] = self._buffer[: self._filled]
+        self._add_file(shard_key(self._directory.name, index, self._buffer.ndim))
+        self._written += self._filled
+        self._filled = 0
+
+    def _add_file(self, key: str) -> None:
+        self._files.append(FileEntry(key, *digest_file(self._directory.parent / key)))
+
+
+class ArrayReader:
+    """Reads rows of one array.
+
+    Args:
+        directory: the array's folder.
+        shape: the shape it must have.
+        dtype: the dtype it must have.
+
+    Raises:
+        CheckpointError: if there is no such array there.
+    """
+
+    def __init__(self, directory: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._directory = directory
+        try:
+            self._array = _open(directory, writable=False)
+        except _DAMAGE as error:
+            raise CheckpointError(f"{directory} cannot be opened as a Zarr array: {error}") from error
+        if (self._array.shape, self._array.dtype) != (shape, dtype):
+            raise CheckpointError(f"{directory} must have shape {shape} and dtype {dtype}; got {self._array.shape} and {self._array.dtype}")
+        self.shard_rows: int = (self._array.shards or self._array.chunks)[0]
+
+    def read(self, start: int, stop: int) -> Shaped[np.ndarray, "n ..."]:
+        """Returns rows `start` to `stop`.
+
+        Raises:
+            CheckpointError: if a checksum does not fit, or the bytes do not decode.
+        """
+        try:
+            return np.asarray(self._array[start:stop])
+        except _DAMAGE as error:
+            raise CheckpointError(f"rows {start} to {stop} of {self._directory} are damaged: {error}") from error
+
+
+@runtime_checkable
+class _Array(Protocol):
+    """What is used of an array of either library."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None
+
+    def __getitem__(self, rows: slice) -> np.ndarray: ...
+
+    def __setitem__(self, rows: slice, values: np.ndarray) -> None: ...
+
+
+def _open(directory: Path, *, writable: bool) -> _Array:
+    """Opens an array whose metadata exists, with the library that there is."""
+    if zarr is None:
+        try:
+            from hvd_xai.checkpoint.tensorstore_array import TensorStoreArray
+        except ImportError as error:
+            raise ImportError("explanation checkpoints need zarr 3, or TensorStore under Python 3.10: pip install tensorstore") from error
+        return TensorStoreArray(directory, writable=writable)
+    array: _Array = zarr.open_array(directory, mode="r+" if writable else "r").with_config({"order": "C", "write_empty_chunks": True})
+    return array
+
+
+def _metadata(
+    shape: tuple[int, ...], dtype: np.dtype, chunk: int, shard: int, dimension_names: tuple[str, ...], attributes: Mapping[str, Json]
+) -> dict[str, Json]:
+    """Returns the metadata of an array, as in the Zarr v3 core specification and its codecs' own."""
+    little: Json = {"name": "bytes", "configuration": {"endian": "little"}}
+    blosc: Json = {
+        "name": "blosc",
+        "configuration": {"cname": "lz4", "clevel": 5, "shuffle": "bitshuffle", "typesize": dtype.itemsize, "blocksize": 0},
+    }
+    sharding: Json = {
+        "name": "sharding_indexed",
+        "configuration": {
+            "chunk_shape": [chunk, *shape[1:]],
+            "codecs": [little, blosc, {"name": "crc32c"}],
+            "index_codecs": [little, {"name": "crc32c"}],
+            "index_location": "end",
+        },
+    }
+    fill: Json = "NaN" if dtype.kind == "f" else False if dtype.kind == "b" else 0
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard, *shape[1:]]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": [sharding],
+        "dimension_names": dimension_names,
+        "attributes": attributes,
+        "storage_transformers": [],
+    }
+
+
+def _as_text(metadata: Mapping[str, Json]) -> bytes:
+    return (json.dumps(metadata, indent=1) + "\n").encode()

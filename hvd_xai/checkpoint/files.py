@@ -1,0 +1,119 @@
+"""The files of a committed checkpoint, held against its manifest.
+
+Zarr reads a missing file as fill values, silently: whatever is read of a checkpoint is read through here.
+"""
+
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from hvd_xai.checkpoint.arrays import METADATA, ArrayReader, shard_key
+from hvd_xai.checkpoint.schema import MANIFEST, FileEntry, Manifest
+from hvd_xai.checkpoint.sealed import MAX_BYTES
+from hvd_xai.errors import CheckpointError
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with a checkpoint: the file or folder, and what is wrong with it."""
+
+    path: Path
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.what}"
+
+
+def read_record(path: Path) -> bytes:
+    """Reads a manifest or another sealed record, never more than one may have.
+
+    Raises:
+        CheckpointError: if there is none, or it is too long.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent} has no {path.name}: it is no checkpoint, or its record was deleted") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(text) > MAX_BYTES:
+        raise CheckpointError(f"{path} is longer than the {MAX_BYTES} bytes a record of hvd_xai has at most. Is it another program's file?")
+    return text
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Reads the manifest of a committed checkpoint.
+
+    Raises:
+        CheckpointError: if there is none, or it is damaged or of a higher schema.
+    """
+    return Manifest.from_json(read_record(directory / MANIFEST), str(directory / MANIFEST))
+
+
+def find_damage(directory: Path, files: Iterable[FileEntry]) -> list[Problem]:
+    """Returns which of `files` are missing, no plain files, or of another size than the manifest says; reads none of them."""
+    problems = []
+    for file in files:
+        path = directory / file.key
+        try:
+            status = path.lstat()
+        except OSError as error:
+            problems.append(Problem(path, f"is missing ({error.strerror})"))
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            problems.append(Problem(path, "is no plain file"))
+        elif status.st_size != file.size:
+            problems.append(Problem(path, f"has {status.st_size} bytes; the manifest says {file.size}"))
+    return problems
+
+
+class CommittedArray:
+    """One array of a committed checkpoint; the files of the rows asked for are held against the manifest before every read.
+
+    Args:
+        checkpoint: the checkpoint's folder.
+        name: the array's.
+        files: of the whole checkpoint, by key.
+        shape: the shape it must have.
+        dtype: the dtype it must have.
+
+    Raises:
+        CheckpointError: if there is no such array.
+    """
+
+    def __init__(self, checkpoint: Path, name: str, files: dict[str, FileEntry], shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._checkpoint = checkpoint
+        self._name = name
+        self._files = files
+        self._shape = shape
+        self._dtype = dtype
+        self._check([f"{name}/{METADATA}"])
+        self._array = ArrayReader(checkpoint / name, shape, dtype)
+
+    def read(self, start: int = 0, stop: int | None = None) -> Shaped[np.ndarray, "n ..."]:
+        """Returns rows `start` to `stop`, as a slice would.
+
+        Raises:
+            CheckpointError: if a Zarr shard of them is missing or damaged.
+        """
+        start, stop, _ = slice(start, stop).indices(self._shape[0])
+        if start >= stop:
+            return np.empty((0, *self._shape[1:]), self._dtype)
+        shards = range(start // self._array.shard_rows, (stop - 1) // self._array.shard_rows + 1)
+        self._check([shard_key(self._name, index, len(self._shape)) for index in shards])
+        return self._array.read(start, stop)
+
+    def _check(self, keys: list[str]) -> None:
+        unknown = [key for key in keys if key not in self._files]
+        if unknown:
+            raise CheckpointError(f"the manifest of {self._checkpoint} names no file {unknown[0]!r}, which the rows of '{self._name}' need")
+        problems = find_damage(self._checkpoint, [self._files[key] for key in keys])
+        if problems:
+            raise CheckpointError(
+                f"{problems[0]}; the checkpoint is damaged. `hvd-xai verify --deep` lists all that is wrong with the run."
+            )

@@ -1,0 +1,64 @@
+"""Reads the probe that is stored beside the explanations."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Shaped
+
+from hvd_xai.checkpoint.files import CommittedArray, read_record
+from hvd_xai.checkpoint.schema import MANIFEST, read_files
+from hvd_xai.checkpoint.sealed import unseal
+from hvd_xai.errors import CheckpointError
+
+PROBE = "probe"
+
+
+class ProbeReader:
+    """Reads a stored probe.
+
+    Args:
+        path: its folder.
+
+    Raises:
+        CheckpointError: if there is none, or it is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        record = unseal(read_record(path / MANIFEST), str(path / MANIFEST))
+        self.n_samples = record.integer("n_samples")
+        self.digest = record.digest("probe_digest")
+        self.class_names = record.names("class_names")
+        self.files = read_files(record)
+        self._shape = record.integers("input_shape")
+        self._dtypes = record.texts("dtypes")
+        self._where = record.where
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return self._shape
+
+    def inputs(self, rows: slice | npt.ArrayLike) -> Shaped[np.ndarray, "m ..."]:
+        """Returns the inputs of some rows: a slice, or row numbers in any order."""
+        array = self._array("inputs", self._shape)
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(self.n_samples)
+            if step == 1:
+                return array.read(start, stop)
+            rows = range(start, stop, step)
+        numbers = np.asarray(rows, np.int64).reshape(-1)
+        if np.any((numbers < 0) | (numbers >= self.n_samples)):
+            raise IndexError(f"the probe has rows 0 to {self.n_samples - 1}; got {numbers.tolist()[:10]}")
+        return np.concatenate([array.read(0, 0), *(array.read(number, number + 1) for number in numbers.tolist())])
+
+    def column(self, name: str) -> Shaped[np.ndarray, "N"]:
+        """Returns `targets`, `labels` or `sample_id`, one value an input."""
+        return self._array(name, ()).read()
+
+    def _array(self, name: str, shape: tuple[int, ...]) -> CommittedArray:
+        if name not in self._dtypes:
+            raise CheckpointError(f"{self._where} names no array '{name}'; it has {', '.join(self._dtypes)}")
+        files = {file.key: file for file in self.files}
+        return CommittedArray(self.path, name, files, (self.n_samples, *shape), np.dtype(self._dtypes[name]))

@@ -1,0 +1,320 @@
+"""What an explanation checkpoint holds: its rows as records of one NumPy dtype, and its manifest.
+
+A sample's row travels as one record, so that everything a sample has moves together and every buffer between ranks is bounded.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from jaxtyping import Float32, UInt64
+
+from hvd_xai.checkpoint.sealed import SCHEMA, Fields, seal, unseal
+from hvd_xai.checkpoint.thumbnail import thumbnail_shape, thumbnails
+from hvd_xai.errors import CheckpointError
+from hvd_xai.types import Json
+
+MANIFEST = "manifest.json"
+MAX_RANK = 4
+
+_BUILT_IN = ("attributions", "scale", "sample_id", "label", "target", "prediction", "score", "rank", "content_hash", "thumbnail")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
+
+
+def row_dtype(
+    sample_shape: tuple[int, ...],
+    *,
+    target: npt.DTypeLike = "<i4",
+    prediction: npt.DTypeLike = "<i4",
+    per_sample: Mapping[str, npt.DTypeLike] | None = None,
+) -> np.dtype:
+    """Returns the dtype of one merged row.
+
+    Args:
+        sample_shape: shape of one sample's attributions, rank 0 to 4, no axis empty.
+        target: integer for class ids, floating for values. Labels have the target's dtype.
+        prediction: integer for class ids, floating for values.
+        per_sample: dtype of each further value a sample has, by name, such as `convergence_delta`.
+
+    Raises:
+        ValueError: if the shape, a name or a dtype cannot be stored.
+    """
+    if len(sample_shape) > MAX_RANK or not all(length > 0 for length in sample_shape):
+        raise ValueError(f"attributions of one sample must have rank 0 to {MAX_RANK} and no empty axis; got shape {tuple(sample_shape)}")
+    extra = dict(sorted((per_sample or {}).items()))  # one order, whoever asks: the rows' bytes must not depend on it
+    for name in extra:
+        if name in _BUILT_IN or not _NAME.fullmatch(name):
+            raise ValueError(f"a value per sample needs a name of letters, digits and '_' other than {', '.join(_BUILT_IN)}; got {name!r}")
+    columns = {"label": target, "target": target, "prediction": prediction, **extra}
+    plain_dtypes = {name: np.dtype(dtype).newbyteorder("<") for name, dtype in columns.items()}
+    for name, dtype in plain_dtypes.items():
+        if dtype.kind not in "biuf" or dtype.shape:
+            raise ValueError(f"values of '{name}' must be booleans, integers or floating; got dtype {dtype}")
+    return np.dtype(
+        [
+            ("attributions", "<f2", tuple(sample_shape)),
+            ("scale", "<f4"),
+            ("sample_id", "<i8"),
+            *((name, plain_dtypes[name]) for name in ("label", "target", "prediction")),
+            ("score", "<f4"),
+            ("rank", "<i4"),
+            ("content_hash", "<u8"),
+            ("thumbnail", "<f4", thumbnail_shape(tuple(sample_shape))),
+            *((name, plain_dtypes[name]) for name in extra),
+        ]
+    )
+
+
+def encode(dtype: np.dtype, attributions: Float32[np.ndarray, "n ..."], *, rank: int, **columns: np.ndarray) -> np.ndarray:
+    """Packs attributions and what belongs to them into rows.
+
+    Each sample is stored as float16 next to a float32 `scale`, its largest finite magnitude (1 where that is 0): plain float16 flushes
+    small attributions to zero. NaN and infinities stay as they are. Each row depends on its own sample alone, to the bit.
+
+    Args:
+        dtype: of `row_dtype`.
+        attributions: `[n, *sample_shape]`; n may be 0.
+        rank: the rank that computed them.
+        columns: `[n]` each: `sample_id`, `target`, `prediction`, `score` and each name given to `row_dtype` as `per_sample`; `label` where
+            it differs from the target.
+
+    Returns:
+        `[n]` records of `dtype`.
+
+    Raises:
+        ValueError: if a shape is wrong, a column is missing or unknown, or a value does not fit its dtype.
+    """
+    n, sample_shape = len(attributions), dtype["attributions"].shape
+    if attributions.shape[1:] != sample_shape:
+        raise ValueError(f"attributions of one sample must have shape {sample_shape}; got {attributions.shape[1:]}")
+    columns = {**columns, "label": columns.get("label", columns["target"])} if "target" in columns else columns
+    computed = {"attributions", "scale", "rank", "content_hash", "thumbnail"}
+    expected = set(dtype.names or ()) - computed
+    if columns.keys() != expected:
+        raise ValueError(f"rows need the columns {sorted(expected)}; got {sorted(columns)}")
+    rows = np.zeros(n, dtype)
+    for name, values in columns.items():
+        if np.shape(values) != (n,):
+            raise ValueError(f"column '{name}' must have shape ({n},), one value an example; got {np.shape(values)}")
+        rows[name] = _cast(name, values, dtype[name])
+    flat = np.where(np.isfinite(attributions), np.abs(attributions), 0).reshape(n, math.prod(sample_shape))
+    largest = flat.max(axis=1, initial=0)
+    rows["scale"] = np.where(largest > 0, largest, 1)
+    rows["attributions"] = attributions / rows["scale"].reshape((n,) + (1,) * len(sample_shape))
+    rows["thumbnail"] = thumbnails(attributions)
+    rows["rank"] = rank
+    rows["content_hash"] = content_hashes(rows)
+    return rows
+
+
+def _cast(name: str, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Returns `values` as `dtype`; refuses class ids that would change on the way."""
+    if dtype.kind in "biu" and (values.dtype.kind not in "biu" or not np.array_equal(values.astype(dtype), values)):
+        raise ValueError(
+            f"values of column '{name}' ({values.dtype}) do not fit the rows' dtype {dtype}; give row_dtype a wider dtype for it"
+        )
+    return values.astype(dtype)
+
+
+def decode(rows: np.ndarray) -> Float32[np.ndarray, "n ..."]:
+    """Returns the attributions of rows: float16 times the sample's scale."""
+    scale = rows["scale"].reshape((len(rows),) + (1,) * (rows["attributions"].ndim - 1))
+    attributions: np.ndarray = rows["attributions"].astype(np.float32) * scale
+    return attributions
+
+
+def content_hashes(rows: np.ndarray) -> UInt64[np.ndarray, "n"]:
+    """Returns the xxh3-64 of each row's attributions and scale, as their little-endian bytes lie on disk."""
+    packed = np.empty(len(rows), [("attributions", "<f2", rows.dtype["attributions"].shape), ("scale", "<f4")])
+    packed["attributions"], packed["scale"] = rows["attributions"], rows["scale"]
+    content, size = packed.tobytes(), packed.dtype.itemsize
+    hashes = (xxhash.xxh3_64_intdigest(content[start : start + size]) for start in range(0, len(content), size))
+    return np.fromiter(hashes, np.uint64, len(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class RankRows:
+    """The rows one rank computed: `start` to `stop`, which may be none."""
+
+    rank: int
+    host: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of a checkpoint: its name relative to the checkpoint, its size in bytes and its xxh3-128."""
+
+    key: str
+    size: int
+    xxh3_128: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What is known of an explanation before its rows flow.
+
+    Args:
+        run: name of the run.
+        epoch: 0-based.
+        step: optimizer updates so far.
+        method: public name of the method, which is the checkpoint's folder name.
+        options: the method's options.
+        n_samples: rows the checkpoint will have, at least 1.
+        sample_shape: shape of one sample's attributions.
+        world_size: ranks that took part.
+        ranks: the rows of each rank in order; together they are 0 to `n_samples`.
+        weights_digest: digest of the weights explained.
+        probe_digest: digest of the probe.
+        versions: versions of what computed it, by name.
+
+    Raises:
+        ValueError: if a value is not as said here.
+    """
+
+    run: str
+    epoch: int
+    step: int
+    method: str
+    options: Mapping[str, Json]
+    n_samples: int
+    sample_shape: tuple[int, ...]
+    world_size: int
+    ranks: tuple[RankRows, ...]
+    weights_digest: str
+    probe_digest: str
+    versions: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.method):
+            raise ValueError(f"a method's name must be letters, digits, '_' and '-', for it names a folder; got {self.method!r}")
+        if self.n_samples < 1 or self.epoch < 0 or self.step < 0:
+            raise ValueError(f"n_samples must be 1 or more, epoch and step 0 or more; got {self.n_samples}, {self.epoch} and {self.step}")
+        if len(self.ranks) != self.world_size:
+            raise ValueError(f"ranks must say the rows of each of the {self.world_size} ranks; got {len(self.ranks)} entries")
+        stop = 0
+        for rows in self.ranks:
+            if rows.start != stop or rows.stop < stop:
+                raise ValueError(
+                    f"ranks must cut rows 0 to {self.n_samples} in order; rank {rows.rank} has {rows.start} to {rows.stop} after {stop}"
+                )
+            stop = rows.stop
+        if stop != self.n_samples:
+            raise ValueError(f"the ranks' rows end at {stop}; n_samples is {self.n_samples}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest(Header):
+    """The commit record of a checkpoint: the header, and what was learned while the rows flowed.
+
+    Args:
+        dtypes: dtype of each array by name, such as `"<f4"`.
+        sample_order_digest: xxh3-128 of the sample ids in row order; checkpoints with equal ones compare row by row.
+        nonfinite: attribution values that are NaN or infinite.
+        created: when it was committed, ISO 8601, UTC.
+        files: every other file of the checkpoint.
+        schema: of the version that wrote it.
+    """
+
+    dtypes: Mapping[str, str]
+    sample_order_digest: str
+    nonfinite: int
+    created: str
+    files: tuple[FileEntry, ...]
+    schema: str = SCHEMA
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of the rows.
+
+        Raises:
+            CheckpointError: if the manifest's dtypes are none that this version writes.
+        """
+        per_sample = {name: dtype for name, dtype in self.dtypes.items() if name not in _BUILT_IN}
+        try:
+            dtype = row_dtype(self.sample_shape, target=self.dtypes["target"], prediction=self.dtypes["prediction"], per_sample=per_sample)
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(f"the manifest names arrays that do not make a row: {error}") from error
+        if dtypes_of(dtype) != dict(self.dtypes):
+            raise CheckpointError(f"the manifest must name the arrays {dtypes_of(dtype)}; got {dict(self.dtypes)}")
+        return dtype
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all files but the manifest itself."""
+        return sum(file.size for file in self.files)
+
+    def header(self) -> Header:
+        """Returns what was known before the rows flowed, as for a copy."""
+        return Header(**{name: getattr(self, name) for name in Header.__dataclass_fields__})
+
+    def to_json(self) -> bytes:
+        """Returns the manifest as JSON text that carries its own digest."""
+        record: dict[str, Json] = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("ranks", "files")}
+        record["ranks"] = [{name: getattr(rows, name) for name in RankRows.__slots__} for rows in self.ranks]
+        record["files"] = [{name: getattr(file, name) for name in FileEntry.__slots__} for file in self.files]
+        return seal(record)
+
+    @classmethod
+    def from_json(cls, text: bytes, where: str = MANIFEST) -> "Manifest":
+        """Reads a manifest; keys that this version does not know are ignored.
+
+        Raises:
+            CheckpointError: if it is too long, damaged, changed, of a higher major schema, or names a file outside the checkpoint.
+        """
+        record = unseal(text, where)
+        created = record.text("created")
+        try:
+            datetime.fromisoformat(created)
+            manifest = cls(
+                schema=record.text("schema"),
+                run=record.text("run"),
+                epoch=record.integer("epoch"),
+                step=record.integer("step"),
+                method=record.text("method"),
+                options=record.mapping("options"),
+                n_samples=record.integer("n_samples"),
+                sample_shape=record.integers("sample_shape"),
+                world_size=record.integer("world_size"),
+                ranks=tuple(_rank_rows(rows) for rows in record.records("ranks")),
+                weights_digest=record.text("weights_digest"),
+                probe_digest=record.text("probe_digest"),
+                versions=record.texts("versions"),
+                dtypes=record.texts("dtypes"),
+                sample_order_digest=record.digest("sample_order_digest"),
+                nonfinite=record.integer("nonfinite"),
+                created=created,
+                files=read_files(record),
+            )
+        except ValueError as error:
+            raise CheckpointError(f"{where}: {error}") from error
+        _ = manifest.dtype
+        return manifest
+
+
+def dtypes_of(dtype: np.dtype) -> dict[str, str]:
+    """Returns the dtype of one value of each field, by the field's name."""
+    return {name: dtype[name].base.str for name in dtype.names or ()}
+
+
+def read_files(record: Fields) -> tuple[FileEntry, ...]:
+    """Reads the files a manifest names; refuses names that lead out of the checkpoint, and a name that stands twice."""
+    files = tuple(FileEntry(file.text("key"), file.integer("size"), file.digest("xxh3_128")) for file in record.records("files"))
+    for file in files:
+        parts = PurePosixPath(file.key).parts
+        if file.key != "/".join(parts) or not parts or any(part in ("..", "/") or "\\" in part or "\0" in part for part in parts):
+            raise CheckpointError(f"{record.where} names the file {file.key!r}; names must be relative and stay inside the checkpoint")
+    if len({file.key for file in files}) != len(files):
+        raise CheckpointError(f"{record.where} names a file twice")
+    return files
+
+
+def _rank_rows(record: Fields) -> RankRows:
+    return RankRows(record.integer("rank"), record.text("host"), record.integer("start"), record.integer("stop"))

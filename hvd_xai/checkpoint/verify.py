@@ -1,0 +1,135 @@
+"""Finds what is wrong with the explanation checkpoints of a run."""
+
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from hvd_xai.checkpoint.commit import digest_file
+from hvd_xai.checkpoint.files import Problem, find_damage
+from hvd_xai.checkpoint.probe import PROBE, ProbeReader
+from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
+from hvd_xai.checkpoint.schema import MANIFEST, FileEntry, content_hashes
+from hvd_xai.checkpoint.staging import leftovers
+from hvd_xai.checkpoint.writer import EPOCHS
+from hvd_xai.errors import CheckpointError
+from hvd_xai.types import Progress, Silent
+
+_BLOCK_BYTES = 16 * 2**20
+
+
+def verify(run: str | Path, *, deep: bool = False, progress: Progress | None = None) -> list[Problem]:
+    """Checks every checkpoint of a run against its manifest.
+
+    The quick check reads manifests and sizes: it finds what is missing, cut off or edited. The deep one reads everything: it finds every
+    changed bit, and holds the rows against the manifest. What unfinished writers left is a note to `progress`, no problem.
+
+    Args:
+        run: the run's folder.
+        deep: reads every byte.
+        progress: told of every checkpoint; nobody if left out.
+
+    Returns:
+        What is wrong; nothing if all is well.
+
+    Raises:
+        CheckpointError: if there is no run.
+    """
+    progress = progress or Silent()
+    explanations = open_explanations(run)
+    units = [explanations.path, *_unit_paths(explanations.path)]
+    progress.start("verify", len(units))
+    problems = []
+    for path in units:
+        try:
+            problems += _verify_unit(path, explanations, deep)
+        except CheckpointError as error:
+            problems.append(Problem(path, f"cannot be read: {error}"))
+        progress.advance()
+    for directory in (explanations.path, explanations.path / EPOCHS):
+        for path in leftovers(directory):
+            progress.say(f"note: {path} is not committed: a writer is at work, or died and will be swept when the run is resumed")
+    return problems
+
+
+def _unit_paths(explanations_dir: Path) -> list[Path]:
+    """Returns everything that was, or should have been, committed whole."""
+    methods = (path for path in sorted((explanations_dir / EPOCHS).glob("*/*")) if path.parent.name.isdecimal() and path.is_dir())
+    probe = explanations_dir / PROBE
+    return [*([probe] if probe.exists() else []), *methods]
+
+
+def _verify_unit(path: Path, explanations: Explanations, deep: bool) -> list[Problem]:
+    if path == explanations.path:
+        return _verify_probe(explanations)
+    if path.parent == explanations.path:
+        return _verify_files(path, ProbeReader(path).files, deep)
+    explanation = Explanation(path)
+    problems = _verify_files(path, explanation.manifest.files, deep)
+    if (explanation.manifest.epoch, explanation.manifest.method) != (int(path.parent.name), path.name):
+        said = f"epoch {explanation.manifest.epoch}, {explanation.manifest.method}"
+        problems.append(Problem(path, f"was moved here: its manifest says {said}"))
+    if deep and not problems:
+        problems += _verify_rows(explanation)
+    return problems
+
+
+def _verify_probe(explanations: Explanations) -> list[Problem]:
+    """Holds the probe that is stored, and those that were explained, against the one that the run was opened with."""
+    expected = explanations.config.get("probe_digest")
+    if expected is None:
+        return []
+    stored = explanations.probe()
+    problems = []
+    if stored is None:
+        problems.append(Problem(explanations.path / PROBE, "was deleted"))
+    elif stored.digest != expected:
+        problems.append(Problem(explanations.path / PROBE, f"is another probe, {stored.digest}, than the run's, {expected}"))
+    for path in _unit_paths(explanations.path):
+        if path.parent != explanations.path and (path / MANIFEST).exists() and Explanation(path).manifest.probe_digest != expected:
+            problems.append(Problem(path, f"explains another probe than the run's, {expected}"))
+    return problems
+
+
+def _verify_files(directory: Path, files: tuple[FileEntry, ...], deep: bool) -> list[Problem]:
+    problems = find_damage(directory, files)
+    damaged = {problem.path for problem in problems}
+    for file in files:
+        path = directory / file.key
+        if not deep or path in damaged:
+            continue
+        try:
+            _, digest = digest_file(path)
+        except OSError as error:
+            problems.append(Problem(path, f"cannot be read: {error.strerror or error}"))
+            continue
+        if digest != file.xxh3_128:
+            problems.append(Problem(path, f"was changed: its xxh3-128 is {digest}, the manifest says {file.xxh3_128}"))
+    return problems
+
+
+def _verify_rows(explanation: Explanation) -> list[Problem]:
+    """Decodes every row and holds it against its hash, and all of them against the manifest."""
+    manifest, path = explanation.manifest, explanation.path
+    order, nonfinite, last_id = xxhash.xxh3_128(), 0, None
+    changed: list[int] = []
+    ascending = True
+    size = max(1, _BLOCK_BYTES // manifest.dtype.itemsize)
+    for start in range(0, manifest.n_samples, size):
+        rows = explanation.rows(start, start + size)
+        sample_ids = np.ascontiguousarray(rows["sample_id"])
+        ascending &= bool(np.all(sample_ids[1:] > sample_ids[:-1]) and (last_id is None or sample_ids[0] > last_id))
+        changed += (start + np.flatnonzero(content_hashes(rows) != rows["content_hash"])).tolist()
+        order.update(sample_ids.data)
+        nonfinite += int(np.count_nonzero(~np.isfinite(rows["attributions"])))
+        last_id = sample_ids[-1]
+    problems = []
+    if changed:
+        problems.append(Problem(path, f"has {len(changed)} rows that do not fit their content hash, the first {changed[0]}"))
+    if not ascending:
+        problems.append(Problem(path, "has rows that are not in order of sample id"))
+    if order.hexdigest() != manifest.sample_order_digest:
+        problems.append(Problem(path, "has other sample ids than its manifest says"))
+    if nonfinite != manifest.nonfinite:
+        problems.append(Problem(path, f"has {nonfinite} non-finite attribution values; the manifest says {manifest.nonfinite}"))
+    return problems

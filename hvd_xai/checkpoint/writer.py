@@ -1,0 +1,201 @@
+"""Writes one explanation checkpoint: rows stream in, and it appears whole or not at all."""
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from hvd_xai.checkpoint import staging
+from hvd_xai.checkpoint.arrays import METADATA, ArrayWriter, group_metadata
+from hvd_xai.checkpoint.commit import digest_file, fsync_directory, fsync_file, writing
+from hvd_xai.checkpoint.files import find_damage, read_manifest
+from hvd_xai.checkpoint.schema import MANIFEST, FileEntry, Header, Manifest, dtypes_of
+from hvd_xai.checkpoint.sealed import SCHEMA, plain
+from hvd_xai.errors import CheckpointError
+from hvd_xai.types import Json
+
+EPOCHS = "epochs"
+
+_COORDINATES = "sample_id label prediction target"
+_SAMPLE_AXES = {0: (), 1: ("feature",), 2: ("y", "x"), 3: ("y", "x", "channel"), 4: ("z", "y", "x", "channel")}
+
+
+class Writer:
+    """Writes the explanation of one epoch and method.
+
+    Rows come in order of sample id, in blocks of any size; each array holds back one Zarr shard at most. The bytes of the arrays depend on
+    the rows and on `n_samples`, never on the blocks or the number of ranks.
+
+    Args:
+        explanations_dir: `<run>/explanations`, as `open_run` returns it.
+        header: what is known beforehand.
+        dtype: of the rows, from `row_dtype`.
+
+    Raises:
+        ValueError: if the dtype's sample shape is not the header's.
+        CheckpointError: if nothing can be written there.
+    """
+
+    def __init__(self, explanations_dir: Path, header: Header, dtype: np.dtype) -> None:
+        if dtype["attributions"].shape != tuple(header.sample_shape):
+            raise ValueError(f"rows hold attributions of shape {dtype['attributions'].shape}; the header says {header.sample_shape}")
+        self._header = header
+        self._dtype = dtype
+        self._epoch_dir = explanations_dir / EPOCHS / f"{header.epoch:06d}"
+        self.destination = self._epoch_dir / header.method
+        self._sample_order = xxhash.xxh3_128()
+        self._last_id: int | None = None
+        self._n_rows = 0
+        self._nonfinite = 0
+        self._committed = False
+        self._failed = False
+        with writing(self.destination):
+            (explanations_dir / EPOCHS).mkdir(parents=True, exist_ok=True)
+            self._staging = staging.Staging(explanations_dir / EPOCHS, f"{header.epoch:06d}-{header.method}")
+            try:
+                self._arrays = {name: self._create(name) for name in dtype.names or ()}
+            except BaseException:
+                self._staging.discard()
+                raise
+
+    def _create(self, name: str) -> ArrayWriter:
+        field = self._dtype[name]
+        axes: tuple[str, ...] = ()
+        attributes: dict[str, Json] = {}
+        if name == "attributions":
+            axes = _SAMPLE_AXES[len(field.shape)]
+            attributes = {"long_name": "attributions divided by scale", "ancillary_variables": "scale", "coordinates": _COORDINATES}
+        elif name == "thumbnail":
+            axes = ("thumbnail_y", "thumbnail_x") if len(field.shape) == 2 else ("thumbnail_block",)
+        shape = (self._header.n_samples, *field.shape)
+        return ArrayWriter(self._staging.directory / name, shape, field.base, ("sample", *axes), attributes)
+
+    def append(self, rows: np.ndarray) -> None:
+        """Adds rows after those before.
+
+        Args:
+            rows: `[n]` records of the writer's dtype; n may be 0. Sample ids ascend, within the block and from block to block.
+
+        Raises:
+            ValueError: if the rows are of another dtype, out of order, or more than `n_samples`; nothing of them is written.
+            CheckpointError: if they cannot be written; the checkpoint cannot be committed any more.
+        """
+        self._check_open()
+        if rows.dtype != self._dtype or rows.ndim != 1:
+            raise ValueError(f"rows must be [n] records of the dtype the writer was made with; got {rows.ndim}-D {rows.dtype}")
+        if self._n_rows + len(rows) > self._header.n_samples:
+            raise ValueError(f"{self.destination.name} must have {self._header.n_samples} rows; got {self._n_rows + len(rows)}")
+        if len(rows) == 0:
+            return
+        sample_ids = np.ascontiguousarray(rows["sample_id"])
+        if np.any(sample_ids[1:] <= sample_ids[:-1]) or (self._last_id is not None and sample_ids[0] <= self._last_id):
+            raise ValueError("rows must come in order of sample id, each id once; sort them by 'sample_id' and merge ranks in order")
+        self._failed = True
+        with writing(self.destination):
+            for name, array in self._arrays.items():
+                array.append(rows[name])
+            self._staging.renew()
+        self._failed = False
+        self._sample_order.update(sample_ids.data)
+        self._last_id = int(sample_ids[-1])
+        self._n_rows += len(rows)
+        self._nonfinite += int(np.count_nonzero(~np.isfinite(rows["attributions"])))
+
+    def commit(self, replace: bool = False) -> Path:
+        """Makes the checkpoint durable and renames it into place; from then on it exists, and is never changed.
+
+        Committing what is there already, of the same weights, probe, method and options, is a success: a job that died just after a commit
+        can do its epoch again.
+
+        Args:
+            replace: takes the place of a checkpoint that is there, in one step.
+
+        Returns:
+            The checkpoint's folder.
+
+        Raises:
+            CheckpointError: if rows are missing, if it cannot be written, or if another explanation was committed there first.
+        """
+        self._check_open()
+        if self._n_rows != self._header.n_samples:
+            raise CheckpointError(f"{self.destination} must have {self._header.n_samples} rows to be committed; got {self._n_rows}")
+        self._failed = True
+        with writing(self.destination):
+            files = [file for array in self._arrays.values() for file in array.close()]
+            manifest = self._manifest([self._create_group(), *files])
+            self._make_epoch()
+            (self._staging.directory / MANIFEST).write_bytes(manifest.to_json())
+            try:
+                self._staging.publish(self.destination, replace=replace)
+            except FileExistsError:
+                self._staging.discard()
+                _check_same(self.destination, manifest)
+        self._failed = False
+        self._committed = True
+        return self.destination
+
+    def discard(self) -> None:
+        """Removes what was written, unless it was committed. Safe to call at any time, and twice."""
+        self._failed = self._failed or not self._committed
+        self._staging.discard()
+
+    def _check_open(self) -> None:
+        if self._committed or self._failed:
+            state = "was committed" if self._committed else "failed or was discarded"
+            raise CheckpointError(f"the writer of {self.destination} {state}; make a new Writer")
+
+    def _create_group(self) -> FileEntry:
+        """Writes the group's metadata; made late, so that Zarr does not list a checkpoint that is being written."""
+        attributes: dict[str, Json] = {
+            "Conventions": "CF-1.11",
+            "hvd_xai_schema": SCHEMA,
+            "method": self._header.method,
+            "epoch": self._header.epoch,
+            "step": self._header.step,
+        }
+        path = self._staging.directory / METADATA
+        path.write_bytes(group_metadata(attributes))
+        return FileEntry(METADATA, *digest_file(path))
+
+    def _make_epoch(self) -> None:
+        """Makes the epoch's folder, a Zarr group; other methods' writers may do so at the same time."""
+        self._epoch_dir.mkdir(exist_ok=True)
+        if not (self._epoch_dir / METADATA).exists():
+            prepared = self._staging.directory / ".epoch"
+            prepared.write_bytes(group_metadata({"epoch": self._header.epoch}))
+            fsync_file(prepared)
+            prepared.replace(self._epoch_dir / METADATA)
+            fsync_directory(self._epoch_dir)
+
+    def _manifest(self, files: list[FileEntry]) -> Manifest:
+        header = {name: getattr(self._header, name) for name in Header.__dataclass_fields__}
+        return Manifest(
+            **header,
+            dtypes=dtypes_of(self._dtype),
+            sample_order_digest=self._sample_order.hexdigest(),
+            nonfinite=self._nonfinite,
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            files=tuple(sorted(files, key=lambda file: file.key)),
+        )
+
+
+def sweep(explanations_dir: Path) -> list[Path]:
+    """Removes what dead writers left behind in a run, and returns what it removed; writers at work are left alone."""
+    return [path for directory in (explanations_dir, explanations_dir / EPOCHS) for path in staging.sweep(directory)]
+
+
+def _check_same(destination: Path, manifest: Manifest) -> None:
+    """Raises unless the checkpoint that took the name first holds the same explanation, whole."""
+    existing = read_manifest(destination)
+    names = ("weights_digest", "probe_digest", "method", "n_samples", "sample_order_digest", "dtypes")
+    differing = [name for name in names if getattr(existing, name) != getattr(manifest, name)]
+    differing += ["options"] if plain(existing.options) != plain(manifest.options) else []
+    if differing:
+        raise CheckpointError(
+            f"{destination} was committed before by another writer and differs in {', '.join(differing)}; this one was discarded."
+            " Write to another run, or commit with replace=True."
+        )
+    damage = find_damage(destination, existing.files)
+    if damage:
+        raise CheckpointError(f"{destination} exists but is damaged: {damage[0]}. Commit with replace=True to mend it.")

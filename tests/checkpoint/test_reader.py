@@ -1,0 +1,209 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hvd_xai.checkpoint import arrays
+from hvd_xai.checkpoint.reader import Explanation, open_explanations
+from hvd_xai.checkpoint.run import open_run
+from hvd_xai.checkpoint.schema import decode
+from hvd_xai.checkpoint.thumbnail import thumbnails
+from hvd_xai.errors import CheckpointError
+from tests.checkpoint.small import SHAPES, make_attributions, make_header, make_rows, read_plain, write
+
+
+def make_run(run_dir: Path) -> Path:
+    explanations_dir = open_run(run_dir, config={"recipe": "digits_cnn"})
+    for epoch, method in ((11, "integrated_gradients"), (2, "integrated_gradients"), (2, "grad_cam")):
+        write(explanations_dir, make_rows(make_attributions(6, (4, 4), seed=epoch)), epoch=epoch, method=method)
+    return explanations_dir
+
+
+@pytest.mark.parametrize("inside", [".", "explanations"])
+def test_a_run_is_opened_by_either_folder(tmp_path: Path, inside: str) -> None:
+    explanations_dir = make_run(tmp_path)
+    explanations = open_explanations(str(tmp_path / inside))
+    assert (explanations.path.resolve(), explanations.config["recipe"]) == (explanations_dir, "digits_cnn")
+    assert explanations.epochs == [2, 11]
+    assert explanations.methods(2) == ["grad_cam", "integrated_gradients"]
+    assert explanations.methods(3) == []
+    assert [(one.manifest.epoch, one.manifest.method) for one in explanations] == [
+        (2, "grad_cam"),
+        (2, "integrated_gradients"),
+        (11, "integrated_gradients"),
+    ]
+    assert explanations.probe() is None
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    for path, why in ((tmp_path, "no folder 'explanations'"), (tmp_path / "absent", "no such folder")):
+        with pytest.raises(CheckpointError, match=why):
+            open_explanations(path)
+
+
+def test_absent_explanation_names_those_that_are_there(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    with pytest.raises(CheckpointError, match="epoch 2 has grad_cam, integrated_gradients"):
+        open_explanations(tmp_path).explanation(2, "occlusion")
+    with pytest.raises(CheckpointError, match=r"there are the epochs \[2, 11\]"):
+        open_explanations(tmp_path).explanation(3, "grad_cam")
+
+
+def test_staging_is_invisible(tmp_path: Path) -> None:
+    explanations_dir = make_run(tmp_path)
+    (explanations_dir / "epochs" / "000002" / "grad_cam").rename(explanations_dir / "epochs" / ".staging-000002-grad_cam-01234567")
+    (explanations_dir / "epochs" / "000011" / "integrated_gradients" / "manifest.json").unlink()
+    assert [(one.manifest.epoch, one.manifest.method) for one in open_explanations(tmp_path)] == [(2, "integrated_gradients")]
+    assert open_explanations(tmp_path).epochs == [2]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_everything_written_is_read(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    attributions = make_attributions(13, shape)
+    rows = make_rows(attributions)
+    explanation = write(tmp_path, rows)
+    assert (explanation.n_samples, explanation.sample_shape) == (13, shape)
+    expected = ["scale", "sample_id", "label", "target", "prediction", "score", "rank", "content_hash", "convergence_delta"]
+    assert explanation.columns == expected
+    for name in explanation.columns:
+        np.testing.assert_array_equal(explanation.column(name), rows[name])
+    np.testing.assert_array_equal(explanation.attributions(), decode(rows))
+    np.testing.assert_array_equal(explanation.attributions(-3, 12), decode(rows)[-3:12])
+    assert explanation.attributions(5, 5).shape == (0, *shape)
+    np.testing.assert_array_equal(explanation.thumbnails(2, 4), thumbnails(attributions)[2:4])
+    assert explanation.rows(3, 9).tobytes() == rows[3:9].tobytes()
+    with pytest.raises(CheckpointError, match="no column 'attributions'; it has scale"):
+        explanation.column("attributions")
+
+
+@pytest.mark.parametrize("n_bytes", [1, 100, 1000, 10**9])
+def test_blocks_cover_every_row_once(tmp_path: Path, n_bytes: int) -> None:
+    rows = make_rows(make_attributions(13, (3, 2)))
+    blocks = list(write(tmp_path, rows).blocks(n_bytes))
+    assert [start for start, _ in blocks] == np.cumsum([0, *(len(block) for _, block in blocks[:-1])]).tolist()
+    assert all(len(block) == 1 or block.nbytes <= n_bytes for _, block in blocks)
+    np.testing.assert_array_equal(np.concatenate([block for _, block in blocks]), decode(rows))
+
+
+def test_rows_are_found_by_sample_id(tmp_path: Path) -> None:
+    explanation = write(tmp_path, make_rows(make_attributions(5, ())))
+    assert explanation.rows_of([12, 0, 3]).tolist() == [4, 0, 1]
+    assert explanation.rows_of([]).tolist() == []
+    with pytest.raises(CheckpointError, match=r"no sample ids \[4, 99, -1\]; its ids are 0 to 12, 5 of them"):
+        explanation.rows_of([4, 0, 99, -1])
+
+
+def test_missing_shard_is_an_error_not_fill_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", 8)
+    monkeypatch.setattr(arrays, "SHARD_ROWS", 4)
+    explanation = write(tmp_path, make_rows(make_attributions(12, (2,))))
+    assert explanation.attributions().shape == (12, 2)
+    (explanation.path / "attributions" / "c" / "1" / "0").unlink()
+    assert np.isnan(read_plain(explanation.path / "attributions")[4:8]).all()  # what Zarr makes of it
+    for start, stop in ((0, None), (3, 5), (7, 8)):
+        with pytest.raises(CheckpointError, match=r"c/1/0 is missing.*verify --deep"):
+            explanation.attributions(start, stop)
+    assert explanation.attributions(8).shape == (4, 2)
+
+
+def test_xarray_is_not_given_a_damaged_checkpoint(tmp_path: Path) -> None:
+    pytest.importorskip("xarray")
+    explanation = write(tmp_path, make_rows(make_attributions(12, (2,))))
+    (explanation.path / "attributions" / "c" / "0" / "0").unlink()
+    with pytest.raises(CheckpointError, match="c/0/0 is missing"):
+        explanation.to_xarray()
+
+
+def test_missing_xarray_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    explanation = write(tmp_path, make_rows(make_attributions(2, ())))
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(ImportError, match=r"hvd-xai\[xarray\]"):
+        explanation.to_xarray()
+
+
+def test_shard_the_manifest_does_not_name_is_not_read(tmp_path: Path) -> None:
+    explanation = write(tmp_path, make_rows(make_attributions(4, ())))
+    del explanation._files["score/c/0"]
+    with pytest.raises(CheckpointError, match="names no file 'score/c/0'"):
+        explanation.column("score")
+
+
+def test_shard_that_is_a_link_is_not_read(tmp_path: Path) -> None:
+    explanation = write(tmp_path, make_rows(make_attributions(4, ())))
+    shard = explanation.path / "score" / "c" / "0"
+    shard.rename(tmp_path / "elsewhere")
+    shard.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="is no plain file"):
+        explanation.column("score")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_plain_xarray_shows_names_coordinates_and_values(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    zarr = pytest.importorskip("zarr")
+    xarray = pytest.importorskip("xarray")
+    attributions = make_attributions(9, shape)
+    attributions.reshape(9, -1)[2, 0] = np.nan
+    explanation = write(tmp_path, make_rows(attributions))
+    with pytest.warns(zarr.errors.ZarrUserWarning, match="manifest.json"):
+        plain = xarray.open_zarr(explanation.path, consolidated=False, chunks=None)
+    for dataset in (plain, explanation.to_xarray()):
+        assert set(dataset.coords) == {"sample_id", "label", "target", "prediction"}
+        assert dataset.attributions.dims == (
+            "sample",
+            *{0: (), 1: ("feature",), 2: ("y", "x"), 3: ("y", "x", "channel"), 4: ("z", "y", "x", "channel")}[len(shape)],
+        )
+        np.testing.assert_array_equal((dataset.attributions * dataset.scale).values, explanation.attributions())
+        chosen = dataset.set_xindex("sample_id").sel(sample_id=12)
+        np.testing.assert_array_equal((chosen.attributions * chosen.scale).values, explanation.attributions(4, 5)[0])
+        assert dataset.attrs["Conventions"] == "CF-1.11"
+
+
+def test_the_whole_run_is_one_zarr_hierarchy(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    explanations_dir = make_run(tmp_path)
+    group = zarr.open_group(explanations_dir, mode="r")
+    assert group.attrs["hvd_xai_schema"] == "1.0"
+    assert group["epochs/000002"].attrs["epoch"] == 2
+    assert group["epochs/000002/grad_cam"].attrs["method"] == "grad_cam"
+    assert group["epochs/000002/grad_cam/attributions"].shape == (6, 4, 4)
+
+
+def test_config_is_empty_where_it_was_not_copied_along(tmp_path: Path) -> None:
+    write(tmp_path / "explanations", make_rows(make_attributions(2, ())))
+    assert open_explanations(tmp_path).config == {}
+
+
+def test_reading_needs_neither_tensorflow_nor_mpi(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    code = f"""
+import sys
+import hvd_xai
+from hvd_xai.checkpoint.verify import verify
+explanation = hvd_xai.open_explanations({str(tmp_path)!r}).explanation(2, "grad_cam")
+assert explanation.attributions().shape == (6, 4, 4)
+assert verify({str(tmp_path)!r}, deep=True) == []
+heavy = {{"tensorflow", "keras", "mpi4py", "horovod", "xarray", "jax", "torch"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60, cwd=Path(__file__).parents[2])
+
+
+def test_method_names_lead_nowhere_else(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    with pytest.raises(CheckpointError, match="has no explanation"):
+        open_explanations(tmp_path).explanation(2, "../000011/integrated_gradients")
+
+
+def test_header_is_read_back(tmp_path: Path) -> None:
+    path = write(tmp_path, make_rows(make_attributions(4, (2,))), epoch=3, world_size=2).path
+    header = make_header(4, (2,), epoch=3, world_size=2)
+    read = Explanation(path).manifest.header()
+    assert (read.run, read.epoch, read.ranks, read.versions, read.n_samples) == (
+        header.run,
+        header.epoch,
+        header.ranks,
+        header.versions,
+        header.n_samples,
+    )

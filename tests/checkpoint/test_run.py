@@ -1,0 +1,181 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hvd_xai.checkpoint import run
+from hvd_xai.checkpoint.reader import open_explanations
+from hvd_xai.checkpoint.run import add_to_config, open_run, probe_digest, write_probe
+from hvd_xai.checkpoint.staging import leftovers
+from hvd_xai.errors import CheckpointError, RunExistsError
+from hvd_xai.types import Probe
+from tests.checkpoint.small import files_under, make_attributions, make_rows, read_plain, write
+
+
+def make_probe(**changes: Any) -> Probe:
+    values = {
+        "inputs": np.random.default_rng(0).normal(size=(7, 8, 8, 1)).astype(np.float32),
+        "targets": np.arange(7),
+        "sample_ids": np.arange(7) * 2,
+        "class_names": ("zero", "one"),
+    }
+    return Probe(**{**values, **changes})
+
+
+def test_new_run_is_an_empty_zarr_group(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    explanations_dir = open_run(tmp_path / "runs" / "demo", config={"epochs": 5, "nested": {"a": (1, 2)}})
+    assert explanations_dir == tmp_path / "runs" / "demo" / "explanations"
+    assert files_under(tmp_path / "runs" / "demo") == {"explanations/zarr.json", "explanations/run.json", "explanations/epochs/zarr.json"}
+    assert zarr.open_group(explanations_dir, mode="r")["epochs"].attrs.asdict() == {}
+    explanations = open_explanations(explanations_dir)
+    assert explanations.config == {"epochs": 5, "nested": {"a": [1, 2]}}
+    assert list(explanations) == []
+
+
+def test_run_that_is_there_is_refused_with_what_to_write(tmp_path: Path) -> None:
+    open_run(tmp_path, config={})
+    with pytest.raises(RunExistsError, match=r"holds a run already. Add --resume .* --overwrite .* another --output"):
+        open_run(tmp_path, config={})
+
+
+def test_resume_keeps_what_is_there(tmp_path: Path) -> None:
+    write(open_run(tmp_path, config={"seed": 1}), make_rows(make_attributions(2, ())), epoch=4)
+    open_run(tmp_path, config={"seed": 2}, mode="resume")
+    assert open_explanations(tmp_path).config == {"seed": 1}
+    assert open_explanations(tmp_path).epochs == [4]
+
+
+def test_resume_starts_what_is_not_there(tmp_path: Path) -> None:
+    open_run(tmp_path, config={"seed": 1}, mode="resume")
+    assert open_explanations(tmp_path).config == {"seed": 1}
+
+
+def test_overwrite_removes_explanations_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").mkdir()
+    write(open_run(tmp_path, config={"seed": 1}), make_rows(make_attributions(2, ())))
+    open_run(tmp_path, config={"seed": 2}, mode="overwrite")
+    assert open_explanations(tmp_path).config == {"seed": 2}
+    assert open_explanations(tmp_path).epochs == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["explanations", "tensorboard"]
+
+
+def test_overwrite_spares_what_hvd_xai_did_not_write(tmp_path: Path) -> None:
+    open_run(tmp_path, config={})
+    (tmp_path / "explanations" / "thesis.tex").write_text("years of work")
+    with pytest.raises(CheckpointError, match=r"holds thesis.tex, which hvd_xai did not write"):
+        open_run(tmp_path, config={}, mode="overwrite")
+    assert (tmp_path / "explanations" / "thesis.tex").exists()
+
+
+def test_opening_sweeps_what_the_dead_left(tmp_path: Path) -> None:
+    explanations_dir = open_run(tmp_path, config={})
+    left = explanations_dir / "epochs" / ".staging-000000-x-00000000"
+    left.mkdir()
+    (left.with_name(f"{left.name}.lease")).write_text("{}")
+    (tmp_path / ".trash-explanations-00000000").mkdir()
+    for path in (left, left.with_name(f"{left.name}.lease")):
+        os.utime(path, (0, 0))
+    open_run(tmp_path, config={}, mode="resume")
+    assert leftovers(explanations_dir / "epochs") == []
+    open_run(tmp_path, config={}, mode="overwrite")
+    assert [path.name for path in tmp_path.iterdir()] == ["explanations"]
+
+
+def test_wrong_mode_and_config_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="mode"):
+        open_run(tmp_path, config={}, mode="append")  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(ValueError, match="JSON"):
+        open_run(tmp_path, config={"rate": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "demo").write_text("a file")
+    with pytest.raises(CheckpointError, match=r"cannot write .*demo/explanations: .*A file stands where a folder is needed"):
+        open_run(tmp_path / "demo", config={})
+
+
+def test_run_of_a_higher_schema_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "SCHEMA", "2.0")
+    open_run(tmp_path, config={"probe_digest": "a"})
+    with pytest.raises(CheckpointError, match="Upgrade hvd_xai"):
+        open_run(tmp_path, config={"probe_digest": "a"}, mode="resume")
+
+
+def test_resume_refuses_another_probe(tmp_path: Path) -> None:
+    open_run(tmp_path / "told", config={"probe_digest": "a"})
+    with pytest.raises(CheckpointError, match="explains another probe"):
+        open_run(tmp_path / "told", config={"probe_digest": "b"}, mode="resume")
+    explanations_dir = open_run(tmp_path / "stored", config={})
+    write_probe(explanations_dir, make_probe())
+    before = files_under(explanations_dir)
+    write_probe(explanations_dir, make_probe(class_names=("none", "eins")))
+    with pytest.raises(CheckpointError, match="explains another probe"):
+        write_probe(explanations_dir, make_probe(targets=np.arange(7) + 1))
+    assert files_under(explanations_dir) == before
+
+
+def test_facts_are_added_to_the_config(tmp_path: Path) -> None:
+    explanations_dir = open_run(tmp_path, config={"seed": 1, "methods": []})
+    add_to_config(explanations_dir, {"methods": ["grad_cam"], "probe_digest": "a"})
+    assert open_explanations(tmp_path).config == {"seed": 1, "methods": ["grad_cam"], "probe_digest": "a"}
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "|u1", ">f4", "<i8"])
+@pytest.mark.parametrize("block_bytes", [1, 1000, 2**24])
+def test_probe_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, block_bytes: int) -> None:
+    monkeypatch.setattr(run, "_BLOCK_BYTES", block_bytes)
+    probe = make_probe(inputs=np.arange(7 * 64).reshape(7, 8, 8, 1).astype(dtype), labels=np.arange(7) * 3)
+    explanations_dir = open_run(tmp_path, config={})
+    write_probe(explanations_dir, probe)
+    reader = open_explanations(tmp_path).probe()
+    assert reader is not None
+    assert (reader.n_samples, reader.input_shape, reader.class_names) == (7, (8, 8, 1), ("zero", "one"))
+    for rows in (slice(2, 5), slice(None), slice(0, 7, 3), slice(5, 2), [4, 0, 4], [], np.array([6])):
+        np.testing.assert_array_equal(reader.inputs(rows), probe.inputs[np.asarray(rows, int) if not isinstance(rows, slice) else rows])
+    for name, values in (("targets", probe.targets), ("labels", np.arange(7) * 3), ("sample_id", probe.sample_ids)):
+        np.testing.assert_array_equal(reader.column(name), values)
+    with pytest.raises(IndexError, match="rows 0 to 6"):
+        reader.inputs([7])
+    np.testing.assert_array_equal(read_plain(explanations_dir / "probe" / "inputs"), probe.inputs)
+
+
+def test_memory_mapped_probe_has_the_digest_of_its_copy(tmp_path: Path) -> None:
+    probe = make_probe()
+    np.save(tmp_path / "inputs.npy", probe.inputs)
+    mapped = make_probe(inputs=np.load(tmp_path / "inputs.npy", mmap_mode="r"))
+    assert probe_digest(mapped) == probe_digest(probe)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": np.zeros((7, 8, 8, 1), np.float32)},
+        {"targets": np.arange(7)[::-1].copy()},
+        {"targets": np.arange(7).astype(np.int32)},
+        {"sample_ids": np.arange(7)},
+        {"labels": np.zeros(7, np.int64)},
+    ],
+)
+def test_every_part_of_a_probe_counts(change: dict[str, Any]) -> None:
+    assert probe_digest(make_probe(**change)) != probe_digest(make_probe())
+
+
+def test_probe_of_strings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'inputs' of the probe must hold"):
+        write_probe(open_run(tmp_path, config={}), make_probe(inputs=np.array(list("abcdefg"))))
+
+
+def test_damaged_probe_is_said(tmp_path: Path) -> None:
+    explanations_dir = open_run(tmp_path, config={})
+    write_probe(explanations_dir, make_probe())
+    (explanations_dir / "probe" / "targets" / "c" / "0").unlink()
+    with pytest.raises(CheckpointError, match=r"is missing.*delete .*probe"):
+        write_probe(explanations_dir, make_probe())
+    reader = open_explanations(tmp_path).probe()
+    assert reader is not None
+    with pytest.raises(CheckpointError, match="is missing"):
+        reader.column("targets")
