@@ -1,0 +1,195 @@
+"""Colours mean what they say, whatever the values."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from hvd_xai import render
+
+GREEN = np.array(render.NOT_FINITE, np.uint8)
+FLOAT32_ROUNDING = 1e-5
+any_floats = hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=3, max_side=6), elements=st.floats(width=32))
+
+
+def whiteness(colours: np.ndarray) -> np.ndarray:
+    return np.asarray(colours.astype(int).min(axis=-1))
+
+
+def test_zero_is_white_and_the_ends_are_blue_and_red() -> None:
+    colours = render.diverging(np.array([-1.0, 0.0, 1.0], np.float32), 1.0)
+    assert colours[1].tolist() == [255, 255, 255]
+    assert colours[0][2] > 150 > colours[0][0]
+    assert colours[2][0] > 150 > colours[2][2]
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_diverging_is_monotone_in_magnitude_on_both_sides(sign: int) -> None:
+    colours = render.diverging(sign * np.linspace(0, 2, 500, dtype=np.float32), 1.0)
+    assert np.all(np.diff(whiteness(colours)) <= 0)
+    assert whiteness(colours)[-1] < 40
+
+
+def test_sequential_is_monotone_in_lightness() -> None:
+    lightness = render.sequential(np.linspace(0, 1, 200, dtype=np.float32), 1.0) @ np.array([0.299, 0.587, 0.114])
+    assert np.all(np.diff(lightness) >= -0.6), "rounding to bytes alone may lower it"
+
+
+def test_overlay_covers_the_input_the_more_the_stronger_the_map_is() -> None:
+    image = np.full((1, 64, 3), 90, np.uint8)
+    covered = render.overlay(image, np.linspace(0, 1, 64, dtype=np.float32)[None], 1.0)
+    grey = round(0.15 * 255 + 0.7 * 90)
+    np.testing.assert_allclose(covered[0, 0], grey, atol=1)
+    assert np.all(np.diff((covered.astype(int).max(axis=-1) - covered.astype(int).min(axis=-1))[0, ::8]) > 0)
+
+
+@given(any_floats, st.floats(1e-30, 1e30))
+def test_any_value_gets_a_colour_without_a_warning_and_only_what_is_not_finite_is_green(values: np.ndarray, limit: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for colours in (render.diverging(values, limit), render.sequential(values, limit)):
+            assert colours.shape == (*values.shape, 3)
+            assert colours.dtype == np.uint8
+            np.testing.assert_array_equal((colours == GREEN).all(axis=-1), ~np.isfinite(values))
+
+
+def test_values_beyond_the_limit_do_not_wrap() -> None:
+    beyond = render.diverging(np.array([1.0, 50.0, 1e30], np.float32), 1.0)
+    assert np.all(beyond == beyond[0])
+    bright = render.picture(np.array([[0.0, 1.0], [2.0, 300.0]], np.float32), 2).image
+    assert bright[1, 1].tolist() == [255, 255, 255]
+
+
+def test_limit_ignores_outliers_and_is_never_zero() -> None:
+    values = np.concatenate([np.full(999, 0.5), [1e6]]).astype(np.float32)
+    assert render.robust_limit(values) == 0.5
+    assert render.robust_limit(np.zeros((3, 3), np.float32)) == 1.0
+    assert render.robust_limit(np.full(3, np.nan, np.float32)) == 1.0
+    one_bright_pixel = np.zeros(1000, np.float32)
+    one_bright_pixel[7] = 3.0
+    assert render.robust_limit(one_bright_pixel) == 3.0
+
+
+def test_limit_is_symmetric() -> None:
+    values = np.random.default_rng(0).normal(size=100).astype(np.float32)
+    assert render.robust_limit(values) == render.robust_limit(-values)
+
+
+def test_resize_of_a_plane_is_that_plane() -> None:
+    plane = (np.arange(4)[:, None] + 10 * np.arange(6)[None]).astype(np.float32)
+    resized = render.resize(plane, 8, 12)
+    inner_rows, inner_columns = (np.arange(8) + 0.5) / 2 - 0.5, (np.arange(12) + 0.5) / 2 - 0.5
+    expected = inner_rows[:, None] + 10 * inner_columns[None]
+    np.testing.assert_allclose(resized[1:-1, 1:-1], expected[1:-1, 1:-1], atol=FLOAT32_ROUNDING)
+    np.testing.assert_allclose(render.resize(plane, 4, 6), plane, atol=FLOAT32_ROUNDING)
+
+
+def test_resize_keeps_what_is_not_finite_in_its_neighbourhood() -> None:
+    values = np.zeros((4, 4), np.float32)
+    values[0, 0] = np.inf
+    resized = render.resize(values, 16, 16)
+    assert not np.isfinite(resized[0, 0])
+    assert np.isfinite(resized[8:, 8:]).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((8, 8), (200, 200)), ((28, 28), (196, 196)), ((224, 224), (224, 224)), ((600, 450), (200, 150))]
+)
+def test_pictures_come_near_the_size_asked_for(shape: tuple[int, ...], expected: tuple[int, int]) -> None:
+    assert render.fit(np.zeros((*shape, 3), np.uint8), 200).shape[:2] == expected
+
+
+def test_enlarging_keeps_pixels_flat_squares() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    large = render.fit(image, 200)
+    np.testing.assert_array_equal(large[::25, ::25], image)
+    np.testing.assert_array_equal(large[24::25, 24::25], image)
+
+
+def test_a_thread_is_stretched_to_a_strip() -> None:
+    assert render.fit(np.zeros((200, 2, 3), np.uint8), 200).shape[1] >= 50
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (np.array([[0, 255]], np.uint8), [0, 255]),
+        (np.array([[0.0, 0.5]], np.float32), [0, 128]),
+        (np.array([[0.0, 51.0]], np.float32), [0, 51]),
+        (np.array([[-2.0, 2.0]], np.float32), [0, 255]),
+        (np.array([[-3e38, 3e38]], np.float32), [0, 255]),
+        (np.array([[5.0e3, 5.0e3]], np.float32), [0, 0]),
+    ],
+)
+def test_inputs_are_spread_over_grey(inputs: np.ndarray, expected: list[int]) -> None:
+    image = render.picture(inputs, 2).image
+    assert [int(image[0, column, 0]) for column in (0, -1)] == expected
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (8, 8, 3), (8, 8, 4), (8, 8, 7), (2, 8, 8, 3)])
+def test_inputs_of_any_image_shape_become_a_picture(shape: tuple[int, ...]) -> None:
+    assert render.picture(np.random.default_rng(0).random(shape), 80).image.shape == (80, 80, 3)
+
+
+def test_colour_inputs_keep_their_colours() -> None:
+    inputs = np.zeros((2, 2, 3), np.uint8)
+    inputs[..., 1] = 200
+    assert render.picture(inputs, 2).image[0, 0].tolist() == [0, 200, 0]
+
+
+@pytest.mark.parametrize(
+    ("attributions", "inputs", "scale"),
+    [((8, 8, 1), (8, 8, 1), "diverging"), ((3, 3), (8, 8, 1), "sequential"), ((8, 8), (8, 8, 1), "sequential"), ((13,), (13,), "diverging"),
+     ((4,), (16, 3), "sequential"), ((), (), "diverging"), ((2, 2, 2), (4, 8, 8, 1), "sequential"), ((3, 3), None, "sequential")],
+)  # fmt: skip
+def test_scale_follows_from_what_is_attributed(attributions: tuple[int, ...], inputs: tuple[int, ...] | None, scale: str) -> None:
+    shown = render.attributed(np.full(attributions, 0.5, np.float32), None if inputs is None else np.ones(inputs, np.float32), 64)
+    assert shown.scale == scale
+    assert shown.image.shape[-1] == 3
+
+
+def test_negative_values_of_a_coarse_map_are_shown_as_negative() -> None:
+    shown = render.attributed(np.array([[-1.0, 1.0]], np.float32), np.zeros((8, 8, 1), np.float32), 80)
+    assert shown.scale == "diverging"
+    assert shown.image[40, 0, 2] > shown.image[40, 0, 0]
+    assert shown.image[40, -1, 0] > shown.image[40, -1, 2]
+
+
+def test_channels_are_summed_so_that_opposite_ones_cancel() -> None:
+    attributions = np.stack([np.ones((4, 4)), -np.ones((4, 4))], axis=-1).astype(np.float32)
+    np.testing.assert_array_equal(render.flat(attributions, channels=True), np.zeros((4, 4)))
+
+
+def test_bars_go_up_in_red_and_down_in_blue() -> None:
+    image = render.attributed(np.array([1.0, -1.0], np.float32), np.zeros(2, np.float32), 100, limit=1.0).image
+    middle = image.shape[0] // 2
+    up, down = image[: middle // 2, 25], image[middle + middle // 2 :, 75]
+    assert np.all(up[:, 0] > up[:, 2])
+    assert np.all(down[:, 2] > down[:, 0])
+    assert np.all(image[: middle // 2, 75] == 247)
+
+
+def test_a_peak_among_many_bars_is_not_lost() -> None:
+    values = np.zeros(10_000, np.float32)
+    values[1234] = 5.0
+    image = render.attributed(values, np.zeros(10_000, np.float32), 200).image
+    assert (image[5] != 247).any()
+
+
+def test_not_finite_attributions_are_counted_and_seen() -> None:
+    attributions = np.zeros((4, 4), np.float32)
+    attributions[0, 0], attributions[3, 3] = np.nan, np.inf
+    shown = render.attributed(attributions, np.zeros((4, 4), np.float32), 4)
+    assert shown.n_not_finite == 2
+    assert shown.image[0, 0].tolist() == shown.image[3, 3].tolist() == GREEN.tolist()
+    bars = render.attributed(np.array([np.nan, np.inf, 1.0], np.float32), None, 60)
+    assert (bars.image == GREEN).all(axis=-1).any()
+
+
+def test_one_limit_makes_pictures_comparable() -> None:
+    weak, strong = np.full((2, 2), 0.1, np.float32), np.full((2, 2), 1.0, np.float32)
+    shown = [render.attributed(values, np.ones((2, 2), np.float32), 2, limit=1.0).image for values in (weak, strong)]
+    assert whiteness(shown[0]).min() > whiteness(shown[1]).max()
