@@ -1,0 +1,38 @@
+"""Explains the probe after every epoch with integrated gradients and, where the model sees images, Grad-CAM.
+
+hvd-xai train digits_cnn --callback explain_every_epoch --set n_steps=100 --set every=2
+"""
+
+from functools import partial
+
+import keras
+
+from hvd_xai import Explain, Run
+from hvd_xai.attributions.grad_cam import grad_cam
+from hvd_xai.attributions.integrated_gradients import integrated_gradients
+from hvd_xai.sinks.tensorboard import TensorBoard
+
+
+def build(run: Run, *, n_steps: int = 50, layer: str | None = None, every: int = 1) -> list[keras.callbacks.Callback]:
+    """Returns the callback that explains.
+
+    Args:
+        run: what is trained, and where it goes.
+        n_steps: points of the path of integrated gradients.
+        layer: the layer that Grad-CAM looks at; the last one with a spatial output if None.
+        every: how many epochs lie between two explanations.
+    """
+    methods = [partial(integrated_gradients, n_steps=n_steps)]
+    if run.probe.inputs.ndim == 4:  # examples, height, width, channels
+        methods.append(partial(grad_cam, layer=layer))
+    return [
+        Explain(
+            run.probe,
+            methods,
+            world=run.world,
+            checkpoint=run.checkpoint,
+            sinks=[TensorBoard(run.output)],
+            every=every,
+            progress=run.progress,
+        )
+    ]

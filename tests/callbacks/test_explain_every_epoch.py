@@ -1,0 +1,21 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hvd_xai import Explain, Probe, Run, World
+from hvd_xai.loading import load_recipe
+from hvd_xai.sinks.checkpoint import Checkpoint
+from hvd_xai.types import Silent
+
+RECIPE = load_recipe("explain_every_epoch", "callbacks", ["build"])
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (30,)])
+def test_it_builds_for_images_and_for_tables(shape: tuple[int, ...], tmp_path: Path) -> None:
+    probe = Probe(np.zeros((4, *shape), np.float32), np.zeros(4, np.int32))
+    run = Run(World.alone(), probe, Checkpoint(tmp_path / "run"), tmp_path / "run", 5, Silent())
+    (callback,) = RECIPE.functions["build"](run, n_steps=3, every=2)
+    assert isinstance(callback, Explain)
+    assert callback.every == 2
+    assert not (tmp_path / "run").exists()
