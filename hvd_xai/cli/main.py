@@ -1,0 +1,58 @@
+"""Puts the commands together: every module of this package that defines a function of its own name is one."""
+
+import os
+import pkgutil
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from hvd_xai import __version__, cli
+from hvd_xai.cli.console import report_errors
+
+_HELP = """Trains Keras 3 models on many ranks with Horovod, and records while they train why they predict what they predict.
+
+Train on two ranks, and explain 256 images at every epoch's end:
+
+  horovodrun -np 2 --binding-args="--bind-to none --map-by slot" hvd-xai train digits_cnn --epochs 5 --output runs/demo
+
+Look at it:
+
+  hvd-xai show runs/demo
+
+Something does not work:
+
+  hvd-xai doctor
+"""
+
+
+def _version(asked: bool) -> bool:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+    return asked
+
+
+def build() -> typer.Typer:
+    """Returns the command line, made of the modules that are there."""
+    app = typer.Typer(name="hvd-xai", help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+    @app.callback()
+    def options(
+        version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")] = False,
+    ) -> None:
+        """Takes what stands before the command."""
+
+    options.__doc__ = _HELP
+    for module in pkgutil.iter_modules(cli.__path__):
+        command = getattr(import_module(f"hvd_xai.cli.{module.name}"), module.name, None) if module.name != "main" else None
+        if command is not None:
+            app.command(module.name.replace("_", "-"))(command)
+    return app
+
+
+def main() -> None:
+    """Runs the command line; an error ends it with one line and exit code 1, wrong usage with 2."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is loaded, or it greets with 20 lines a rank
+    with report_errors():
+        build()()

@@ -1,0 +1,89 @@
+"""`hvd-xai train`: a recipe, on all ranks, explained while it trains."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hvd_xai.checkpoint.reader import open_explanations
+from hvd_xai.cli.console import program, progress, rank
+from hvd_xai.log import configure, quiet_start
+
+_EXAMPLE = 17  # the row of the sample that the closing lines name
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe (digits_cnn), path/to/file.py or package.module:name.", metavar="RECIPE")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run directory.", metavar="RUN")],
+    callback: Annotated[
+        list[str] | None,
+        typer.Option(help="A callback recipe; give it more than once for several. [default: explain_every_epoch]", metavar="RECIPE"),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs in all.")] = 5,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples of one rank's batch. [default: the recipe's]")] = None,
+    warmup_epochs: Annotated[float, typer.Option(min=0, help="Epochs until the learning rate is that of all ranks.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of weights, shuffling and dropout.")] = 0,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An option of the recipe or of a callback; a wrong name lists them all.", metavar="NAME=VALUE"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run that is there, and start anew.")] = False,
+) -> None:
+    """Trains a recipe data-parallel and explains its probe while it does.
+
+    On two ranks of this machine, over MPI:
+
+    horovodrun -np 2 --binding-args="--bind-to none --map-by slot" hvd-xai train digits_cnn --epochs 5 -o runs/demo
+
+    mpirun -np 2 hvd-xai train digits_cnn --epochs 5 -o runs/demo
+
+    On several hosts, without MPI, and with your own recipe and options:
+
+    horovodrun --gloo -np 4 --hostfile mpi_hosts hvd-xai train my_model.py --set n_steps=100 -o runs/mine
+
+    To write a recipe, begin with a copy: hvd-xai copy digits_cnn
+    """
+    if resume and overwrite:
+        raise typer.BadParameter("give --resume or --overwrite, not both")
+    mode: Literal["new", "resume", "overwrite"] = "resume" if resume else "overwrite" if overwrite else "new"
+
+    with quiet_start():
+        import hvd_xai.keras as hvd
+        from hvd_xai.loading import load_recipe, parse_settings
+        from hvd_xai.train import Settings
+        from hvd_xai.train import train as run_training
+    world = hvd.init()
+    configure(world.rank, world.size, world.host)
+    # from here on everything fails on all ranks or on none
+
+    with world.together("loading the recipes"):
+        model_recipe = load_recipe(recipe, "models", ["build", "load"])
+        callback_recipes = [load_recipe(name, "callbacks", ["build"]) for name in callback or ["explain_every_epoch"]]
+        functions = {
+            f"{one.name}.{name}": function for one in (model_recipe, *callback_recipes) for name, function in one.functions.items()
+        }
+        options = parse_settings(set_ or [], functions)
+    settings = Settings(epochs, batch_size, warmup_epochs, seed, mode, options)
+    with progress() as bar:
+        run_training(model_recipe, callback_recipes, output, world=world, settings=settings, progress=bar)
+    if rank() == 0:
+        print(closing(output))
+
+
+def closing(output: Path) -> str:
+    """Returns where the run is, and what to type to look at it: at an epoch and a sample that are there."""
+    run = shlex.quote(str(output))
+    commands = []
+    explanations = open_explanations(output)
+    if explanations.epochs:
+        epoch = explanations.epochs[-1]
+        sample_ids = explanations.explanation(epoch, explanations.methods(epoch)[0]).column("sample_id")
+        example = sample_ids[min(_EXAMPLE, len(sample_ids) - 1)]
+        show = f"{program('hvd-xai')} show {run}"
+        commands += [show, f"{show} --sample {example} --epoch {epoch} --png out.png"]
+    if (output / "tensorboard").is_dir():
+        commands.append(f"{program('tensorboard')} --logdir {run}")
+    what = f"explanations/ has the explanation checkpoints, models/ the trained model.{' To look at it:' if commands else ''}"
+    return "\n".join([f"\nThe run is in {output}: {what}\n", *(f"  {command}" for command in commands), ""])

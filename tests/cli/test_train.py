@@ -1,0 +1,34 @@
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hvd_xai.checkpoint.run import open_run
+from hvd_xai.cli.main import build
+from hvd_xai.cli.train import closing
+from tests.runs_under_test import make_probe, make_run
+
+
+def _commands(said: str) -> list[list[str]]:
+    return [shlex.split(line) for line in said.splitlines() if line.startswith("  ")]
+
+
+@pytest.mark.parametrize("n_samples", [1, 40])
+def test_what_it_says_at_the_end_can_be_typed(n_samples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = make_run(Path("my réseau's run"), make_probe(n_samples, first_id=100), epochs=(0, 3))
+    (run / "tensorboard").mkdir()
+    *shows, tensorboard = _commands(closing(run))
+    assert len(shows) == 2
+    for words in shows:
+        done = CliRunner().invoke(build(), words[1:])
+        assert done.exit_code == 0, done.output
+    assert shows[1][shows[1].index("--epoch") + 1] == "3"
+    assert (tmp_path / "out.png").exists()
+    assert tensorboard[1:] == ["--logdir", str(run)]
+
+
+def test_it_names_nothing_to_look_at_where_nothing_was_explained(tmp_path: Path) -> None:
+    open_run(tmp_path / "run", config={})
+    assert not _commands(closing(tmp_path / "run"))
