@@ -1,0 +1,213 @@
+"""Explaining on ranks: what comes out does not depend on them, and what goes wrong does so on all of them."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import hvd_xai.keras as hvd
+from hvd_xai import Explain, Probe, open_explanations
+from hvd_xai.attributions.grad_cam import grad_cam
+from hvd_xai.attributions.integrated_gradients import integrated_gradients
+from hvd_xai.errors import PeerError
+from hvd_xai.explain import Plan, explain
+from hvd_xai.sinks.checkpoint import Checkpoint
+from hvd_xai.types import Attribution
+from hvd_xai.world import World
+
+METHODS: list[Attribution] = [partial(integrated_gradients, n_steps=4), grad_cam]
+
+
+def _model(seed: int = 0) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            keras.layers.Conv2D(3, 3, activation="relu", name="conv"),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.Flatten(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(4, name="dense"),
+        ]
+    )
+
+
+def _probe(n: int = 11) -> Probe:
+    random = np.random.default_rng(0)
+    return Probe(random.normal(size=(n, 6, 6, 1)).astype("float32"), random.integers(0, 4, n).astype("int32"))
+
+
+def _raises(world: World, kind: type[Exception], message: str, *, alike: bool = True) -> AbstractContextManager[object]:
+    """What one rank meets is a PeerError on all; what all meet alike keeps its type."""
+    return pytest.raises(kind if alike or world.size == 1 else PeerError, match=message)
+
+
+@pytest.mark.parametrize("n", [1, 2, 11])
+def test_merged_explanations_equal_those_of_one_process(world: World, tmp_path: Path, n: int) -> None:
+    explain(_model(), _probe(n), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "together"), epoch=3, step=7)
+    if not world.is_root:
+        return
+    explain(_model(), _probe(n), METHODS, world=World.alone(), checkpoint=Checkpoint(tmp_path / "alone"), epoch=3, step=7)
+    for name in ("integrated_gradients", "grad_cam"):
+        together, alone = (open_explanations(tmp_path / run).explanation(3, name) for run in ("together", "alone"))
+        assert together.columns == alone.columns
+        # micro-batches have one shape on every rank, so a row is computed in one way, wherever it is computed
+        np.testing.assert_array_equal(together.attributions(), alone.attributions())
+        for column in set(alone.columns) - {"rank"}:
+            np.testing.assert_array_equal(together.column(column), alone.column(column), err_msg=column)
+        ours, theirs = ({file.key: file.xxh3_128 for file in one.manifest.files if "rank" not in file.key} for one in (together, alone))
+        assert ours == theirs
+        assert np.bincount(together.column("rank"), minlength=world.size).tolist() == [
+            n * (rank + 1) // world.size - n * rank // world.size for rank in range(world.size)
+        ]
+
+
+def test_two_epochs_trace_each_method_once_and_see_new_weights(world: World, tmp_path: Path) -> None:
+    model = _model()
+    plan = Plan(model, _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+    first = plan.run(0, 0)
+    traces = [compute.n_traces for compute in plan.computes]
+    model.set_weights([weight * 2 for weight in model.get_weights()])
+    second = plan.run(1, 1)
+    assert [compute.n_traces for compute in plan.computes] == traces == [1, 1]
+    assert first.convergence_delta.keys() == second.convergence_delta.keys() == {"integrated_gradients"}
+    if world.is_root:
+        run = open_explanations(tmp_path / "run")
+        before, after = (run.explanation(epoch, "integrated_gradients") for epoch in (0, 1))
+        assert not np.allclose(before.attributions(), after.attributions())
+        assert before.manifest.weights_digest != after.manifest.weights_digest
+
+
+def test_final_weights_are_bit_equal_with_and_without_explanations(world: World, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    x, y = random.normal(size=(24, 6, 6, 1)).astype("float32"), random.integers(0, 4, 24)
+
+    def trained(callbacks: Callable[[], list[keras.callbacks.Callback]]) -> list[np.ndarray]:
+        model = _model()
+        model.compile(hvd.DistributedOptimizer(keras.optimizers.Adam(0.01)), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        state = [hvd.callbacks.BroadcastGlobalVariablesCallback(), hvd.callbacks.MetricAverageCallback()]
+        mine = hvd.shard(x, y, world=world)
+        model.fit(*mine, batch_size=4, epochs=2, verbose=0, callbacks=[*state, *callbacks()])
+        weights: list[np.ndarray] = [*model.get_weights(), *(variable.numpy() for variable in model.optimizer.variables)]
+        return weights
+
+    plain = trained(list)
+    explained = trained(lambda: [Explain(_probe(), METHODS, world=world, checkpoint=tmp_path / "run")])
+    for a, b in zip(plain, explained, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_training_goes_on_unchanged_after_a_method_failed(world: World, tmp_path: Path) -> None:
+    def broken(*_: object, ids: object, fails: bool = True) -> object:
+        raise RuntimeError("no gradient here")
+
+    model = _model()
+    before = model.get_weights()
+    with _raises(world, RuntimeError, "no gradient here"):
+        Plan(model, _probe(), [broken], world=world, checkpoint=Checkpoint(tmp_path / "run"))
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert "call" not in vars(model.get_layer("conv"))
+
+
+def test_a_probe_with_nan_on_one_rank_is_refused_on_all(world: World, tmp_path: Path) -> None:
+    probe = _probe()
+    probe.inputs[-1, 0, 0, 0] = np.nan  # the last rank's
+    with _raises(world, ValueError, "inputs must be finite.*sample id 10", alike=False):
+        Plan(_model(), probe, METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_probe_of_another_shape_is_refused(world: World, tmp_path: Path) -> None:
+    probe = Probe(np.zeros((4, 5, 5, 1), "float32"), np.zeros(4, "int32"))
+    with _raises(world, ValueError, r"takes inputs of shape \(None, 6, 6, 1\); got \(None, 5, 5, 1\)"):
+        Plan(_model(), probe, METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+
+
+def test_targets_out_of_range_are_refused(world: World, tmp_path: Path) -> None:
+    probe = _probe()
+    probe.targets[-1] = 4
+    with _raises(world, ValueError, "class ids 0 to 3.* 4 of sample 10", alike=False):
+        Plan(_model(), probe, METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(("layer", "message"), [("covn", "'conv'"), ("dense", "conv")])
+def test_a_layer_that_will_not_do_is_refused_with_those_that_would(world: World, tmp_path: Path, layer: str, message: str) -> None:
+    with _raises(world, ValueError, message):
+        Plan(_model(), _probe(), [partial(grad_cam, layer=layer)], world=world, checkpoint=Checkpoint(tmp_path / "run"))
+
+
+def test_different_probes_are_refused(world: World, tmp_path: Path) -> None:
+    if world.size == 1:
+        return
+    with pytest.raises(ValueError, match="rank 1 differs from rank 0: the ranks were given different probes"):
+        Plan(_model(), _probe(11 + world.rank), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+
+
+def test_different_weights_are_refused(world: World, tmp_path: Path) -> None:
+    plan = Plan(_model(seed=world.rank), _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+    if world.size == 1:
+        return
+    with pytest.raises(ValueError, match=r"different weights.*BroadcastGlobalVariablesCallback"):
+        plan.run(0, 0)
+
+
+def test_a_run_that_exists_is_refused_on_all_ranks_and_left_alone(world: World, tmp_path: Path) -> None:
+    explain(_model(), _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+    with pytest.raises(Exception, match=r"holds a run already. Add --resume"):
+        explain(_model(), _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+    if world.is_root:
+        assert len(list(open_explanations(tmp_path / "run"))) == 2
+
+
+def test_a_failing_sink_raises_on_all_ranks(world: World, tmp_path: Path) -> None:
+    class Full:
+        def __call__(self, _: object, /) -> None:
+            raise OSError("No space left on device")
+
+        def close(self) -> None:
+            pass
+
+    with _raises(world, OSError, "No space left on device", alike=False):
+        explain(_model(), _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"), sinks=[Full()])
+
+
+def test_nan_attributions_are_recorded_and_counted(world: World, tmp_path: Path) -> None:
+    model = _model()
+    model.set_weights([weight * np.nan for weight in model.get_weights()])
+    explain(model, _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+    if world.is_root:
+        explanation = open_explanations(tmp_path / "run").explanation(0, "integrated_gradients")
+        assert explanation.manifest.nonfinite == 11 * 36
+        assert np.isnan(explanation.attributions()).all()
+
+
+def test_every_second_epoch_and_the_last_are_explained(world: World, tmp_path: Path) -> None:
+    model = _model()
+    model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.01)), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    callbacks = [
+        hvd.callbacks.BroadcastGlobalVariablesCallback(),
+        Explain(_probe(), METHODS, world=world, checkpoint=tmp_path / "run", every=2),
+    ]
+    history = model.fit(np.zeros((4, 6, 6, 1)), np.zeros(4), epochs=5, verbose=0, callbacks=callbacks).history
+    assert len(history["convergence_delta"]) == 3
+    if world.is_root:
+        assert open_explanations(tmp_path / "run").epochs == [1, 3, 4]
+
+
+def test_the_epoch_that_training_stops_at_is_explained(world: World, tmp_path: Path) -> None:
+    model = _model()
+    model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.0)), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    callbacks = [
+        hvd.callbacks.BroadcastGlobalVariablesCallback(),
+        hvd.callbacks.MetricAverageCallback(),
+        Explain(_probe(), "integrated_gradients", world=world, checkpoint=tmp_path / "run", every=5),
+        keras.callbacks.EarlyStopping("loss", patience=1),
+    ]
+    model.fit(np.zeros((4, 6, 6, 1)), np.zeros(4), epochs=9, verbose=0, callbacks=callbacks)
+    if world.is_root:
+        assert open_explanations(tmp_path / "run").epochs == [1]

@@ -1,0 +1,125 @@
+"""Models as files: plain Keras reads ours, we read plain Keras's, and what is torn is never taken up."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import hvd_xai.keras as hvd
+from hvd_xai.errors import CheckpointError
+from hvd_xai.keras.model_files import Trained, load_state, read_trained, save_model, seed_states, set_seed_states
+from hvd_xai.keras.optimizer import is_distributed
+from hvd_xai.world import World
+
+
+class Quick(keras.optimizers.RMSprop):  # type: ignore[misc]  # keras ships no types
+    """An optimizer of one's own."""
+
+
+def _trained(optimizer: keras.optimizers.Optimizer, units: int = 3) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(units), keras.layers.Dropout(0.5)])
+    model.compile(hvd.DistributedOptimizer(optimizer), "mse")
+    random = np.random.default_rng(0)
+    model.fit(random.normal(size=(6, 4)), random.normal(size=(6, units)), batch_size=2, verbose=0)
+    return model
+
+
+def _equal(ours: keras.Model, theirs: keras.Model) -> None:
+    """Keras leaves the states of seed generators out of its files; those of a run have them."""
+    for a, b in zip([*ours.weights, *ours.optimizer.variables], [*theirs.weights, *theirs.optimizer.variables], strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_a_saved_model_loads_as_plain_keras_with_its_optimizer_state(world: World, tmp_path: Path) -> None:
+    model = _trained(keras.optimizers.Adam(0.01))
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert type(loaded.optimizer) is keras.optimizers.Adam
+    _equal(model, loaded)
+
+
+@pytest.mark.parametrize("how", ["built in", "custom_optimizers", "custom_objects"])
+def test_load_model_takes_up_the_optimizer_and_reduces(world: World, tmp_path: Path, how: str) -> None:
+    model = _trained(keras.optimizers.Adam(0.01) if how == "built in" else Quick(0.01))
+    model.save(tmp_path / "m.keras")
+    given: dict[str, Any] = {
+        "built in": {},
+        "custom_optimizers": {"custom_optimizers": [Quick]},
+        "custom_objects": {"custom_objects": {"Quick": Quick}},
+    }
+    loaded = hvd.load_model(tmp_path / "m.keras", **given[how], compression=hvd.Compression.none)
+    assert is_distributed(loaded.optimizer)
+    assert type(loaded.optimizer).__name__ == ("Adam" if how == "built in" else "Quick")
+    _equal(model, loaded)
+    x, y = np.full((2, 4), world.rank + 1.0), np.ones((2, 3))
+    loaded.fit(x, y, verbose=0, callbacks=[hvd.callbacks.BroadcastGlobalVariablesCallback(0)])
+    assert len({str(entry) for entry in world.allgather("testing", loaded.layers[0].kernel.numpy().tolist())}) == 1
+
+
+def test_a_model_that_only_the_root_has_loaded_comes_to_all(world: World, tmp_path: Path) -> None:
+    model = _trained(keras.optimizers.SGD(0.01, momentum=0.9))
+    model.save(tmp_path / "m.keras")
+    again = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dropout(0.5)])
+    if world.is_root:
+        again = hvd.load_model(tmp_path / "m.keras")
+    else:
+        again.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.5, momentum=0.9)), "mse")
+    again.fit(
+        np.ones((2, 4)),
+        np.ones((2, 3)),
+        steps_per_epoch=1,
+        epochs=0,
+        verbose=0,
+        callbacks=[hvd.callbacks.BroadcastGlobalVariablesCallback(0)],
+    )
+    np.testing.assert_array_equal(again.layers[0].kernel.numpy(), model.layers[0].kernel.numpy())
+    np.testing.assert_array_equal(again.optimizer.momentums[0].numpy(), model.optimizer.momentums[0].numpy())
+    assert int(again.optimizer.iterations) == 3
+
+
+def test_a_run_goes_on_from_the_newest_whole_file(world: World, tmp_path: Path) -> None:
+    model = _trained(keras.optimizers.Adam(0.01))
+    for epoch in range(2):
+        save_model(model, tmp_path, Trained(epoch, 3, world.size, 0.01, [seed_states(model)] * world.size))
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-000001.keras"]
+    (tmp_path / ".writing-epoch-000002.keras").write_bytes(b"torn")  # as a killed job leaves it
+    (tmp_path / "notes.keras").write_bytes(b"a user's")
+    found = read_trained(tmp_path)
+    assert found == Trained(1, 3, world.size, 0.01, [seed_states(model)] * world.size)
+    other = _trained(keras.optimizers.Adam(0.01))
+    other.layers[0].kernel.assign(np.zeros((4, 3)))
+    set_seed_states(other, [[7, 7]])
+    load_state(other, tmp_path, found)
+    _equal(model, other)
+    set_seed_states(other, [[1, 2]])
+    assert seed_states(other) == [[1, 2]]
+    save_model(model, tmp_path, Trained(2, 3, world.size, 0.01, []))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-000002.keras", "notes.keras"]
+
+
+def test_a_damaged_or_foreign_file_is_refused(world: World, tmp_path: Path) -> None:
+    model = _trained(keras.optimizers.Adam(0.01))
+    path = save_model(model, tmp_path, Trained(0, 3, world.size, 0.01, []))
+    whole = path.read_bytes()
+    for damaged in (whole[:-50], whole[:300] + bytes(300) + whole[600:], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="damaged"):
+            read_trained(tmp_path)
+    model.save(path)
+    with pytest.raises(CheckpointError, match="was not saved by a run"):
+        read_trained(tmp_path)
+
+
+def test_another_model_or_optimizer_is_refused(world: World, tmp_path: Path) -> None:
+    trained = Trained(0, 3, world.size, 0.01, [])
+    save_model(_trained(keras.optimizers.Adam(0.01)), tmp_path, trained)
+    with pytest.raises(CheckpointError, match="another than the recipe now builds"):
+        load_state(_trained(keras.optimizers.Adam(0.01), units=5), tmp_path, trained)
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dropout(0.5)])
+    other.compile(keras.optimizers.SGD(0.01), "mse")
+    other.optimizer.build(other.trainable_variables)
+    with pytest.warns(UserWarning, match="Skipping variable loading"), pytest.raises(CheckpointError, match=r"optimizer of .* is another"):
+        load_state(other, tmp_path, trained)

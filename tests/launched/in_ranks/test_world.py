@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from hvd_xai.errors import PeerError
+from hvd_xai.world import World
+
+
+def test_rank_is_within_size_and_every_rank_has_a_host(world: World) -> None:
+    assert 0 <= world.rank < world.size
+    assert len(world.hosts) == world.size
+    assert world.is_root == (world.rank == 0)
+
+
+def test_allgather_returns_values_in_the_order_of_ranks(world: World) -> None:
+    values = world.allgather("testing", {"rank": world.rank, "text": "é" * world.rank})
+    assert values == [{"rank": rank, "text": "é" * rank} for rank in range(world.size)]
+
+
+def _write(*, full: bool) -> None:
+    if full:
+        raise OSError("the disk is full")
+
+
+def test_agree_goes_on_where_no_rank_failed(world: World) -> None:
+    world.agree("testing")
+
+
+def test_one_failing_rank_raises_on_all_with_rank_and_cause(world: World) -> None:
+    last = world.size - 1
+    expected = PeerError if world.size > 1 else OSError
+    with pytest.raises(expected, match="the disk is full") as caught, world.together("writing"):
+        _write(full=world.rank == last)
+    if world.size > 1:
+        assert f"writing: rank {last} on {world.hosts[last]} failed: OSError" in str(caught.value)
+
+
+def test_an_error_that_all_ranks_meet_keeps_its_type(world: World) -> None:
+    with pytest.raises(ValueError, match="no such layer"), world.together("compiling"):
+        raise ValueError("no such layer")
+
+
+def test_ranks_go_on_together_after_an_error(world: World) -> None:
+    assert world.allgather("testing", world.rank) == list(range(world.size))
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
+def test_uneven_rows_gather_at_the_root_in_the_order_of_ranks(world: World, shape: tuple[int, ...]) -> None:
+    counts = [2 * rank for rank in range(world.size)]  # the root has none
+    rows = np.full((counts[world.rank], *shape), world.rank, np.float32)
+    gathered = world.gather_rows("testing", rows, counts)
+    if not world.is_root:
+        assert gathered is None
+        return
+    assert gathered is not None
+    expected = np.repeat(np.arange(world.size, dtype=np.float32), counts)
+    np.testing.assert_array_equal(gathered, np.broadcast_to(expected.reshape(-1, *[1] * len(shape)), (sum(counts), *shape)))
+
+
+def test_rows_of_records_gather_with_every_field(world: World) -> None:
+    dtype = np.dtype([("values", "<f2", (3,)), ("sample_id", "<i8")])
+    rows = np.zeros(1, dtype)
+    rows["sample_id"], rows["values"] = world.rank, 0.5
+    gathered = world.gather_rows("testing", rows, [1] * world.size)
+    if world.is_root:
+        assert gathered is not None
+        assert gathered["sample_id"].tolist() == list(range(world.size))
+        assert np.all(gathered["values"] == np.float16(0.5))
+
+
+def test_a_round_without_any_rows_gathers(world: World) -> None:
+    gathered = world.gather_rows("testing", np.empty((0, 4), np.float32), [0] * world.size)
+    assert (gathered is None) != world.is_root

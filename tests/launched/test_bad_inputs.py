@@ -1,0 +1,129 @@
+"""What users get wrong: one clear line, the same exit code on every rank, nothing hung, nothing half-written."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.launched.launch import BIN, environment, launch
+
+pytestmark = pytest.mark.launched
+
+RECIPE = """
+import keras
+import numpy as np
+from hvd_xai import Data, Probe
+
+def build() -> keras.Model:
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3, name="conv"), keras.layers.Flatten(),
+                              keras.layers.Dense(3, name="dense")])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    return model
+
+def load(*, n_probe: int = 5, n_train: int = 8, nan: bool = False, size: int = 4, target: int = 0) -> Data:
+    x, y = np.zeros((n_train, 4, 4, 1), "float32"), np.zeros(n_train, "int32")
+    inputs, targets = np.zeros((n_probe, size, size, 1), "float32"), np.zeros(n_probe, "int32")
+    if nan:
+        inputs[-1] = np.nan
+    targets[-1:] = target
+    return Data((x, y), (x, y), Probe(inputs, targets), batch_size=2)
+"""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"mounting a small file system needs root: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A file system that cannot be written; root passes over permission bits."""
+    place = tmp_path / "read_only"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"mounting a read-only file system needs root: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def _problems(name: str, message: str, output: str) -> Iterator[str]:
+    """What is not as it should be of one case; no message means that nothing is wrong with it."""
+    said = output.partition(f"begins {name}\n")[2].partition(f"=== all {name} ")[0]
+    codes = re.search(rf"=== all {re.escape(name)} (\S+)", output)
+    expected = "2" if "not both" in message else "1" if message else "0"
+    if codes is None or set(codes[1].split(",")) != {expected}:
+        yield f"{name}: the ranks ended with {codes and codes[1]}, not {expected}: {said}"
+    if message and not re.search(message, said, re.DOTALL):
+        yield f"{name}: nothing says '{message}': {said}"
+    if message and ("Traceback" in said or len(re.findall(r"^hvd-xai: .*error", said, re.MULTILINE)) > 1):
+        yield f"{name}: more than one line says it: {said}"
+
+
+def test_every_mistake_is_one_clear_line_on_all_ranks(tmp_path: Path, small_disk: Path, read_only: Path) -> None:
+    recipe, empty, broken = tmp_path / "recipe.py", tmp_path / "empty.py", tmp_path / "broken.py"
+    recipe.write_text(RECIPE)
+    empty.write_text('"""Nothing here."""\n')
+    broken.write_text("def build(:\n")
+    (tmp_path / "full").mkdir()
+
+    def train(*words: str, recipe: object = recipe, run: object = tmp_path / "bad") -> list[str]:
+        return ["train", str(recipe), "--epochs", "1", "--output", str(run), *words]
+
+    cases = {
+        "no such recipe": (train(recipe="digit_cnn"), "there is no model recipe 'digit_cnn' .did you mean 'digits_cnn'"),
+        "no such file": (train(recipe=tmp_path / "recpie.py"), "does not exist.*did you mean"),
+        "recipe defines nothing": (train(recipe=empty), r"must define build\(\), load\(\); build\(\) is missing"),
+        "recipe with a syntax error": (train(recipe=broken), r"cannot be loaded.*broken\.py:1: SyntaxError"),
+        "no such option": (train("--set", "n_step=3"), "there is no option 'n_step' .did you mean 'n_steps'"),
+        "option of another type": (train("--set", "n_steps=few"), "'n_steps' expects a whole number; got 'few'"),
+        "no such callback": (train("--callback", "explain_everything"), "there is no callback recipe 'explain_everything'"),
+        "no such layer": (train("--set", "layer=cnov"), "cnov.*conv"),
+        "layer without spatial output": (train("--set", "layer=dense"), r"layer 'dense'.*\(None, 3\).*conv"),
+        "zero steps": (train("--set", "n_steps=0"), "n_steps.*0"),
+        "probe with nan": (train("--set", "nan=true"), "probe's inputs must be finite.*sample id 4"),
+        "empty probe": (train("--set", "n_probe=0"), "the probe has no examples"),
+        "probe of another shape": (train("--set", "size=5"), r"takes inputs of shape \(None, 4, 4, 1\); got \(None, 5, 5, 1\)"),
+        "target out of range": (train("--set", "target=3"), "class ids 0 to 2.* 3 of sample 4"),
+        "fewer training examples than ranks": (train("--set", "n_train=1"), "1 training examples cannot be shared by 2 ranks"),
+        "read-only place": (train(run=read_only / "run"), "(?i)read-only"),
+        "full disk": (train("--set", "n_probe=4000", run=small_disk / "run"), "(?i)no space left|disk is full"),
+        "both resume and overwrite": (train("--resume", "--overwrite"), "not both"),
+        "fewer probe examples than ranks": (train("--set", "n_probe=1", run=tmp_path / "one"), ""),
+        "run exists": (train("--set", "n_probe=1", run=tmp_path / "one"), "holds a run already. Add --resume"),
+        "run exists, overwritten": (train("--overwrite", run=tmp_path / "one"), ""),
+        "resumed with another probe": (train("--resume", "--epochs", "2", "--set", "n_probe=3", run=tmp_path / "one"), "another probe"),
+    }
+    (tmp_path / "cases.json").write_text(json.dumps({name: words for name, (words, _) in cases.items()}))
+    program = str(Path(__file__).with_name("bad_inputs.py"))
+    ended = launch("mpirun", 2, sys.executable, program, str(tmp_path / "cases.json"), env={"HVD_XAI_DEADLINE": "60"})
+    assert ended.code == 0, ended.output[-5000:]
+    wrong = [text for name, (_, message) in cases.items() for text in _problems(name, message, ended.output)]
+    assert not wrong, "\n\n".join(wrong)
+    assert not (tmp_path / "bad" / "explanations" / "epochs" / "000000").exists()
+    assert subprocess.run([str(BIN / "hvd-xai"), "verify", str(tmp_path / "one"), "--deep"], env=environment(), check=False).returncode == 0
+
+
+def test_without_horovod_the_line_to_build_it_is_given(tmp_path: Path) -> None:
+    (tmp_path / "horovod").mkdir()
+    (tmp_path / "horovod" / "__init__.py").write_text("raise ImportError('no horovod here')\n")
+    env = environment()
+    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), env["PYTHONPATH"]])
+    words = [str(BIN / "hvd-xai"), "train", "digits_cnn", "--output", str(tmp_path / "run")]
+    ended = subprocess.run(words, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1
+    assert "Build it with: hvd-xai install-horovod" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,79 @@
+"""From outside: a rank raises, exits, is killed or gets stuck. The job ends in seconds, non-zero, and what was committed is whole."""
+
+import random
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hvd_xai import open_explanations
+from hvd_xai.checkpoint.verify import verify
+from tests.launched.launch import BIN, Launcher, end, launch, start
+
+pytestmark = pytest.mark.launched
+
+FAILING = str(Path(__file__).with_name("failing.py"))
+DEADLINE = 4
+SECONDS = 75  # start-up of TensorFlow on busy cores included; a hang would last for ever
+
+
+@pytest.mark.parametrize(
+    ("launcher", "what", "when", "says"),
+    [
+        ("mpirun", "raise", "explaining", "RuntimeError: rank 1 has had enough"),
+        ("mpirun", "raise", "training", "RuntimeError: rank 1 has had enough"),
+        ("mpirun", "exit0", "explaining", "rank 1 exited while rank 0 waits for it"),
+        ("mpirun", "kill", "explaining", "signal 9"),
+        ("mpirun", "stop", "explaining", f"waited {DEADLINE} s for the other ranks"),
+        ("gloo", "raise", "explaining", "RuntimeError: rank 1 has had enough"),
+        ("gloo", "exit0", "explaining", ""),
+        ("gloo", "kill", "training", ""),
+        ("gloo", "stop", "explaining", f"waited {DEADLINE} s for the other ranks"),
+    ],
+)
+def test_one_ranks_end_is_the_end_of_all(launcher: Launcher, what: str, when: str, says: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ended = launch(launcher, 2, sys.executable, FAILING, what, when, str(run), limit=SECONDS, env={"HVD_XAI_DEADLINE": str(DEADLINE)})
+    assert ended.code != 0
+    assert says in ended.output, ended.output[-3000:]
+    assert "ended well" not in ended.output
+    assert not verify(run, deep=True)
+    assert open_explanations(run).epochs == [0]  # the first epoch's explanations are there, and of the second none is
+
+
+def _ranks(job: psutil.Process) -> list[psutil.Process]:
+    return [child for child in job.children(recursive=True) if "train" in child.cmdline() and "hvd-xai" in " ".join(child.cmdline())]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_rank_killed_at_any_instant_leaves_nothing_torn_and_the_run_goes_on(seed: int, tmp_path: Path) -> None:
+    draw = random.Random(seed)
+    words = [str(BIN / "hvd-xai"), "train", "digits_cnn", "--set", "filters=4", "--set", "n_steps=20", "--output", str(tmp_path / "run")]
+    job = start("mpirun", 2, *words, "--epochs", "1000")
+    try:
+        assert job.stdout is not None
+        seen = next((line for line in job.stdout if re.search(r"epoch 1 ", line)), "")
+        assert seen, "the job ended before its second epoch"
+        time.sleep(draw.uniform(0, 2))
+        ranks = _ranks(psutil.Process(job.pid))
+        assert len(ranks) == 2
+        killed = time.monotonic()
+        draw.choice(ranks).send_signal(signal.SIGKILL)
+        rest = job.stdout.read()
+        assert job.wait(timeout=SECONDS) != 0
+        assert time.monotonic() - killed < SECONDS, rest[-2000:]
+    finally:
+        end(job)
+    assert not verify(tmp_path / "run", deep=True)
+    done = open_explanations(tmp_path / "run").epochs
+    assert done[:2] == [0, 1]
+    epochs = done[-1] + 2
+    again = launch("mpirun", 2, *words, "--epochs", str(epochs), "--resume")
+    assert again.code == 0, again.output[-3000:]
+    assert open_explanations(tmp_path / "run").epochs == list(range(epochs))
+    assert not verify(tmp_path / "run", deep=True)
+    assert not list((tmp_path / "run" / "explanations").rglob(".staging-*"))
