@@ -36,6 +36,11 @@ MpiChoice: TypeAlias = Literal["auto", "wheel", "system"]
 
 _TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-rocm", "intel-tensorflow", "tf-nightly")
 _DEFAULTS = {"HOROVOD_WITH_TENSORFLOW": "1", "HOROVOD_WITHOUT_PYTORCH": "1", "HOROVOD_WITHOUT_MXNET": "1", "HOROVOD_WITH_MPI": "1"}
+_COMPILER_FLAGS = ("CXX", "CC", "CXXFLAGS", "CFLAGS", "LDFLAGS")
+# What Horovod's build reads, of the many HOROVOD_... variables that launchers and users set for its run.
+_BUILD_FLAG = re.compile(
+    "HOROVOD_(WITH_|WITHOUT_|GPU|NCCL_|NVTX_|(CPU_OPERATIONS|CUDA_HOME|ROCM_HOME|ALLOW_MIXED_GPU_IMPL|BUILD_ARCH_FLAGS|DEBUG|LOCAL_VERSION)$)"
+)
 _STALE_SECONDS = 24 * 3600
 _IMPORT_SECONDS = 180
 
@@ -418,13 +423,7 @@ def _sweep(wheels: Path) -> None:
 
 
 def _is_flag(name: str) -> bool:
-    return (name.startswith("HOROVOD_") and not re.search("RANK|SIZE|CMAKE$", name)) or name in (
-        "CXX",
-        "CC",
-        "CXXFLAGS",
-        "CFLAGS",
-        "LDFLAGS",
-    )
+    return name in _COMPILER_FLAGS or _BUILD_FLAG.match(name) is not None
 
 
 def _distribution(name: str) -> Distribution | None:

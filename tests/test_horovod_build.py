@@ -138,8 +138,11 @@ def test_the_key_tells_apart_all_that_decides_the_wheel(monkeypatch: pytest.Monk
     keys.append(key(rpath="/opt/mpi/lib"))
     monkeypatch.setenv("HOROVOD_GPU_OPERATIONS", "NCCL")
     keys.append(key())
-    monkeypatch.setenv("HOROVOD_RANK", "1")  # what a launcher sets is no flag
+    for name in ("HOROVOD_RANK", "HOROVOD_TIMELINE", "HOROVOD_STALL_CHECK_TIME_SECONDS", "HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_CMAKE"):
+        monkeypatch.setenv(name, "1")  # what launchers and runs set is no flag
     assert key() == keys[-1]
+    monkeypatch.setenv("HOROVOD_WITHOUT_GLOO", "1")
+    keys.append(key())
     (tmp_path / "other.cmake").write_text("# other")
     monkeypatch.setattr(horovod_build, "HOOK", tmp_path / "other.cmake")
     keys.append(key())
