@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai import layers, scores
+from hvd_xai import cam
 from hvd_xai.types import Score
 
 
@@ -44,14 +44,6 @@ def grad_cam(
         https://arxiv.org/abs/1610.02391, equations 1 and 2. Maps are neither resized nor normalised here: that is the picture's business.
     """
     del ids
-    with tf.GradientTape(watch_accessed_variables=False) as tape, layers.tap(model, tape.watch, layer) as calls:
-        total = tf.reduce_sum(scores.evaluate(model, inputs, targets, score))
-    call = layers.spatial(calls, layer, "grad_cam")
-    gradient = tape.gradient(total, call.output)
-    if gradient is None:
-        raise ValueError(f"`grad_cam` needs a layer that the score depends on; it does not depend on layer {call.path!r}")
-    activations, gradient = tf.cast(call.output, tf.float32), tf.cast(gradient, tf.float32)
-    channel = 1 if getattr(call.layer, "data_format", None) == "channels_first" else activations.shape.rank - 1
-    places = [axis for axis in range(1, activations.shape.rank) if axis != channel]
-    alpha = tf.reduce_mean(gradient, axis=places, keepdims=True)
-    return tf.nn.relu(tf.reduce_sum(alpha * activations, axis=channel))
+    activations, gradient = cam.activations_and_gradient(model, inputs, targets, score, layer, asker="grad_cam")
+    alpha = tf.reduce_mean(gradient, axis=cam.places(gradient), keepdims=True)
+    return tf.nn.relu(tf.reduce_sum(alpha * activations, axis=-1))

@@ -1,0 +1,95 @@
+"""What class activation maps are made of: what a layer returns, and its gradient, channels last."""
+
+import keras
+import tensorflow as tf
+from jaxtyping import Float32, Shaped
+
+from hvd_xai import layers, scores
+from hvd_xai.layers import Call
+from hvd_xai.types import Score
+
+
+def activations(
+    model: keras.Model, inputs: Shaped[tf.Tensor, "n ..."], layer: str | None, *, asker: str
+) -> tuple[Float32[tf.Tensor, "n *places channels"], int]:
+    """Runs the model in inference mode and returns what a layer returns.
+
+    Args:
+        model: any built Keras model of one input.
+        inputs: `[n, ...]`.
+        layer: name of the layer, or as much of its path as tells it apart; the last one with a spatial output if left out.
+        asker: name of the method that asks, for the error.
+
+    Returns:
+        Activations, channels on the last axis; and the axis on which the layer itself has them.
+
+    Raises:
+        ValueError: if the layer is not there, is not one, or has no spatial output.
+    """
+    with layers.tap(model) as calls:
+        model(inputs, training=False)
+    call = layers.spatial(calls, layer, asker)
+    channel = _channel_axis(calls, call)
+    return _channels_last(call.output, channel), channel
+
+
+def activations_and_gradient(
+    model: keras.Model,
+    inputs: Shaped[tf.Tensor, "n ..."],
+    targets: Shaped[tf.Tensor, "n"],
+    score: str | Score,
+    layer: str | None,
+    *,
+    asker: str,
+) -> tuple[Float32[tf.Tensor, "n *places channels"], Float32[tf.Tensor, "n *places channels"]]:
+    """Runs the model forward and back to a layer, and returns what the layer returns and the score's gradient there.
+
+    Args:
+        model: any built Keras model of one input.
+        inputs: `[n, ...]`.
+        targets: `[n]`, what the score selects.
+        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
+        layer: name of the layer, or as much of its path as tells it apart; the last one with a spatial output if left out.
+        asker: name of the method that asks, for the error.
+
+    Returns:
+        Activations and gradient, channels on the last axis wherever the layer has them.
+
+    Raises:
+        ValueError: if the layer is not there, is not one, has no spatial output, or the score does not depend on it.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape, layers.tap(model, tape.watch, layer) as calls:
+        total = tf.reduce_sum(scores.evaluate(model, inputs, targets, score))
+    call = layers.spatial(calls, layer, asker)
+    gradient = tape.gradient(total, call.output)
+    if gradient is None:
+        raise ValueError(f"`{asker}` needs a layer that the score depends on; it does not depend on layer {call.path!r}")
+    channel = _channel_axis(calls, call)
+    return _channels_last(call.output, channel), _channels_last(gradient, channel)
+
+
+def places(maps: Float32[tf.Tensor, "n *places channels"]) -> list[int]:
+    """Returns the axes that are neither examples nor channels."""
+    return list(range(1, maps.shape.rank - 1))
+
+
+def _channel_axis(calls: list[Call], call: Call) -> int:
+    """Returns the axis of a layer's channels.
+
+    Activations, normalisations and sums do not say where their channels are: these are where the layer before them that does say so has
+    put them. A layer that moves axes ends the search.
+    """
+    last = len(call.shape or ()) - 1
+    for before in reversed(calls[: calls.index(call) + 1]):
+        data_format = getattr(before.layer, "data_format", None)
+        if data_format is not None:
+            return 1 if data_format == "channels_first" else last
+        if isinstance(before.layer, keras.layers.Permute | keras.layers.Reshape):
+            break
+    return last
+
+
+def _channels_last(maps: tf.Tensor, channel: int) -> tf.Tensor:
+    maps = tf.cast(maps, tf.float32)
+    axes = [axis for axis in range(maps.shape.rank) if axis != channel]
+    return maps if channel == len(axes) else tf.transpose(maps, [*axes, channel])

@@ -1,0 +1,80 @@
+"""What class activation maps share: every rank of data, channels wherever they are, and errors that name the method."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from hvd_xai.attributions.grad_cam import grad_cam
+from hvd_xai.compute import Compute
+from hvd_xai.types import Attribution
+from tests import models_under_test as models
+
+Cam = Callable[..., Any]
+CAMS: list[Cam] = [grad_cam]
+ROUNDING = 1e-6  # the same sums in another order
+
+
+def explain(model: keras.Model, method: Attribution, inputs: np.ndarray) -> np.ndarray:
+    return Compute(model, method)(inputs, np.arange(len(inputs)) % 2, np.arange(len(inputs))).attributions
+
+
+@pytest.mark.parametrize("method", CAMS)
+@pytest.mark.parametrize(
+    ("shape", "layer", "want"),
+    [((7, 2), keras.layers.Conv1D, (5,)), ((5, 4, 6, 1), keras.layers.Conv3D, (3, 2, 4))],
+    ids=["series", "volumes"],
+)
+def test_series_and_volumes_are_images_of_other_ranks(
+    method: Cam, shape: tuple[int, ...], layer: type[keras.Layer], want: tuple[int, ...]
+) -> None:
+    keras.utils.set_random_seed(4)
+    model = keras.Sequential([keras.Input(shape), layer(4, 3, activation="relu"), keras.layers.Flatten(), keras.layers.Dense(2)])
+    inputs = np.random.default_rng(4).normal(size=(3, *shape)).astype(np.float32)
+    maps = explain(model, method, inputs)
+    assert maps.shape == (3, *want)
+    assert np.abs(maps).max() > 0
+    assert np.isfinite(maps).all()
+
+
+@pytest.mark.parametrize("method", CAMS)
+def test_channels_may_come_first_also_where_a_layer_does_not_say_so(method: Cam) -> None:
+    def build(data_format: str) -> keras.Model:
+        keras.utils.set_random_seed(4)
+        first = data_format == "channels_first"
+        return keras.Sequential(
+            [
+                keras.Input((2, 6, 5) if first else (6, 5, 2)),
+                keras.layers.Conv2D(4, 3, data_format=data_format, name="conv"),
+                keras.layers.BatchNormalization(axis=1 if first else -1),
+                keras.layers.ReLU(name="relu"),
+                keras.layers.GlobalAveragePooling2D(data_format=data_format),
+                keras.layers.Dense(2),
+            ]
+        )
+
+    last, first = build("channels_last"), build("channels_first")
+    inputs = np.random.default_rng(4).normal(size=(3, 6, 5, 2)).astype(np.float32)
+    for layer in ("conv", None):  # None is `relu`
+        want = explain(last, partial(method, layer=layer), inputs)
+        got = explain(first, partial(method, layer=layer), inputs.transpose(0, 3, 1, 2))
+        assert got.shape == want.shape == (3, 4, 3)
+        assert np.abs(got - want).max() <= ROUNDING * np.abs(want).max()
+
+
+def test_a_layer_that_moves_axes_ends_the_search_for_channels() -> None:
+    keras.utils.set_random_seed(4)
+    conv = keras.layers.Conv1D(3, 2, data_format="channels_first", activation="relu")
+    tail = [keras.layers.Permute((2, 1)), keras.layers.ReLU(), keras.layers.Flatten(), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((2, 6)), conv, *tail])
+    assert explain(model, grad_cam, np.ones((1, 2, 6), np.float32)).shape == (1, 5)
+
+
+@pytest.mark.parametrize("method", CAMS)
+def test_errors_name_the_method(method: Cam) -> None:
+    inputs, targets, ids = models.examples(0)
+    with pytest.raises(ValueError, match=f"`{method.__name__}` finds no layer 'conv9' among those the model calls"):
+        Compute(models.functional(), partial(method, layer="conv9")).check(inputs, targets, ids)
