@@ -8,13 +8,18 @@ import keras
 import numpy as np
 import pytest
 
+from hvd_xai.attributions.eigen_cam import eigen_cam
 from hvd_xai.attributions.grad_cam import grad_cam
+from hvd_xai.attributions.grad_cam_plus_plus import grad_cam_plus_plus
+from hvd_xai.attributions.hires_cam import hires_cam
+from hvd_xai.attributions.layer_cam import layer_cam
+from hvd_xai.attributions.score_cam import score_cam
 from hvd_xai.compute import Compute
 from hvd_xai.types import Attribution
 from tests import models_under_test as models
 
 Cam = Callable[..., Any]
-CAMS: list[Cam] = [grad_cam]
+CAMS: list[Cam] = [eigen_cam, grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, score_cam]
 ROUNDING = 1e-6  # the same sums in another order
 
 

@@ -1,0 +1,63 @@
+"""Eigen-CAM."""
+
+import math
+
+import keras
+import tensorflow as tf
+from jaxtyping import Float32, Int64, Shaped
+
+from hvd_xai import cam
+
+
+def eigen_cam(
+    model: keras.Model,
+    inputs: Shaped[tf.Tensor, "n ..."],
+    targets: Shaped[tf.Tensor, "n"],
+    /,
+    *,
+    ids: Int64[tf.Tensor, "n"],
+    layer: str | None = None,
+) -> Float32[tf.Tensor, "n ..."]:
+    """Projects the activations of a layer on their first principal component.
+
+    Where a layer responds most, whatever it makes of it: neither a score nor a gradient enters, so all targets get the same map. Of the two
+    signs a component may have, it has the one that the mean activation has, so that a map never sums to less than zero; after a ReLU no
+    value is negative.
+
+        A = U Σ Vᵀ  (places × channels)        L = A v_1
+
+    Args:
+        model: any built Keras model of one input.
+        inputs: `[n, ...]`.
+        targets: `[n]`; not used.
+        ids: sample ids; not used, as nothing here is random.
+        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`; the last one with a spatial output if
+            left out.
+
+    Returns:
+        Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a volume), float32, in units of the
+        activations; NaN where an example's activations are not finite.
+
+    Raises:
+        ValueError: if the layer is not there, is not one, or has no spatial output.
+
+    Reference:
+        M. B. Muhammad, M. Yeasin: Eigen-CAM: Class Activation Map using Principal Components. IJCNN 2020. https://arxiv.org/abs/2008.00299.
+        The mean is not taken off first, as in the paper. The paper leaves the sign open.
+    """
+    del targets, ids
+    activations, _ = cam.activations(model, inputs, layer, asker="eigen_cam")
+    n_places = math.prod(activations.shape[1:-1])
+    matrix = tf.reshape(activations, [-1, n_places, activations.shape[-1]])
+    is_finite = tf.reduce_all(tf.math.is_finite(matrix), axis=[1, 2], keepdims=True)
+    # The decomposition raises for all examples if one is not finite. Squares of float32 need float64.
+    finite = tf.cast(tf.where(is_finite, matrix, 0.0), tf.float64)
+    if n_places < activations.shape[-1]:  # the same from the smaller matrix: u_1 times its singular value
+        variances, directions = tf.linalg.eigh(tf.matmul(finite, finite, transpose_b=True))
+        projected = directions[..., -1] * tf.sqrt(tf.nn.relu(variances[..., -1:]))
+    else:
+        _, directions = tf.linalg.eigh(tf.matmul(finite, finite, transpose_a=True))
+        projected = tf.linalg.matvec(finite, directions[..., -1])
+    projected = tf.where(tf.reduce_sum(projected, axis=1, keepdims=True) < 0, -projected, projected)
+    maps = tf.where(is_finite[..., 0], tf.cast(projected, tf.float32), float("nan"))
+    return tf.reshape(maps, [-1, *activations.shape[1:-1]])
