@@ -118,13 +118,14 @@ def picture(inputs: Num[np.ndarray, "..."], size: int) -> Picture:
     is spread from its own minimum to its own maximum.
 
     Args:
-        inputs: one sample, `[n]`, `[h, w]`, `[h, w, c]`, or with further axes in front, over which the mean is shown.
+        inputs: one sample, `[n]`, `[h, w]`, `[h, w, c]`, `[c, h, w]` of 1, 3 or 4 channels, or with further axes in front, over which the
+            mean is shown.
         size: about the longer side of the picture, in pixels.
     """
     if inputs.ndim < 2:
         values = inputs.reshape(-1).astype(np.float32)
         return Picture(_bars(values, robust_limit(values, 100.0), size, coloured=False))
-    values = np.asarray(inputs, np.float32)
+    values = _channels_last(np.asarray(inputs, np.float32))
     if values.ndim > 3:
         values = values.mean(axis=tuple(range(values.ndim - 3)))
     if values.ndim == 3:
@@ -143,7 +144,7 @@ def attributed(
 
     Attributions of the inputs' own shape are shown by themselves on the diverging scale, summed over channels. Coarser maps, such as
     Grad-CAM's, are resized bilinearly and laid over the input, the more opaque the stronger; the diverging scale is used only if a value is
-    negative. Vectors become bars.
+    negative. Vectors become bars, unless they are of a series with channels.
 
     Args:
         attributions: one sample's attributions.
@@ -151,8 +152,10 @@ def attributed(
         size: about the longer side of the picture, in pixels.
         limit: where the colour scale ends; `robust_limit` of this sample if left out. Give it to make pictures comparable.
     """
-    over = inputs is not None and attributions.shape != inputs.shape and inputs.ndim >= 2
-    values = flat(attributions, channels=inputs is None or attributions.ndim == inputs.ndim)
+    has_places = inputs is not None and inputs.ndim >= 2 and (attributions.ndim >= 2 or inputs.ndim == 2)
+    over = inputs is not None and attributions.shape != inputs.shape and has_places
+    own = inputs is None or attributions.shape == inputs.shape
+    values = flat(_channels_last(attributions) if own else attributions, channels=inputs is None or attributions.ndim == inputs.ndim)
     limit = robust_limit(values) if limit is None else limit
     n_bad = int(attributions.size - np.isfinite(attributions).sum())
     if values.ndim == 1 and not over:
@@ -220,6 +223,12 @@ def _bars(values: Float32[np.ndarray, "n"], limit: float, size: int, *, coloured
         image[rows, index * step + gap : (index + 1) * step] = colour
     image[half] = 110
     return image
+
+
+def _channels_last(values: Num[np.ndarray, "..."]) -> Num[np.ndarray, "..."]:
+    """Moves channels of an image behind its places where they come first, as its shape gives away."""
+    first = values.ndim == 3 and values.shape[0] in {1, 3, 4} and values.shape[0] < min(values.shape[1:])
+    return np.moveaxis(values, 0, -1) if first else values
 
 
 def _normalised(values: Float32[np.ndarray, "h w *c"]) -> RGB:

@@ -140,6 +140,42 @@ def test_colour_inputs_keep_their_colours() -> None:
     assert render.picture(inputs, 2).image[0, 0].tolist() == [0, 200, 0]
 
 
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_channels_may_come_first(n_channels: int) -> None:
+    generator = np.random.default_rng(0)
+    inputs, attributions = generator.random((8, 9, n_channels)), generator.normal(size=(8, 9, n_channels))
+    coarse = generator.random((3, 4))
+    first = inputs.transpose(2, 0, 1)
+    np.testing.assert_array_equal(render.picture(first, 72).image, render.picture(inputs, 72).image)
+    for of_first, of_last in ((attributions.transpose(2, 0, 1), attributions), (coarse, coarse)):
+        got, want = render.attributed(of_first, first, 72), render.attributed(of_last, inputs, 72)
+        assert (got.scale, got.limit) == (want.scale, want.limit)
+        np.testing.assert_array_equal(got.image, want.image)
+
+
+def test_a_vector_is_laid_over_a_series_and_not_over_an_image() -> None:
+    values = np.array([0.0, 1.0], np.float32)
+    over_series = render.attributed(values, np.zeros((8, 2), np.float32), 80)
+    beside_image = render.attributed(values, np.zeros((8, 8, 1), np.float32), 80)
+    assert over_series.scale == "sequential"
+    np.testing.assert_array_equal(beside_image.image, render.attributed(values, np.zeros(2, np.float32), 80).image)  # bars
+
+
+@pytest.mark.parametrize(("attributions", "inputs"), [((5,), (20, 2)), ((4, 4), (8, 8)), ((4, 4), (8, 8, 3)), ((2, 4, 4), (4, 8, 8, 1))])
+def test_maps_of_every_rank_show_where_they_are_strong_and_of_which_sign(attributions: tuple[int, ...], inputs: tuple[int, ...]) -> None:
+    values = np.zeros(attributions, np.float32)
+    values[..., -1] = 1.0
+    unsigned = render.attributed(values, np.zeros(inputs, np.float32), 80)
+    signed = render.attributed(-values, np.zeros(inputs, np.float32), 80)
+    assert (unsigned.scale, signed.scale) == ("sequential", "diverging")
+    assert unsigned.limit == signed.limit
+    red, green, blue = unsigned.image[-1, -1].astype(int)
+    assert min(red, green) > blue + 100  # yellow
+    assert signed.image[-1, -1, 2] > signed.image[-1, -1, 0]
+    for shown in (unsigned, signed):
+        assert len(set(shown.image[0, 0].tolist())) == 1  # the input in grey
+
+
 @pytest.mark.parametrize(
     ("attributions", "inputs", "scale"),
     [((8, 8, 1), (8, 8, 1), "diverging"), ((3, 3), (8, 8, 1), "sequential"), ((8, 8), (8, 8, 1), "sequential"), ((13,), (13,), "diverging"),
