@@ -15,7 +15,7 @@ from hvd_xai.keras.collectives import Sum, require_started
 _MADE = itertools.count()
 
 
-@keras.saving.register_keras_serializable(package="hvd_xai")
+@keras.saving.register_keras_serializable(package="hvd_xai", name="SyncBatchNormalization")
 class SyncBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]  # keras ships no types
     r"""Normalises by the mean and variance of the batches of all ranks together, as one process does with the concatenated batch.
 
@@ -28,9 +28,8 @@ class SyncBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[m
     gradients are those of one process, too: each rank's loss depends on all ranks' examples through the statistics, and that part is
     reduced as well.
 
-    At inference it is `keras.layers.BatchNormalization`: it needs no ranks, and its weights are the same. A saved model loads where hvd_xai
-    is imported, and without it with `custom_objects={"hvd_xai>SyncBatchNormalization": SyncBatchNormalization}` for
-    `class SyncBatchNormalization(keras.layers.BatchNormalization): pass`; the name is that under which Keras files the weights.
+    At inference it is `keras.layers.BatchNormalization`: it needs no ranks, and its weights are the same. A saved model loads with this
+    layer where hvd_xai is imported, and with Keras's own elsewhere; that is why it goes by the name of Keras's, in summaries too.
 
     Every rank must build its layers in the same order. Parameters are those of `keras.layers.BatchNormalization`, but `synchronized`.
 
@@ -87,3 +86,9 @@ class SyncBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[m
             return horovod.allreduce(local, op=Sum, name=f"{name}.forward", ignore_name_scope=True), gradient
 
         return summed(values)
+
+
+# Keras writes class name and module into the file, and takes them where it does not know the registered name
+_base = keras.layers.BatchNormalization
+SyncBatchNormalization.__name__, SyncBatchNormalization.__qualname__ = _base.__name__, _base.__qualname__
+SyncBatchNormalization.__module__ = _base.__module__

@@ -1,6 +1,7 @@
 """The optimizer that averages gradients over the ranks before it applies them."""
 
 import itertools
+import logging
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, TypeVar
@@ -12,7 +13,9 @@ from horovod.tensorflow.compression import Compressor
 
 from hvd_xai.keras.collectives import Average, Compression
 from hvd_xai.keras.passes import Passes
-from hvd_xai.keras.reduction import Gradient, Groups, Reduction, local_variables_of, overwrites, resolve_groups
+from hvd_xai.keras.reduction import Gradient, Groups, Reduction, local_variables_of, overwrites, refuse_xla, resolve_groups
+
+log = logging.getLogger(__name__)
 
 OptimizerT = TypeVar("OptimizerT", bound="keras.optimizers.Optimizer")
 
@@ -60,7 +63,8 @@ def DistributedOptimizer(  # noqa: N802, PLR0913, PLR0917 - Horovod's name, and 
     Every rank must make its distributed optimizers in the same order.
 
     Args:
-        optimizer: any Keras 3 optimizer; it is not changed, a copy made from its configuration is returned.
+        optimizer: any Keras 3 optimizer; it is not changed, a copy made from its configuration is returned. One of a class of your own
+            that cannot be made from its configuration, and so not loaded from a file either, is changed and returned itself.
         name: what the collectives are called in Horovod's timeline, followed by a number.
         device_dense: where dense gradients are reduced, as "/gpu:0"; by default TensorFlow chooses.
         device_sparse: where sparse gradients are gathered.
@@ -73,7 +77,8 @@ def DistributedOptimizer(  # noqa: N802, PLR0913, PLR0917 - Horovod's name, and 
         num_groups: Horovod's old name for `groups`.
         groups: in how many allreduces the gradients travel, or lists of variables that travel together, each other one alone. By default
             all travel together, which is fastest unless a model is so large that reducing can begin before its gradients are all there.
-        process_set: the ranks to reduce over; this rank must be one of them.
+        process_set: the ranks to reduce over. Another rank keeps its gradients as they are, and is warned; in `fit`,
+            `BroadcastGlobalVariablesCallback` refuses that on all ranks.
         scale_local_gradients: divides the gradients of local variables by the number of ranks, as an average of zeros elsewhere would.
         local_variables: variables of this rank alone, as expert layers: their gradients are not reduced. Later ones are named with the
             optimizer's `register_local_var(variable)`.
@@ -111,16 +116,22 @@ def DistributedOptimizer(  # noqa: N802, PLR0913, PLR0917 - Horovod's name, and 
         device_dense=device_dense,
         device_sparse=device_sparse,
     ).numbered()
+    if reduction.leaves_out_this_rank:
+        log.warning("this rank is not in the process set of ranks %s, over which '%s' reduces", process_set.ranks, optimizer.name)
 
     def new_passes(clock: "keras.Variable") -> Passes | None:
         if backward_passes_per_step == 1:
             return None
         return Passes(backward_passes_per_step, average=average_aggregated_gradients, clock=clock)
 
-    distributed: OptimizerT = _subclass(type(optimizer), reduction, new_passes, accumulates=_accumulates(optimizer)).from_config(
-        optimizer.get_config()
-    )
-    _copy_state(optimizer, distributed)
+    own = _subclass(type(optimizer), reduction, new_passes, accumulates=_accumulates(optimizer))
+    try:
+        distributed: OptimizerT = own.from_config(optimizer.get_config())
+    except TypeError:  # __init__ does not take what get_config gives, or Keras does not know a class that is wrapped
+        distributed = optimizer
+        _become_distributed(optimizer, reduction, new_passes)
+    else:
+        _copy_state(optimizer, distributed)
     for variable in local_variables:
         distributed.register_local_var(variable)
     return distributed
@@ -167,7 +178,15 @@ def PartialDistributedOptimizer(  # noqa: N802 - as above
 
 def is_distributed(optimizer: object) -> bool:
     """Returns whether gradients given to this optimizer, or to one that it wraps, are reduced over the ranks."""
-    return hasattr(type(optimizer), _MARK) or (hasattr(optimizer, "inner_optimizer") and is_distributed(optimizer.inner_optimizer))
+    return reduction_of(optimizer) is not None
+
+
+def reduction_of(optimizer: object) -> Reduction | None:
+    """Returns how gradients given to this optimizer, or to one that it wraps, are reduced over the ranks; None if they are not."""
+    if hasattr(type(optimizer), _MARK):
+        reduction: Reduction = getattr(type(optimizer), _MARK)[0]
+        return reduction
+    return reduction_of(optimizer.inner_optimizer) if hasattr(optimizer, "inner_optimizer") else None
 
 
 def reduces_after_overflow_check(optimizer: object) -> bool:
@@ -182,7 +201,15 @@ def reduce_before_overflow_check(optimizer: "keras.optimizers.LossScaleOptimizer
     reduction, new_passes = getattr(type(inner), _MARK)
     if not _accumulates(inner):
         inner.__class__ = type(inner).__bases__[0]
-    optimizer.__class__ = _subclass(type(optimizer), reduction, new_passes, accumulates=_accumulates(inner))
+    _become_distributed(optimizer, reduction, new_passes)
+
+
+def _become_distributed(optimizer: "keras.optimizers.Optimizer", reduction: Reduction, new_passes: NewPasses) -> None:
+    """Makes an optimizer reduce over the ranks in place."""
+    accumulates = _accumulates(optimizer)
+    if accumulates and _is_loss_scale(type(optimizer)) and not is_distributed(optimizer.inner_optimizer):
+        _become_distributed(optimizer.inner_optimizer, reduction, new_passes)
+    optimizer.__class__ = _subclass(type(optimizer), reduction, new_passes, accumulates=accumulates)
     optimizer._agg_helper = new_passes(optimizer._iterations)
 
 
@@ -251,6 +278,7 @@ def _reducing_subclass(base: Any, reduction: Reduction, new_passes: NewPasses) -
             return self._iterations
 
         def apply(self, grads: "Sequence[Gradient]", trainable_variables: "Sequence[Any] | None" = None) -> None:
+            refuse_xla()
             _refuse_loss_scaling_around(self)
             variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
             if len(grads) != len(variables):
@@ -300,6 +328,7 @@ def _accumulating_subclass(base: Any, reduction: Reduction) -> Any:
             reduction.keep_local([var])
 
         def apply(self, grads: "Sequence[Gradient]", trainable_variables: "Sequence[Any] | None" = None) -> None:
+            refuse_xla()
             _refuse_loss_scaling_around(self)
             variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
             if len(grads) != len(variables):
@@ -345,6 +374,7 @@ def _scaling_subclass(base: Any, reduction: Reduction, new_passes: NewPasses) ->
             self.inner_optimizer.register_local_var(var)
 
         def check_finite(self, grads: "Sequence[Gradient]") -> "tf.Tensor":
+            refuse_xla()
             return reduction.everywhere(super().check_finite(grads))
 
     return Distributed

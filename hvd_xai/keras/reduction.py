@@ -1,6 +1,7 @@
 """How gradients become those of all ranks: what the optimizer and the tape share."""
 
 import itertools
+import traceback
 import warnings
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
@@ -17,7 +18,7 @@ from hvd_xai.keras.collectives import Adasum, Average, Compression, Max, is_star
 Gradient: TypeAlias = "tf.Tensor | tf.IndexedSlices | None"
 Groups: TypeAlias = "int | list[list[Any]] | None"  # Any: Keras's variables, or TensorFlow's
 
-# a count for each process set: ranks outside of it make none, and names are equal on all ranks of a set
+# a count for each process set, since ranks outside of it may make none: names are equal on all ranks of a set
 _MADE: defaultdict[tuple[int, ...], "itertools.count[int]"] = defaultdict(itertools.count)
 
 
@@ -45,6 +46,11 @@ class Reduction:
     def __post_init__(self) -> None:
         _check(self.op, self.gradient_predivide_factor, self.groups, self.process_set)
 
+    @property
+    def leaves_out_this_rank(self) -> bool:
+        """Whether this rank is not in the process set, and keeps its gradients as they are."""
+        return self.process_set.process_set_id != 0 and not self.process_set.included()
+
     def numbered(self) -> "Reduction":
         """Returns this under a name that none made before has. Collective: every rank of the process set must call this."""
         ranks = () if self.process_set.process_set_id == 0 else tuple(self.process_set.ranks)
@@ -60,6 +66,8 @@ class Reduction:
             variables: Keras's or TensorFlow's.
         """
         reduced = list(gradients)
+        if self.leaves_out_this_rank:
+            return reduced
         dense = []
         overwriting = []
         for index, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
@@ -83,6 +91,8 @@ class Reduction:
 
     def everywhere(self, claim: "tf.Tensor") -> "tf.Tensor":
         """Returns whether a claim is true on all ranks. Collective: every rank of the process set must call this."""
+        if self.leaves_out_this_rank:
+            return claim
         doubt = tf.cast(tf.logical_not(claim), tf.float32)
         (doubts,) = self._reduce_dense([doubt], name=f"{self.name}.claim", op=Max)
         return tf.equal(doubts, 0.0)
@@ -134,6 +144,17 @@ class Reduction:
         return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape) if isinstance(gradient, tf.IndexedSlices) else values
 
 
+def refuse_xla() -> None:
+    """Raises while a model's training step is traced that XLA is to compile: its own error names a line of ours and no cure."""
+    for frame, _ in itertools.islice(traceback.walk_stack(None), 12):
+        model = frame.f_locals.get("self")
+        if frame.f_code.co_name.endswith("train_step") and isinstance(model, keras.Model) and model.jit_compile and not model.run_eagerly:
+            raise ValueError(
+                f"model '{model.name}' is compiled with jit_compile=True, but XLA cannot compile Horovod's allreduce. Compile it with"
+                " jit_compile=False, or pass BroadcastGlobalVariablesCallback to fit, which turns it off."
+            )
+
+
 def key(variable: Any) -> Hashable:
     """Returns what stands for a variable in sets: Keras's and TensorFlow's of the same storage are one."""
     return (variable.value if isinstance(variable, keras.Variable) else variable).ref()  # type: ignore[no-any-return]
@@ -179,11 +200,6 @@ def _check(op: int, predivide: float, groups: Groups, process_set: horovod.Proce
             raise ValueError("Horovod has Adasum over MPI only, and this job runs over Gloo. Use op=Average, or start it with mpirun")
     if process_set.process_set_id is None:
         raise ValueError(f"the process set of ranks {process_set.ranks} is not known to Horovod yet; pass it to init(process_sets=[...])")
-    if process_set.process_set_id != 0 and not process_set.included():
-        raise ValueError(
-            f"rank {horovod.rank()} is not in the process set of ranks {process_set.ranks}: its gradients would not be reduced with any"
-            " others. Give each rank a process set that it is in, and make no distributed optimizer on ranks without one."
-        )
 
 
 def _grouped(dense: "list[tuple[int, tf.Tensor]]", variables: Sequence[Any], groups: Groups) -> "list[list[tuple[int, tf.Tensor]]]":

@@ -10,7 +10,7 @@ import tensorflow as tf
 from horovod.tensorflow.compression import Compressor
 
 from hvd_xai.keras.collectives import Average, Compression
-from hvd_xai.keras.reduction import Gradient, Groups, Reduction, local_variables_of, resolve_groups
+from hvd_xai.keras.reduction import Gradient, Groups, Reduction, local_variables_of, refuse_xla, resolve_groups
 
 
 def DistributedGradientTape(  # noqa: N802 - Horovod's name, and the order of its arguments
@@ -149,6 +149,7 @@ class DistributedTape:
         Returns:
             The gradients in the structure of `sources`; None where `target` does not depend on a source.
         """
+        refuse_xla()
         flat = [_of_tensorflow(source) for source in tf.nest.flatten(sources)]
         gradients = self._tape.gradient(target, flat, output_gradients)
         return tf.nest.pack_sequence_as(sources, self._reduction.reduce(gradients, flat))

@@ -19,18 +19,22 @@ LAUNCHES: list[tuple[Launcher, int, tuple[str, ...]]] = [
     ("mpirun", 1, BY_SIZE),
     ("mpirun", 2, ("",)),
     ("mpirun", 3, (*BY_SIZE, "test_optimizer.py", "test_data.py")),
-    ("gloo", 2, ("test_world.py", "test_merge.py", "test_elastic.py")),
+    ("gloo", 2, ("test_world.py", "test_merge.py", "test_elastic.py", "test_tuning.py")),
 ]
+
+TABLE = re.compile(r"^\d ranks against one process:.*\n(?:  .*\n)+", re.MULTILINE)
 
 
 @pytest.mark.parametrize(("launcher", "size", "files"), LAUNCHES, ids=lambda value: "" if isinstance(value, tuple) else str(value))
-def test_every_rank_passes_every_test(launcher: Launcher, size: int, files: tuple[str, ...]) -> None:
+def test_every_rank_passes_every_test(
+    launcher: Launcher, size: int, files: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     ended = launch(
         launcher,
         size,
         *(sys.executable, "-m", "pytest", "-q", "--color=no", "--tb=short", "-p", "no:cacheprovider"),
         *(str(HERE / "in_ranks" / name) for name in files),
-        env={"HVD_XAI_TEST_RANKS": str(size), "HVD_XAI_DEADLINE": "60"},
+        env={"HVD_XAI_TEST_RANKS": str(size), "HVD_XAI_DEADLINE": "60", **(_tuning(tmp_path) if "test_tuning.py" in files else {})},
         limit=600,
     )
     closing = re.findall(r"(\d+) passed in ", ended.output)
@@ -38,3 +42,24 @@ def test_every_rank_passes_every_test(launcher: Launcher, size: int, files: tupl
     assert len(closing) == size, ended.output[-6000:]
     assert len(set(closing)) == 1
     assert int(closing[0]) > 30
+    tables = TABLE.findall(ended.output)
+    assert len(tables) == ("test_optimizer.py" in files or files == ("",))
+    with capsys.disabled():
+        sys.stdout.writelines(f"\n{table}" for table in tables)
+    if "test_tuning.py" in files:
+        _check_tuning(tmp_path)
+
+
+def _tuning(folder: Path) -> dict[str, str]:
+    """Has Horovod record its timeline, and tune itself in a few steps; it would take hundreds."""
+    steps = {"WARMUP_SAMPLES": "1", "STEPS_PER_SAMPLE": "2", "BAYES_OPT_MAX_SAMPLES": "4"}
+    autotune = {"HOROVOD_AUTOTUNE": "1", "HOROVOD_AUTOTUNE_LOG": str(folder / "autotune.csv")}
+    return {"HOROVOD_TIMELINE": str(folder / "timeline.json"), **autotune, **{f"HOROVOD_AUTOTUNE_{name}": n for name, n in steps.items()}}
+
+
+def _check_tuning(folder: Path) -> None:
+    tried = [line.split(",") for line in (folder / "autotune.csv").read_text().splitlines() if not line.startswith("#")]
+    assert len({tuple(line[:-1]) for line in tried}) > 2, tried  # settings, and the last one its score
+    timeline = (folder / "timeline.json").read_text()
+    assert re.search(r'"tuned\.\d+\.group0_1of1"', timeline)
+    assert '"ALLREDUCE"' in timeline

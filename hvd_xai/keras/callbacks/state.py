@@ -14,7 +14,7 @@ import xxhash
 
 from hvd_xai.keras.collectives import Average, broadcast, init, reduce_values, require_started
 from hvd_xai.keras.data import agree_steps
-from hvd_xai.keras.optimizer import reduce_before_overflow_check, reduces_after_overflow_check
+from hvd_xai.keras.optimizer import reduce_before_overflow_check, reduces_after_overflow_check, reduction_of
 from hvd_xai.keras.variables import is_seed, unique
 from hvd_xai.world import World
 
@@ -82,6 +82,12 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):  # type: ignor
         with self._world.together("looking at the model"):
             if not hasattr(model, "optimizer") or model.optimizer is None:
                 return
+            reduction = reduction_of(model.optimizer)
+            if reduction is not None and reduction.leaves_out_this_rank:
+                raise ValueError(
+                    f"the optimizer reduces over the process set of ranks {reduction.process_set.ranks}, and rank {self._world.rank} is not"
+                    " in it: it would train alone. Give each rank's optimizer a process set that the rank is in."
+                )
             if reduces_after_overflow_check(model.optimizer):
                 log.info("Keras has put a LossScaleOptimizer around the distributed optimizer; the ranks now look for overflows together")
                 reduce_before_overflow_check(model.optimizer)

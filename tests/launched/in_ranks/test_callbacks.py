@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import hvd_xai.keras as hvd
 from hvd_xai.keras.callbacks import average_statistics
@@ -203,20 +204,53 @@ def test_a_stop_by_one_rank_at_an_epochs_end_is_one_of_all(world: World) -> None
     assert _everywhere(world, len(_scripted(world, _loss_of(world), [Stop()]).epoch)) == 2
 
 
-def test_what_the_root_writes_is_of_all_ranks(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_all_ranks", [False, True])
+def test_what_is_written_is_of_all_ranks(world: World, tmp_path: Path, on_all_ranks: bool) -> None:
+    """By the root alone, or by every rank in a folder of its own: the same."""
+    logged: list[float] = []
     writers: Callbacks = [
         keras.callbacks.ModelCheckpoint(tmp_path / "best-{epoch}.keras", "loss", save_best_only=True),
         keras.callbacks.CSVLogger(tmp_path / "log.csv"),
         keras.callbacks.TensorBoard(tmp_path / "tensorboard"),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logged.append(logs["loss"])),  # noqa: ARG005 - Keras's names
     ]
-    history = _scripted(world, _loss_of(world), writers if world.is_root else [], epochs=5).history
+    history = _scripted(world, _loss_of(world), writers if world.is_root or on_all_ranks else [], epochs=5).history
     mean = [50.0 - epoch + (100.0 / world.size if epoch >= WORSE_FROM else 0.0) for epoch in range(5)]
     assert _everywhere(world, history["loss"]) == pytest.approx(mean, rel=1e-6)
-    if world.is_root:
+    if world.is_root or on_all_ranks:
         assert sorted(path.name for path in tmp_path.glob("*.keras")) == ["best-1.keras", "best-2.keras", "best-3.keras"]
         with (tmp_path / "log.csv").open() as file:
             assert [float(row["loss"]) for row in csv.DictReader(file)] == pytest.approx(mean, rel=1e-6)
-        assert list((tmp_path / "tensorboard").rglob("events.out.tfevents.*"))
+        assert _scalars(tmp_path / "tensorboard", "epoch_loss") == pytest.approx(mean, rel=1e-6)
+        assert logged == history["loss"]
+
+
+def _scalars(folder: Path, tag: str) -> list[float]:
+    events = (event for path in sorted(folder.rglob("events.out.tfevents.*")) for event in tf.compat.v1.train.summary_iterator(str(path)))
+    return [float(tf.make_ndarray(value.tensor)) for event in events for value in event.summary.value if value.tag == tag]
+
+
+def test_averaged_weights_are_swapped_in_alike(world: World) -> None:
+    """SwapEMAWeights with validation and a checkpoint of each epoch, against one process on the concatenated batch."""
+    random = np.random.default_rng(5)
+    n_steps, batch = 3, 2
+    x, y = (random.normal(size=(n_steps * batch * world.size, width)).astype("float32") for width in (5, 3))
+    mine = [array.reshape(n_steps, world.size, batch, -1)[:, world.rank].reshape(n_steps * batch, -1) for array in (x, y)]
+
+    def fit(model: keras.Model, data: list[np.ndarray], batch_size: int, first: Callbacks) -> dict[str, list[float]]:
+        swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+        options: dict[str, Any] = {"validation_data": tuple(data), "callbacks": [*first, swap], "verbose": 0}
+        history: dict[str, list[float]] = model.fit(*data, batch_size=batch_size, epochs=3, shuffle=False, **options).history
+        return history
+
+    alone, together = _model(), _model(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5))
+    alone.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), "mse")
+    expected, found = fit(alone, [x, y], batch * world.size, []), fit(together, mine, batch, _first())
+    for name, values in expected.items():
+        assert found[name] == pytest.approx(values, rel=1e-5)
+    for a, b in zip(alone.get_weights(), together.get_weights(), strict=True):
+        np.testing.assert_allclose(b, a, atol=1e-6)
+    _everywhere(world, [weight.tolist() for weight in together.get_weights()])
 
 
 def test_the_best_model_is_saved_by_the_root_alone(world: World, tmp_path: Path) -> None:
