@@ -27,6 +27,7 @@ LAYERS = {
         "scores",
         "baselines",
         "gradients",
+        "noisy",
         "layers",
         "drift",
         "render",
