@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from jaxtyping import Int64, Shaped
 
-from hvd_xai import baselines, quadrature, rows, scores
+from hvd_xai import baselines, gradients, quadrature, rows, scores
 from hvd_xai.types import Attributed, Baseline, Score
 
 
@@ -68,15 +68,7 @@ def integrated_gradients(
             of_node = [1, n_nodes, *[1] * (x.shape.rank - 1)]
             path = x_start[:, None] + tf.reshape(alpha, of_node) * difference[:, None]
             points = tf.reshape(path, [n_examples * n_nodes, *x.shape[1:]])
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(points)
-                total = tf.reduce_sum(scores.evaluate(model, points, target_of_row, score))
-            gradient = tape.gradient(total, points)
-            if gradient is None:
-                raise ValueError(
-                    "`integrated_gradients` needs a score that depends smoothly on the inputs; this one has no gradient there. A model of"
-                    " integer inputs (tokens, a cast) has none: explain the part after its embedding."
-                )
+            gradient = gradients.of_score(model, points, target_of_row, score)
             return tf.reduce_sum(tf.reshape(weight, of_node) * tf.reshape(gradient, path.shape), axis=1)
 
         attributions = difference * rows.sum_over_chunks(weighted_gradient, blocks, tuple(x.shape))

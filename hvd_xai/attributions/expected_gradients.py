@@ -1,0 +1,116 @@
+"""Expected gradients."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+from jaxtyping import Int64, Shaped
+
+from hvd_xai import baselines, gradients, quadrature, rows, scores
+from hvd_xai.types import Attributed, Baseline, Score
+
+
+def expected_gradients(
+    model: keras.Model,
+    inputs: Shaped[tf.Tensor, "n ..."],
+    targets: Shaped[tf.Tensor, "n"],
+    /,
+    *,
+    ids: Int64[tf.Tensor, "n"],
+    background: str | Baseline | np.ndarray = "zero",
+    n_steps: int = 20,
+    rule: str = "midpoint",
+    score: str | Score = "output",
+    micro_batch: int = 256,
+) -> Attributed:
+    """Averages integrated gradients over many starts: the examples of a background.
+
+    No one baseline has to be chosen, and what an example has in common with the background gets little. The attributions of an example sum
+    to `F(x) - mean_b F(b)`; how far they miss it is returned beside them. An approximation of Shapley values, for any differentiable model.
+
+        EG_i(x) = E_b [ (x_i - b_i) * ∫_0^1 ∂F(b + α (x - b)) / ∂x_i dα ]
+
+    Args:
+        model: any built Keras model of one input.
+        inputs: `[n, ...]`, computed in float32.
+        targets: `[n]`, what the score selects.
+        ids: sample ids; not used, as nothing here is random.
+        background: examples `[b, ...]`, the same for all inputs, best some tens drawn from the training data; or a name of
+            `hvd_xai.baselines` or a function of the inputs, which gives one `[n, ...]` or several `[n, b, ...]` of them to each input. With
+            the default, zeros, it is integrated gradients.
+        n_steps: points of each path, at least 1. Fewer than integrated gradients needs, as the errors of many paths average out.
+        rule: quadrature rule, `midpoint` or `gauss_legendre`.
+        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
+        micro_batch: the most (example x background x point) rows that go through the model at once; bounds the memory, not the numbers.
+
+    Returns:
+        Attributions of the shape of the inputs, signed, float32, in the units of the score; beside them `expected_value` `[n]`, the mean
+        score of the background, and `convergence_delta` `[n]`, the sum of an example's attributions minus `F(x) - mean_b F(b)`.
+
+    Raises:
+        ValueError: if an option is out of range, the background does not fit the inputs, or the score has no gradient at the inputs.
+
+    Reference:
+        G. Erion, J. D. Janizek, P. Sturmfels, S. M. Lundberg, S.-I. Lee: Improving performance of deep learning models with axiomatic
+        attribution priors and expected gradients. Nature Machine Intelligence 2021. https://arxiv.org/abs/1906.10670. It draws pairs of b
+        and α at random, and so sums to the gain in expectation only; here each b gets every α of the rule.
+    """
+    del ids
+    if n_steps < 1:
+        raise ValueError(f"`expected_gradients` needs n_steps >= 1; got {n_steps}")
+    start, n_background = _background(background, inputs.shape[1:])
+    nodes, weights = quadrature.resolve(rule)(n_steps)
+    # A row is a pair of a background example and a node: row r stands for background r // n_steps, node r % n_steps.
+    pairs = rows.cut(np.arange(n_background * n_steps, dtype=np.float64), np.tile(weights / n_background, n_background), micro_batch)
+    each = rows.cut(np.arange(n_background, dtype=np.float64), np.full(n_background, 1.0 / n_background), micro_batch)
+
+    def attribute(x: tf.Tensor, target: tf.Tensor) -> Attributed:
+        x_start = start(x)
+
+        def weighted_gradient(row: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+            index = tf.cast(row, tf.int32)
+            alpha = tf.gather(tf.constant(nodes, tf.float32), index % n_steps)
+            of_row = tf.gather(x_start, index // n_steps, axis=1)
+            difference = x[:, None] - of_row
+            points = of_row + tf.reshape(alpha, [1, -1, *[1] * (x.shape.rank - 1)]) * difference
+            return gradients.integrate(model, points, difference, weight, target, score)
+
+        def weighted_score(row: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+            of_row = tf.gather(x_start, tf.cast(row, tf.int32), axis=1)
+            of_row = tf.broadcast_to(of_row, [x.shape[0], *of_row.shape[1:]])
+            points = tf.reshape(of_row, [-1, *x.shape[1:]])
+            values = scores.evaluate(model, points, tf.repeat(target, of_row.shape[1]), score)
+            return tf.reduce_sum(weight * tf.reshape(values, of_row.shape[:2]), axis=1)
+
+        attributions = rows.sum_over_chunks(weighted_gradient, pairs, tuple(x.shape))
+        expected = rows.sum_over_chunks(weighted_score, each, (x.shape[0],))
+        gain = scores.evaluate(model, x, target, score) - expected
+        summed = tf.reduce_sum(attributions, axis=list(range(1, x.shape.rank)))
+        return Attributed(attributions, {"expected_value": expected, "convergence_delta": summed - gain})
+
+    attributed: Attributed = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets), pairs.n_examples)
+    return attributed
+
+
+def _background(background: str | Baseline | np.ndarray, shape: tf.TensorShape) -> tuple[Callable[[tf.Tensor], tf.Tensor], int]:
+    """Returns a function of the inputs `[n, ...]` that gives their background, `[n, b, ...]` or `[1, b, ...]`, and b."""
+    if isinstance(background, np.ndarray):
+        if background.shape[1:] != tuple(shape) or len(background) == 0:
+            raise ValueError(f"a background is at least one example of shape {tuple(shape)}; got an array of shape {background.shape}")
+        examples = tf.constant(background[None], tf.float32)
+        return lambda _: examples, len(background)
+    of_inputs = baselines.resolve(background)
+
+    def start(x: tf.Tensor) -> tf.Tensor:
+        given = tf.cast(of_inputs(x), tf.float32)
+        return given[:, None] if given.shape.rank == x.shape.rank else given
+
+    traced = tf.function(start, autograph=False).get_concrete_function(tf.TensorSpec([1, *shape], tf.float32))
+    given = traced.structured_outputs.shape
+    if given.rank != len(shape) + 2 or given[0] != 1 or not given[1] or given[2:] != shape:
+        raise ValueError(
+            f"a background function gives each input one example, ('n', *{tuple(shape)}), or several, ('n', 'b', *{tuple(shape)});"
+            f" {background!r} returned {tuple(given)} for one input"
+        )
+    return start, int(given[1])

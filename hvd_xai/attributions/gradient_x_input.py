@@ -1,0 +1,46 @@
+"""Gradient times input."""
+
+import keras
+import tensorflow as tf
+from jaxtyping import Float32, Int64, Shaped
+
+from hvd_xai import gradients
+from hvd_xai.types import Score
+
+
+def gradient_x_input(
+    model: keras.Model,
+    inputs: Shaped[tf.Tensor, "n ..."],
+    targets: Shaped[tf.Tensor, "n"],
+    /,
+    *,
+    ids: Int64[tf.Tensor, "n"],
+    score: str | Score = "output",
+) -> Float32[tf.Tensor, "n ..."]:
+    """Multiplies the gradient of the score by the inputs.
+
+    What each feature adds to the score if the model is taken as linear. For rectifier networks without biases it is integrated gradients
+    from zero, at the cost of one pass through the model; elsewhere the attributions need not sum to anything.
+
+        a_i = x_i * ∂F(x) / ∂x_i
+
+    Args:
+        model: any built Keras model of one input.
+        inputs: `[n, ...]`, computed in float32.
+        targets: `[n]`, what the score selects.
+        ids: sample ids; not used, as nothing here is random.
+        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
+
+    Returns:
+        Attributions of the shape of the inputs, signed, float32, in the units of the score.
+
+    Raises:
+        ValueError: if the score has no gradient at the inputs.
+
+    Reference:
+        A. Shrikumar, P. Greenside, A. Shcherbina, A. Kundaje: Not Just a Black Box: Learning Important Features Through Propagating
+        Activation Differences. 2016. https://arxiv.org/abs/1605.01713.
+    """
+    del ids
+    x = tf.cast(inputs, tf.float32)
+    return x * gradients.of_score(model, x, targets, score)

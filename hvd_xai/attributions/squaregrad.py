@@ -1,0 +1,69 @@
+"""SquareGrad, also called SmoothGrad-Squared."""
+
+import keras
+import tensorflow as tf
+from jaxtyping import Float32, Int64, Shaped
+
+from hvd_xai import noisy
+from hvd_xai.attributions.saliency import saliency
+from hvd_xai.types import Attribution, Score
+
+
+def squaregrad(
+    model: keras.Model,
+    inputs: Shaped[tf.Tensor, "n ..."],
+    targets: Shaped[tf.Tensor, "n"],
+    /,
+    *,
+    ids: Int64[tf.Tensor, "n"],
+    method: Attribution = saliency,
+    n_samples: int = 50,
+    noise: float = 0.15,
+    is_relative: bool = True,
+    seed: int = 0,
+    score: str | Score = "output",
+    micro_batch: int = 256,
+) -> Float32[tf.Tensor, "n ..."]:
+    """Averages the squares of a method's attributions over noisy copies of the input.
+
+    Features whose attributions are large whatever their sign stand out, where `smoothgrad` would let them cancel.
+
+        M(x) = 1/n Σ_k E(x + ε_k)²
+
+    Args:
+        model: any built Keras model of one input.
+        inputs: `[n, ...]`, computed in float32.
+        targets: `[n]`, what the score selects.
+        ids: sample ids, which seed the noise.
+        method: whose attributions E are squared; as of `smoothgrad`.
+        n_samples: noisy copies of an example, at least 1.
+        noise: standard deviation of the noise.
+        is_relative: the noise is a share of each example's range; else it is in units of the inputs.
+        seed: another seed, other noise; the same seed gives the copies that `smoothgrad` takes.
+        score: what is explained; the method is given it.
+        micro_batch: the most (example x copy) rows that are handed to the method at once.
+
+    Returns:
+        Attributions of the shape of the method's, float32, never negative, in the square of its units.
+
+    Raises:
+        ValueError: as `smoothgrad`.
+
+    Reference:
+        S. Hooker, D. Erhan, P.-J. Kindermans, B. Kim: A Benchmark for Interpretability Methods in Deep Neural Networks. NeurIPS 2019.
+        https://arxiv.org/abs/1806.10758, under the name SmoothGrad-Squared.
+    """
+    mean, variance = noisy.moments(
+        method,
+        model,
+        inputs,
+        targets,
+        ids,
+        n_samples=n_samples,
+        noise=noise,
+        is_relative=is_relative,
+        seed=seed,
+        score=score,
+        micro_batch=micro_batch,
+    )
+    return mean**2 + variance

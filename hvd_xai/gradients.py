@@ -1,0 +1,71 @@
+"""Gradients of a score with respect to the inputs, and integrals of them along paths."""
+
+import keras
+import tensorflow as tf
+from jaxtyping import Float32, Shaped
+
+from hvd_xai import scores
+from hvd_xai.types import Score
+
+
+def of_score(
+    model: keras.Model,
+    inputs: Float32[tf.Tensor, "n ..."],
+    targets: Shaped[tf.Tensor, "n"],
+    score: str | Score,
+) -> Float32[tf.Tensor, "n ..."]:
+    """Returns the gradient of each example's score with respect to its input; those of the weights are not computed.
+
+    Raises:
+        ValueError: if the score has no gradient there.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(inputs)
+        total = tf.reduce_sum(scores.evaluate(model, inputs, targets, score))
+    gradient = tape.gradient(total, inputs)
+    if gradient is None:
+        raise ValueError(
+            "gradients need a score that depends smoothly on the inputs; this one has no gradient there. A model of integer inputs (tokens,"
+            " a cast) has none: explain the part after its embedding."
+        )
+    return gradient
+
+
+def integrate(
+    model: keras.Model,
+    points: Float32[tf.Tensor, "n s ..."],
+    velocity: Float32[tf.Tensor, "n s ..."],
+    weight: Float32[tf.Tensor, "s"],
+    targets: Shaped[tf.Tensor, "n"],
+    score: str | Score,
+) -> Float32[tf.Tensor, "n ..."]:
+    """Returns what some points of each example's path add to its integral, `Σ_s weight_s * velocity_s * ∂F(points_s)`.
+
+    Args:
+        model: any built Keras model of one input.
+        points: points of the paths; all of them go through the model at once.
+        velocity: how the points move, per unit of the weights.
+        weight: weights of a quadrature rule.
+        targets: what the score selects, the same all along a path.
+        score: what is integrated.
+
+    Raises:
+        ValueError: as `of_score`.
+    """
+    n_examples, n_points, *shape = points.shape
+    flat = tf.reshape(points, [n_examples * n_points, *shape])
+    gradient = tf.reshape(of_score(model, flat, tf.repeat(targets, n_points), score), points.shape)
+    return tf.reduce_sum(tf.reshape(weight, [1, n_points, *[1] * len(shape)]) * velocity * gradient, axis=1)
+
+
+def convergence_delta(
+    model: keras.Model,
+    attributions: Float32[tf.Tensor, "n ..."],
+    inputs: Float32[tf.Tensor, "n ..."],
+    start: Float32[tf.Tensor, "n ..."],
+    targets: Shaped[tf.Tensor, "n"],
+    score: str | Score,
+) -> Float32[tf.Tensor, "n"]:
+    """Returns by how much the sum of each example's attributions misses what the score gains from `start` to the input."""
+    at_end, at_start = tf.split(scores.evaluate(model, tf.concat([inputs, start], 0), tf.tile(targets, [2]), score), 2)
+    return tf.reduce_sum(attributions, axis=list(range(1, attributions.shape.rank))) - (at_end - at_start)
