@@ -1,0 +1,176 @@
+"""Attributions per second beside a floor written by hand, and beside the libraries people use, with the same nodes and masks.
+
+    python benchmarks/attribution.py                    # prints the tables
+    python benchmarks/attribution.py --write            # puts them into benchmarks/RESULTS.md too
+    python benchmarks/attribution.py --only occlusion   # the cases whose name has this in it
+
+Each contender is a process of its own, in an environment that has its library (made on first use below ~/.cache/hvd_xai/peers); all are warmed
+up, then asked in turn, one at a time, so that what else the machine does falls on all of them. A ratio is the floor's (or, where there is
+none, ours) time through the contender's, within one round; the median over rounds is shown. Above 1 is faster than the floor.
+
+The small network is trained on scikit-learn's digits, enlarged to 28 x 28. `difference` is the largest to our own attributions, relative to
+the largest of ours.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+import numpy as np
+from contenders import LARGE, SMALL, resnet50, small_cnn
+from results import machine, write_section
+
+HERE = Path(__file__).parent
+# What each environment holds; Xplique asks for an older TensorFlow than it needs, so it comes without its dependencies.
+ENVIRONMENTS = {
+    "tensorflow": [
+        ["tensorflow-cpu==2.21.0", "keras==3.15.1", "tf-explain==0.3.1", "tf-keras-vis==0.8.7", "shap==0.51.0"],
+        ["scikit-learn", "scikit-image", "opencv-python-headless"],
+        ["--no-deps", "xplique==2.0.2"],
+    ],
+    "torch": [["torch", "captum==0.9.0", "numpy"]],
+}
+HOME = {"xplique": "tensorflow", "tf_explain": "tensorflow", "tf_keras_vis": "tensorflow", "shap": "tensorflow", "captum": "torch"}
+# case -> examples, rounds, who runs it; the first is what ratios are to
+CASES: dict[str, tuple[int, int, list[str]]] = {
+    f"{SMALL}: integrated_gradients": (256, 7, ["floor", "hvd_xai", "xplique", "captum"]),
+    f"{SMALL}: grad_cam": (256, 15, ["floor", "hvd_xai", "xplique", "tf_explain", "tf_keras_vis", "captum"]),
+    f"{SMALL}: occlusion": (64, 9, ["floor", "hvd_xai", "xplique", "captum"]),
+    f"{SMALL}: permutation_shap": (8, 5, ["hvd_xai", "shap"]),
+    f"{LARGE}: integrated_gradients": (2, 3, ["floor", "hvd_xai"]),
+    f"{LARGE}: grad_cam": (8, 5, ["floor", "hvd_xai", "xplique"]),
+}
+
+
+class Contender:
+    """A process that runs one case whenever it is asked."""
+
+    def __init__(self, python: str, folder: Path, case: str, name: str) -> None:
+        self.name = name
+        environment = {**os.environ, "PYTHONPATH": str(HERE.parent)} if name == "hvd_xai" else dict(os.environ)
+        self._errors = (folder / f"{name}.log").open("w+")
+        self._process = subprocess.Popen(
+            [python, str(HERE / "contenders.py"), str(folder), case, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=environment,
+        )
+        self.first: float = self._answer()["first"]
+        self.measured: list[dict[str, float]] = []
+
+    def run(self) -> None:
+        """Runs once and keeps the figures."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("run\n")
+        self._process.stdin.flush()
+        self.measured.append(self._answer())
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate(timeout=60)
+        self._errors.close()
+
+    def _answer(self) -> dict[str, float]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                answer: dict[str, float] = json.loads(line)
+                return answer
+        self._errors.seek(0)
+        raise RuntimeError(f"{self.name} ended:\n{self._errors.read()[-3000:]}")
+
+
+def python_of(contender: str, peers: Path) -> str:
+    """Returns the Python that has a contender's library; makes its environment the first time."""
+    if contender not in HOME:
+        return sys.executable
+    folder = peers / HOME[contender]
+    python = folder / "bin" / "python"
+    ready = folder / "ready"
+    if not ready.exists():
+        print(f"Making an environment for {contender} in {folder}", file=sys.stderr)
+        venv.create(folder, with_pip=True, clear=True)
+        for words in ENVIRONMENTS[HOME[contender]]:
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *words], check=True)
+        ready.touch()
+    return str(python)
+
+
+def prepare(folder: Path) -> None:
+    """Trains the small network, and leaves models and examples in a folder."""
+    import keras
+    import tensorflow as tf
+    from sklearn.datasets import load_digits
+
+    keras.utils.set_random_seed(0)
+    digits = load_digits()
+    images = np.asarray(tf.image.resize(digits.images[..., None] / 16, (28, 28)), np.float32)
+    labels = digits.target.astype("int64")
+    model = small_cnn()
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(images[256:], labels[256:], epochs=5, batch_size=64, verbose=0)
+    large = resnet50()
+    generator = np.random.default_rng(0)
+    for size, network, inputs, targets in (
+        (SMALL, model, images[:256], labels[:256]),
+        (LARGE, large, generator.uniform(-1, 1, (8, 224, 224, 3)).astype("float32"), np.arange(8) % 10),
+    ):
+        network.save_weights(folder / f"{size}.weights.h5")
+        weights = {f"weight {index}": weight for index, weight in enumerate(network.get_weights())} if size == SMALL else {}
+        counts = {f"n {case.partition(': ')[2]}": n for case, (n, _, _) in CASES.items() if case.startswith(size)}
+        np.savez(folder / f"{size}.npz", inputs=inputs, targets=targets, **weights, **counts)
+
+
+def measure(case: str, folder: Path, peers: Path) -> str:
+    """Returns the Markdown table of a case."""
+    n_examples, n_rounds, names = CASES[case]
+    contenders = [Contender(python_of(name, peers), folder, case, name) for name in names]
+    for _ in range(n_rounds):
+        for contender in contenders:
+            contender.run()
+    for contender in contenders:
+        contender.close()
+    ours = np.load(folder / f"{case} hvd_xai.npy")
+    lines = [
+        f"**{case}**, {n_examples} examples, {n_rounds} rounds",
+        "",
+        "| contender | examples / s | wall ratio | processor s | processor ratio | first call s | peak MiB | difference |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for contender in contenders:
+        rounds = list(zip(contenders[0].measured, contender.measured, strict=True))
+        wall, processor = (statistics.median(base[what] / own[what] for base, own in rounds) for what in ("wall", "processor"))
+        seconds, of_processor, peak = (statistics.median(one[what] for one in contender.measured) for what in ("wall", "processor", "peak"))
+        theirs = np.load(folder / f"{case} {contender.name}.npy")
+        same = theirs.reshape(ours.shape) if theirs.size == ours.size else None
+        difference = "-" if same is None else f"{np.abs(same - ours).max() / np.abs(ours).max():.1e}"
+        lines.append(
+            f"| {contender.name} | {n_examples / seconds:.4g} | {wall:.2f} | {of_processor:.3g} | {processor:.2f} | {contender.first:.1f}"
+            f" | {peak:.0f} | {difference} |"
+        )
+        print(lines[-1], file=sys.stderr)
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/RESULTS.md")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only the cases whose name has this in it")
+    parser.add_argument("--peers", type=Path, default=Path.home() / ".cache/hvd_xai/peers", metavar="FOLDER", help="for the environments")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        prepare(folder)
+        tables = [measure(case, folder, options.peers) for case in CASES if options.only in case]
+    report = "\n\n".join([f"Interleaved rounds, a process for each contender. {machine()}", *tables])
+    print(report)
+    if options.write:
+        write_section(HERE / "RESULTS.md", "Attribution", "python benchmarks/attribution.py --write", report)

@@ -1,0 +1,309 @@
+"""Who is measured by attribution.py, each in a process and an environment of its own: reads a case, then runs it as often as it is asked.
+
+    python contenders.py FOLDER CASE CONTENDER
+
+Says `ready`, then for each line that it reads runs once and answers with one line of JSON: wall and processor seconds, and peak memory. The
+attributions of the last run are left in FOLDER. It imports nothing of hvd_xai but where the contender is hvd_xai, so that any environment
+that has the contender's library can run it.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import numpy as np
+
+N_STEPS = 50
+PATCH = 4
+N_PERMUTATIONS = 10
+SMALL, LARGE = "small CNN", "ResNet50"
+LAYER = {SMALL: "conv2", LARGE: "conv5_block3_out"}
+CLASSES = 10
+
+Run = Callable[[], np.ndarray]
+
+
+def small_cnn() -> Any:
+    """Builds conv32-pool-conv64-pool-dense64-dense10 on 28 x 28."""
+    import keras
+
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Conv2D(32, 3, activation="relu", name="conv1"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Conv2D(64, 3, activation="relu", name="conv2"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(64, activation="relu", name="dense1"),
+            keras.layers.Dense(CLASSES, name="logits"),
+        ]
+    )
+
+
+def resnet50() -> Any:
+    """Builds ResNet50 at 224 x 224, with logits."""
+    import keras
+
+    return keras.applications.ResNet50(weights=None, classes=CLASSES, classifier_activation=None)
+
+
+class Case:
+    """What is run: a model, examples and targets, from a folder that attribution.py filled.
+
+    Args:
+        folder: holds `weights` and `examples`.
+        name: `model: method`.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.size, _, self.method = name.partition(": ")
+        held = np.load(folder / f"{self.size}.npz")
+        n_examples = int(held[f"n {self.method}"])
+        self.inputs, self.targets = held["inputs"][:n_examples], held["targets"][:n_examples]
+        self.layer = LAYER[self.size]
+
+    def model(self) -> Any:
+        """Builds the Keras model with the case's weights."""
+        model = small_cnn() if self.size == SMALL else resnet50()
+        model.load_weights(self.folder / f"{self.size}.weights.h5")
+        return model
+
+    @property
+    def one_hot(self) -> np.ndarray:
+        """Targets as rows."""
+        return np.eye(CLASSES, dtype=np.float32)[self.targets]
+
+
+def hvd_xai(case: Case) -> Run:
+    """Ours, through the engine that `Explain` uses."""
+    from functools import partial
+
+    from hvd_xai import rows
+    from hvd_xai.compute import Compute
+    from hvd_xai.loading import load_method
+
+    options = {
+        "integrated_gradients": {"n_steps": N_STEPS},
+        "integrated_gradients to 1 %": {"tolerance": 0.01},
+        "integrated_gradients in bfloat16": {"n_steps": N_STEPS, "precision": "bfloat16"},
+        "grad_cam": {"layer": case.layer},
+        "occlusion": {"patch": PATCH, "stride": PATCH},
+        "permutation_shap": {"patch": PATCH, "n_permutations": N_PERMUTATIONS},
+    }[case.method]
+    function = partial(load_method(case.method.partition(" ")[0]), **options)
+    compute = Compute(case.model(), function, micro_batch=rows.fitting(case.inputs.shape[1:]))
+    ids = np.arange(len(case.inputs))
+    return lambda: compute(case.inputs, case.targets, ids).attributions
+
+
+def floor(case: Case) -> Run:
+    """A tf.function written by hand for this one case: no more work than must be done."""
+    import tensorflow as tf
+
+    model = case.model()
+    x, targets = tf.constant(case.inputs), tf.constant(case.targets)
+    kind = case.method.partition(" ")[0]
+    if kind == "integrated_gradients":
+        n_examples = 4 if case.size == SMALL else 1
+        per_call = N_STEPS if case.size == SMALL else 10
+        alphas = tf.constant((np.arange(N_STEPS, dtype=np.float32) + 0.5) / N_STEPS)
+
+        @tf.function
+        def gradients(images: Any, of: Any, nodes: Any) -> Any:
+            path = tf.reshape(nodes[None, :, None, None, None] * images[:, None], [-1, *images.shape[1:]])
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(path)
+                score = tf.reduce_sum(tf.gather(model(path, training=False), tf.repeat(of, per_call), batch_dims=1))
+            gradient = tape.gradient(score, path)
+            return tf.reduce_sum(tf.reshape(gradient, [images.shape[0], per_call, *images.shape[1:]]), axis=1)
+
+        def run() -> np.ndarray:
+            parts = []
+            for start in range(0, len(case.inputs), n_examples):
+                images, of = x[start : start + n_examples], targets[start : start + n_examples]
+                total = sum(gradients(images, of, alphas[node : node + per_call]) for node in range(0, N_STEPS, per_call))
+                parts.append((images * total / N_STEPS).numpy())
+            return np.concatenate(parts)
+
+        return run
+    if kind == "grad_cam":
+        import keras
+
+        both = keras.Model(model.inputs, [model.get_layer(case.layer).output, model.outputs[0]])
+        n_examples = 64 if case.size == SMALL else 8
+
+        @tf.function
+        def maps(images: Any, of: Any) -> Any:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(images)
+                activations, outputs = both(images, training=False)
+                score = tf.reduce_sum(tf.gather(outputs, of, batch_dims=1))
+            gradient = tape.gradient(score, activations)
+            return tf.nn.relu(tf.reduce_sum(tf.reduce_mean(gradient, axis=(1, 2), keepdims=True) * activations, axis=-1))
+
+        return lambda: np.concatenate(
+            [maps(x[start : start + n_examples], targets[start : start + n_examples]).numpy() for start in range(0, len(x), n_examples)]
+        )
+    if kind == "occlusion":
+        masks = tf.constant(np.kron(1 - np.eye(49).reshape(49, 7, 7), np.ones((PATCH, PATCH)))[..., None].astype(np.float32))
+
+        @tf.function
+        def differences(images: Any, of: Any) -> Any:
+            occluded = tf.reshape(images[:, None] * masks, [-1, 28, 28, 1])
+            scores = tf.gather(model(occluded, training=False), tf.repeat(of, 49), batch_dims=1)
+            whole = tf.gather(model(images, training=False), of, batch_dims=1)
+            return tf.reshape(whole[:, None] - tf.reshape(scores, [-1, 49]), [-1, 7, 7])
+
+        return lambda: np.concatenate([differences(x[at : at + 4], targets[at : at + 4]).numpy() for at in range(0, len(x), 4)])
+    raise ValueError(f"no floor is written for {case.method}")
+
+
+def xplique(case: Case) -> Run:
+    """Xplique with its defaults."""
+    from xplique import attributions as methods
+
+    model = case.model()
+    explainer = {
+        "integrated_gradients": lambda: methods.IntegratedGradients(model, steps=N_STEPS),
+        "grad_cam": lambda: methods.GradCAM(model, conv_layer=case.layer),
+        "occlusion": lambda: methods.Occlusion(model, patch_size=PATCH, patch_stride=PATCH, occlusion_value=0.0),
+    }[case.method]()
+    return lambda: np.asarray(explainer.explain(case.inputs, case.one_hot))
+
+
+def tf_explain(case: Case) -> Run:
+    """tf-explain's Grad-CAM without its picture; it takes one class at a time."""
+    import keras
+    from tf_explain.core.grad_cam import GradCAM
+
+    model = case.model()
+    functional = keras.Model(model.inputs, model.outputs)
+
+    def run() -> np.ndarray:
+        maps = np.empty((len(case.inputs), *functional.get_layer(case.layer).output.shape[1:3]), np.float32)
+        for target in np.unique(case.targets):
+            rows = np.flatnonzero(case.targets == target)
+            outputs, gradients = GradCAM.get_gradients_and_filters(functional, case.inputs[rows], case.layer, int(target), False)
+            maps[rows] = np.asarray(GradCAM.generate_ponderated_output(outputs, gradients))
+        return maps
+
+    return run
+
+
+def tf_keras_vis(case: Case) -> Run:
+    """tf-keras-vis's Grad-CAM, neither normalised nor enlarged."""
+    from tf_keras_vis.gradcam import Gradcam
+    from tf_keras_vis.utils.scores import CategoricalScore
+
+    explainer = Gradcam(case.model(), clone=True)
+    score = CategoricalScore(case.targets.tolist())
+    return lambda: np.asarray(
+        explainer(score, case.inputs, penultimate_layer=case.layer, expand_cam=False, normalize_cam=False)
+    )
+
+
+def shap(case: Case) -> Run:
+    """Shap's PermutationExplainer over patches, an image at a time."""
+    import shap as library
+    import tensorflow as tf
+
+    model = case.model()
+
+    @tf.function(reduce_retracing=True)
+    def forward(images: Any) -> Any:
+        return model(images, training=False)
+
+    def values(image: np.ndarray, target: int) -> np.ndarray:
+        def masked(present: np.ndarray) -> np.ndarray:
+            grid = np.kron(present.reshape(-1, 7, 7), np.ones((PATCH, PATCH)))[..., None].astype(np.float32)
+            return forward(tf.constant(grid * image)).numpy()[:, target]
+
+        explainer = library.PermutationExplainer(masked, np.zeros((1, 49)))
+        return explainer(np.ones((1, 49)), max_evals=N_PERMUTATIONS * 99, batch_size=99, silent=True).values.reshape(7, 7)
+
+    return lambda: np.stack([values(image, int(target)) for image, target in zip(case.inputs, case.targets, strict=True)])
+
+
+def captum(case: Case) -> Run:
+    """Captum with its defaults; where the default is one row at a time, as many as ours."""
+    import torch
+    from captum import attr
+
+    held = np.load(case.folder / f"{case.size}.npz")
+    weights = [torch.tensor(held[f"weight {index}"]) for index in range(8)]
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.conv2 = torch.nn.Conv2d(1, 32, 3), torch.nn.Conv2d(32, 64, 3)
+            self.dense1, self.logits = torch.nn.Linear(1600, 64), torch.nn.Linear(64, CLASSES)
+            self.act2 = torch.nn.ReLU()
+            with torch.no_grad():
+                for layer, kernel, bias in ((self.conv1, 0, 1), (self.conv2, 2, 3)):
+                    layer.weight.copy_(weights[kernel].permute(3, 2, 0, 1))
+                    layer.bias.copy_(weights[bias])
+                for layer, kernel, bias in ((self.dense1, 4, 5), (self.logits, 6, 7)):
+                    layer.weight.copy_(weights[kernel].T)
+                    layer.bias.copy_(weights[bias])
+
+        def forward(self, images: Any) -> Any:
+            hidden = torch.nn.functional.max_pool2d(torch.relu(self.conv1(images)), 2)
+            hidden = torch.nn.functional.max_pool2d(self.act2(self.conv2(hidden)), 2)
+            return self.logits(torch.relu(self.dense1(hidden.permute(0, 2, 3, 1).flatten(1))))
+
+    net = Net().eval()
+    x, targets = torch.tensor(case.inputs).permute(0, 3, 1, 2), torch.tensor(case.targets)
+    if case.method == "integrated_gradients":
+        explainer = attr.IntegratedGradients(net)
+        return lambda: explainer.attribute(x, target=targets, n_steps=N_STEPS).permute(0, 2, 3, 1).detach().numpy()
+    if case.method == "grad_cam":
+        cam = attr.LayerGradCam(net, net.act2)
+        return lambda: torch.relu(cam.attribute(x, target=targets))[:, 0].detach().numpy()
+    if case.method == "occlusion":
+        window = (1, PATCH, PATCH)
+        occlusion = attr.Occlusion(net)
+
+        def run() -> np.ndarray:
+            maps = occlusion.attribute(x, window, strides=window, target=targets, perturbations_per_eval=4)
+            return maps[:, 0, ::PATCH, ::PATCH].detach().numpy()
+
+        return run
+    raise ValueError(f"captum is not measured for {case.method}")
+
+
+CONTENDERS = {function.__name__: function for function in (hvd_xai, floor, xplique, tf_explain, tf_keras_vis, shap, captum)}
+
+
+def main() -> None:
+    """Serves runs until its input ends."""
+    folder, name, contender = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    run = CONTENDERS[contender](Case(folder, name))
+    began = time.perf_counter()
+    run()
+    first = time.perf_counter() - began
+    run()
+    print(json.dumps({"first": first}), flush=True)
+    for _ in sys.stdin:
+        wall, processor = time.perf_counter(), time.process_time()
+        attributions = run()
+        answer = {
+            "wall": time.perf_counter() - wall,
+            "processor": time.process_time() - processor,
+            "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+        np.save(folder / f"{name} {contender}.npy", attributions)
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""`hvd-xai methods`: what there is to explain with."""
+
+import ast
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hvd_xai import attributions
+from hvd_xai.errors import RecipeError
+from hvd_xai.loading import methods as shipped_methods
+from hvd_xai.loading import nearest
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(help="A method, to read all about it: equation, options, paper.", metavar="METHOD")] = None,
+) -> None:
+    """Lists the attribution methods, or tells all about one.
+
+    hvd-xai methods
+
+    hvd-xai methods integrated_gradients
+    """
+    names = shipped_methods()
+    if name is None:
+        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column()
+        for one in names:
+            table.add_row(one, (ast.get_docstring(_definition(one)) or "").partition("\n")[0])
+        console = Console(highlight=False, markup=False)
+        console.print(table)
+        return
+    if name not in names:
+        raise RecipeError(f"there is no method '{name}'{nearest(name, names)}. `hvd-xai methods` lists those there are.")
+    function = _definition(name)
+    options = [
+        f"  {argument.arg} = {'(must be given)' if default is None else ast.unparse(default)}"
+        for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+        if argument.arg != "ids"
+    ]
+    print("\n".join([name, "", ast.get_docstring(function) or "", "", "Options and defaults:", *options]))
+
+
+def _definition(name: str) -> ast.FunctionDef:
+    """Returns a method's definition, read from its source: importing it would take TensorFlow, which this need not."""
+    source = Path(attributions.__path__[0], f"{name}.py").read_text("utf-8")
+    return next(node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name)
