@@ -22,6 +22,7 @@ LAYERS = {
     "numerics": (
         "compute",
         "rows",
+        "coalitions",
         "attributions",
         "faithfulness",
         "scores",
