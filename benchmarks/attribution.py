@@ -4,9 +4,9 @@
     python benchmarks/attribution.py --write            # puts them into benchmarks/RESULTS.md too
     python benchmarks/attribution.py --only occlusion   # the cases whose name has this in it
 
-Each contender is a process of its own, in an environment that has its library (made on first use below ~/.cache/hvd_xai/peers); all are warmed
-up, then asked in turn, one at a time, so that what else the machine does falls on all of them. A ratio is the floor's (or, where there is
-none, ours) time through the contender's, within one round; the median over rounds is shown. Above 1 is faster than the floor.
+Each contender is a process of its own, in an environment that has its library, which is made on first use below ~/.cache/hvd_xai/peers. All
+are warmed up, then asked in turn, one at a time, so that what else the machine does falls on all of them. A ratio is the time of the floor
+(or, where there is none, of ours) through the contender's, within one round; the median over rounds is shown. Above 1 is faster.
 
 The small network is trained on scikit-learn's digits, enlarged to 28 x 28. `difference` is the largest to our own attributions, relative to
 the largest of ours.

@@ -207,9 +207,7 @@ def tf_keras_vis(case: Case) -> Run:
 
     explainer = Gradcam(case.model(), clone=True)
     score = CategoricalScore(case.targets.tolist())
-    return lambda: np.asarray(
-        explainer(score, case.inputs, penultimate_layer=case.layer, expand_cam=False, normalize_cam=False)
-    )
+    return lambda: np.asarray(explainer(score, case.inputs, penultimate_layer=case.layer, expand_cam=False, normalize_cam=False))
 
 
 def shap(case: Case) -> Run:
