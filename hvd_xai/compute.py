@@ -12,6 +12,7 @@ import tensorflow as tf
 from jaxtyping import Float32, Shaped
 
 from hvd_xai import provenance, rows, scores
+from hvd_xai.loading import load_method
 from hvd_xai.types import Attributed, Attribution, Score
 
 EXAMPLES_AT_ONCE = 64  # enough to fill the hardware; the last block is padded to it, which more would make dearer
@@ -37,7 +38,8 @@ class Predicted(NamedTuple):
     """What the model returned for many examples.
 
     Attributes:
-        predictions: the most likely class, int32, where targets are class ids; otherwise the model's value, float32.
+        predictions: the most likely class, int32, where targets are class ids of several outputs (over all places on average, of a
+            segmentation); the one output where there is one, and otherwise the score, float32.
         scores: the score that is explained.
     """
 
@@ -82,13 +84,14 @@ class Compute:
         if self._forms_micro_batches and "micro_batch" not in getattr(method, "keywords", {}):
             bound = partial(bound, micro_batch=micro_batch)
         self.described = provenance.describe(bound)
-        self.score: str | Score = options.get("score", "output")
+        explained = _score_of(method)
+        self.score: str | Score = "output" if explained is None else explained
         self.micro_batch = micro_batch if self._forms_micro_batches else min(micro_batch, EXAMPLES_AT_ONCE)
         self.sample_shape: tuple[int, ...] = ()
         self.per_sample: Mapping[str, np.dtype] = {}
         self._model = model
         self._method = bound
-        self._class_ids = _ClassIds(model, options.get("score"))
+        self._class_ids = _ClassIds(model, explained)
         self._compiled = _Compiled(self._attribute, self.micro_batch)
 
     @property
@@ -123,7 +126,7 @@ class Compute:
     ) -> None:
         """Raises `ValueError`, naming the first bad sample, if class ids are not among the model's outputs.
 
-        Only the score `output` says what a target must be; other scores read targets as they like.
+        Scores that are functions of one's own read targets as they like.
         """
         self._class_ids.check(inputs, targets, ids)
 
@@ -149,21 +152,28 @@ class Compute:
         return Computed(attributed.attributions, dict(attributed.per_sample))
 
     def _attribute(self, inputs: tf.Tensor, targets: tf.Tensor, ids: tf.Tensor) -> Attributed:
+        method = self._method
+        score = scores.resolve(self.score)
+        if "at" in inspect.signature(score).parameters:
+            n_rows = min(self.micro_batch, EXAMPLES_AT_ONCE)
+            outputs = rows.map_rows(lambda x: self._model(x, training=False), (inputs,), n_rows)
+            method = _with_score(method, scores.AtExamples(score, outputs, targets))
+            targets = tf.range(tf.size(targets, tf.int64))
         if not self._forms_micro_batches:
             attributed: Attributed = rows.map_rows(
-                lambda x, target, sample_id: _attributed(self._method(self._model, x, target, ids=sample_id)),
+                lambda x, target, sample_id: _attributed(method(self._model, x, target, ids=sample_id)),
                 (inputs, targets, ids),
                 self.micro_batch,
             )
             return attributed
-        return _attributed(self._method(self._model, inputs, targets, ids=ids))
+        return _attributed(method(self._model, inputs, targets, ids=ids))
 
 
 class Predict:
     """Computes a model's predictions and scores for any number of examples, compiled and cut up as `Compute` does.
 
     Args:
-        model: any built Keras model of one input and one output, `[n, k]` or `[n]`.
+        model: any built Keras model of one input.
         score: the score that is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
         micro_batch: the most examples that go through the model at once; more than 64 make no difference.
 
@@ -190,7 +200,7 @@ class Predict:
         """Compiles, and returns the dtype of the predictions. Works with no examples, too; `ids` are to name a sample by.
 
         Raises:
-            ValueError: if inputs and model, or targets and outputs, do not fit, or the model's outputs are not one row an example.
+            ValueError: if inputs and model, or targets and outputs, do not fit.
         """
         _check_inputs(self._model, inputs, targets)
         predictions, _ = self._compiled.trace(inputs, targets).structured_outputs
@@ -213,9 +223,10 @@ class Predict:
         def predict(x: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             predictions: list[tf.Tensor] = []
 
-            def keep_prediction(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-                predictions.append(_prediction(outputs, targets))
-                return self._score(outputs, targets)
+            def keep_prediction(outputs: scores.Outputs, targets: tf.Tensor) -> tf.Tensor:
+                values = self._score(outputs, targets)
+                predictions.append(_prediction(outputs, targets, self._score, values))
+                return values
 
             values = scores.evaluate(self._model, x, target, keep_prediction)
             return predictions[0], values
@@ -225,7 +236,7 @@ class Predict:
 
 
 class _ClassIds:
-    """Holds targets to the model's outputs where the score says what a target must be, which is `output` alone.
+    """Holds targets to the model's outputs where the score says that they are class ids.
 
     Args:
         model: a built model.
@@ -239,11 +250,11 @@ class _ClassIds:
 
     def check(self, inputs: np.ndarray, targets: np.ndarray, ids: np.ndarray | None) -> None:
         """Raises `ValueError`, naming the first bad sample."""
-        if self._score is None or scores.resolve(self._score) is not scores.output:
+        if self._score is None or not scores.takes_class_ids(self._score):
             return
         signature = _signature(inputs, targets)
         if signature not in self._n_outputs:
-            self._n_outputs[signature] = _n_outputs(self._model, inputs)
+            self._n_outputs[signature] = _n_outputs(self._model, inputs, scores.resolve(self._score))
         n_outputs = self._n_outputs[signature]
         if n_outputs is None or n_outputs == 1 or len(targets) == 0:
             return
@@ -319,28 +330,57 @@ def _attributed(returned: tf.Tensor | Attributed) -> Attributed:
     return Attributed(tf.cast(attributions, tf.float32), dict(per_sample))
 
 
-def _prediction(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Returns the most likely class where targets are class ids of several outputs, otherwise the one output."""
-    if not isinstance(outputs, tf.Tensor) or outputs.shape.rank not in {1, 2}:
-        what = tuple(outputs.shape) if isinstance(outputs, tf.Tensor) else type(outputs).__name__
-        raise ValueError(f"a prediction needs a model that returns one array of shape (n, k) or (n,); got {what}")
-    if outputs.shape.rank == 1 or outputs.shape[1] == 1:
-        return tf.cast(tf.reshape(outputs, [-1]), tf.float32)
-    if not targets.dtype.is_integer:
-        raise ValueError(f"the model has {outputs.shape[1]} outputs, so targets must be integer class ids; got dtype {targets.dtype.name}")
-    return tf.argmax(outputs, axis=1, output_type=tf.int32)
+def _score_of(method: Attribution) -> str | Score | None:
+    """Returns the score that a method explains, or the method that it transforms; None if it has none."""
+    options = inspect.signature(method).parameters
+    if "score" in options:
+        score: str | Score = options["score"].default
+        return score
+    return _score_of(_inner(options["method"].default)) if "method" in options else None
 
 
-def _n_outputs(model: keras.Model, inputs: np.ndarray) -> int | None:
-    """Returns how many outputs the model has for an example; None if they are not one row."""
+def _with_score(method: Callable[..., Any], score: Score) -> Callable[..., Any]:
+    """Returns the method, or the transform of a method, with another score."""
+    options = inspect.signature(method).parameters
+    if "score" in options:
+        return partial(method, score=score)
+    return partial(method, method=_with_score(_inner(options["method"].default), score))
+
+
+def _inner(method: str | Attribution) -> Attribution:
+    return load_method(method) if isinstance(method, str) else method
+
+
+def _head(score: Score) -> str | int | None:
+    option = inspect.signature(score).parameters.get("head")
+    head: str | int | None = None if option is None else option.default
+    return head
+
+
+def _prediction(outputs: scores.Outputs, targets: tf.Tensor, score: Score, values: tf.Tensor) -> tf.Tensor:
+    """Returns what `Predicted` says of each example."""
+    head = _head(score)
+    if isinstance(outputs, tf.Tensor) or head is not None:
+        one = tf.cast(scores.one_head(outputs, head), tf.float32)
+        if one.shape.rank == 1 or one.shape[1:] == [1]:
+            return tf.reshape(one, [-1])
+        if targets.dtype.is_integer and one.shape.rank >= 2 and one.shape[-1] > 1:
+            return tf.argmax(tf.reduce_mean(one, axis=list(range(1, one.shape.rank - 1))), axis=1, output_type=tf.int32)
+    return tf.cast(values, tf.float32)
+
+
+def _n_outputs(model: keras.Model, inputs: np.ndarray, score: Score) -> int | None:
+    """Returns how many classes the outputs have that the score looks at; None if they are not an array."""
     dtype, _ = _signature(inputs, inputs)[1:]
     traced = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(
         tf.TensorSpec([1, *inputs.shape[1:]], dtype)
     )
     outputs = traced.structured_outputs
-    if not isinstance(outputs, tf.Tensor) or outputs.shape.rank != 2:
+    head = _head(score)
+    if not isinstance(outputs, tf.Tensor) and head is None:
         return None
-    n_outputs: int | None = outputs.shape[1]
+    one = scores.one_head(outputs, head)
+    n_outputs: int | None = one.shape[-1] if one.shape.rank >= 2 else 1
     return n_outputs
 
 

@@ -19,7 +19,10 @@ _LARGEST_ID = 2**63 - 1
 
 @runtime_checkable
 class Score(Protocol):
-    """The scalar per example that is explained: `(outputs, targets) -> [n]`, float32."""
+    """The scalar per example that is explained: `(outputs, targets) -> [n]`, float32.
+
+    One with an option `at` gets there what the model returns for the examples themselves; `hvd_xai.scores` says when.
+    """
 
     def __call__(self, outputs: "tf.Tensor", targets: "tf.Tensor", /) -> "tf.Tensor":
         """Returns one scalar an example from the model's outputs `[n, ...]` and the targets `[n]`."""
