@@ -30,10 +30,13 @@ class Score(Protocol):
 
 @runtime_checkable
 class Baseline(Protocol):
-    """The reference inputs of a batch: `inputs -> [n, ...]`, of the shape and dtype of `inputs`."""
+    """The reference inputs of a batch: `inputs -> [n, ...]`, or `[b, n, ...]` where each input has several.
+
+    One with an option `ids` gets the sample ids; `hvd_xai.baselines.references` is how a method asks it.
+    """
 
     def __call__(self, inputs: "tf.Tensor", /) -> "tf.Tensor":
-        """Returns the reference of each of the inputs `[n, ...]`."""
+        """Returns the references of the inputs `[n, ...]`, of their dtype."""
 
 
 class Attributed(NamedTuple):

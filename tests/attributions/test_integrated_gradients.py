@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
+from hvd_xai import baselines
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.compute import Compute, Computed
 
@@ -114,6 +115,28 @@ def test_attributions_are_linear_in_the_score() -> None:
     both = explain(model_of(lambda x: 2 * f(x) - 3 * g(x), 2), inputs).attributions
     apart = 2 * explain(model_of(f, 2), inputs).attributions - 3 * explain(model_of(g, 2), inputs).attributions
     assert relative_error(both, apart) < ROUNDING
+
+
+def test_several_references_are_averaged_over() -> None:
+    # of a square, x² - x'² between reference and input: the mean over references is exact
+    data = np.random.default_rng(0).normal(size=(7, 2)).astype(np.float32)
+    inputs = np.array([[1.0, -2.0], [0.5, 3.0], [0.0, 0.1]], np.float32)
+    model = model_of(lambda x: total(x**2), 2)
+    for baseline, references in ((partial(baselines.samples, data=data), data), ("black_and_white", np.array([[0.0, 0], [1, 1]]))):
+        computed = explain(model, inputs, baseline=baseline)
+        assert relative_error(computed.attributions, inputs**2 - (references**2).mean(axis=0)) < ROUNDING
+        assert np.abs(computed.per_sample["convergence_delta"]).max() < 10 * ROUNDING
+
+
+def test_noise_as_a_baseline_follows_the_sample_id() -> None:
+    compute = Compute(
+        model_of(lambda x: total(x**2), 2), partial(integrated_gradients, baseline=partial(baselines.uniform, n_references=3))
+    )
+    inputs, targets = np.ones((4, 2), np.float32), np.zeros(4, np.int64)
+    one = compute(inputs, targets, np.array([5, 6, 7, 8])).attributions
+    other = compute(inputs, targets, np.array([8, 7, 6, 5])).attributions
+    np.testing.assert_array_equal(one, other[::-1])
+    assert len(np.unique(one)) == one.size
 
 
 def test_symmetric_features_get_equal_attributions() -> None:
