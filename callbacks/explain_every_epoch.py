@@ -4,6 +4,7 @@ hvd-xai train digits_cnn --callback explain_every_epoch --set n_steps=100 --set 
 """
 
 from functools import partial
+from typing import Literal
 
 import keras
 
@@ -13,7 +14,14 @@ from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.sinks.tensorboard import TensorBoard
 
 
-def build(run: Run, *, n_steps: int = 50, layer: str | None = None, every: int = 1) -> list[keras.callbacks.Callback]:
+def build(
+    run: Run,
+    *,
+    n_steps: int = 50,
+    layer: str | None = None,
+    every: int = 1,
+    precision: Literal["bfloat16"] | None = None,
+) -> list[keras.callbacks.Callback]:
     """Returns the callback that explains.
 
     Args:
@@ -21,6 +29,7 @@ def build(run: Run, *, n_steps: int = 50, layer: str | None = None, every: int =
         n_steps: points of the path of integrated gradients.
         layer: the layer that Grad-CAM looks at; the last one with a spatial output if None.
         every: how many epochs lie between two explanations.
+        precision: `bfloat16` explains in it, faster where the hardware has it; training stays as it is.
     """
     methods = [partial(integrated_gradients, n_steps=n_steps)]
     if run.probe.inputs.ndim == 4:  # examples, height, width, channels
@@ -34,5 +43,6 @@ def build(run: Run, *, n_steps: int = 50, layer: str | None = None, every: int =
             sinks=[TensorBoard(run.output)],
             every=every,
             progress=run.progress,
+            precision=precision,
         )
     ]

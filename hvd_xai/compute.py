@@ -13,6 +13,8 @@ from jaxtyping import Float32, Shaped
 
 from hvd_xai import provenance, rows, scores
 from hvd_xai.loading import load_method
+from hvd_xai.precision import Precision, computing_in
+from hvd_xai.precision import check as check_precision
 from hvd_xai.types import Attributed, Attribution, Score
 
 EXAMPLES_AT_ONCE = 64  # enough to fill the hardware; the last block is padded to it, which more would make dearer
@@ -60,9 +62,12 @@ class Compute:
             bound already, and forms its own micro-batches; any other is called on at most 64 examples at a time.
         micro_batch: the most rows (examples, or points of their paths) that go through the model at once; `rows.fitting` proposes a number
             for a shape. The numbers stay the same to float32 rounding; what it changes is memory, and speed below about 100.
+        precision: `bfloat16` makes the model compute in it while it is explained, which takes less than half the time where the hardware
+            has it, for errors of some percent; sums stay float32, and the model itself is not touched. None leaves the model as it is.
 
     Attributes:
-        described: name and options of the method, as they are recorded; the micro-batch is among them if the method forms its own.
+        described: name and options of the method, as they are recorded; the micro-batch is among them if the method forms its own, and
+            the precision if one was asked for.
         score: what the method explains, by name or as a function.
         micro_batch: the most rows that go through the model at once; examples are best handed over in multiples of it.
         sample_shape: shape of one example's attributions; known after `check`.
@@ -70,11 +75,12 @@ class Compute:
 
     Raises:
         TypeError: if the method does not take the options that are bound to it.
-        ValueError: if it has no name, or the micro-batch is less than 1.
+        ValueError: if it has no name, the micro-batch is less than 1, or there is no such precision.
     """
 
-    def __init__(self, model: keras.Model, method: Attribution, *, micro_batch: int = 256) -> None:
+    def __init__(self, model: keras.Model, method: Attribution, *, micro_batch: int = 256, precision: Precision | None = None) -> None:
         rows.check_micro_batch(micro_batch)
+        check_precision(precision)
         try:
             options = {name: parameter.default for name, parameter in inspect.signature(method).parameters.items()}
         except ValueError as error:
@@ -83,7 +89,8 @@ class Compute:
         bound: Callable[..., Any] = method
         if self._forms_micro_batches and "micro_batch" not in getattr(method, "keywords", {}):
             bound = partial(bound, micro_batch=micro_batch)
-        self.described = provenance.describe(bound)
+        name, recorded = provenance.describe(bound)
+        self.described = name, recorded if precision is None else {**recorded, "precision": precision}
         explained = _score_of(method)
         self.score: str | Score = "output" if explained is None else explained
         self.micro_batch = micro_batch if self._forms_micro_batches else min(micro_batch, EXAMPLES_AT_ONCE)
@@ -91,6 +98,7 @@ class Compute:
         self.per_sample: Mapping[str, np.dtype] = {}
         self._model = model
         self._method = bound
+        self._precision = precision
         self._class_ids = _ClassIds(model, explained)
         self._compiled = _Compiled(self._attribute, self.micro_batch)
 
@@ -152,6 +160,10 @@ class Compute:
         return Computed(attributed.attributions, dict(attributed.per_sample))
 
     def _attribute(self, inputs: tf.Tensor, targets: tf.Tensor, ids: tf.Tensor) -> Attributed:
+        with computing_in(self._model, self._precision):
+            return self._attribute_in_precision(inputs, targets, ids)
+
+    def _attribute_in_precision(self, inputs: tf.Tensor, targets: tf.Tensor, ids: tf.Tensor) -> Attributed:
         method = self._method
         score = scores.resolve(self.score)
         if "at" in inspect.signature(score).parameters:

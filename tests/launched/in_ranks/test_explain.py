@@ -15,6 +15,7 @@ from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.errors import PeerError
 from hvd_xai.explain import Plan, explain
+from hvd_xai.precision import Precision
 from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.types import Attribution
 from hvd_xai.world import World
@@ -139,6 +140,25 @@ def test_targets_out_of_range_are_refused(world: World, tmp_path: Path) -> None:
 def test_a_layer_that_will_not_do_is_refused_with_those_that_would(world: World, tmp_path: Path, layer: str, message: str) -> None:
     with _raises(world, ValueError, message):
         Plan(_model(), _probe(), [partial(grad_cam, layer=layer)], world=world, checkpoint=Checkpoint(tmp_path / "run"))
+
+
+def test_bfloat16_records_how_far_it_is_off_and_changes_nothing_else(world: World, tmp_path: Path) -> None:
+    precisions: tuple[Precision | None, ...] = (None, "bfloat16")
+    for precision in precisions:
+        explain(_model(), _probe(), METHODS, world=world, checkpoint=tmp_path / str(precision), precision=precision)
+    if not world.is_root:
+        return
+    exact, rough = (open_explanations(tmp_path / name) for name in ("None", "bfloat16"))
+    for name in ("integrated_gradients", "grad_cam"):
+        want, got = exact.explanation(0, name), rough.explanation(0, name)
+        assert want.manifest.weights_digest == got.manifest.weights_digest
+        assert "precision" not in want.manifest.options
+        assert got.manifest.options["precision"] == "bfloat16"
+        first = slice(0, 8)  # what is measured, however many ranks there are
+        error = np.linalg.norm((got.attributions() - want.attributions())[first]) / np.linalg.norm(want.attributions()[first])
+        # attributions are stored as float16, which adds 2 ** -11 of the largest
+        assert got.manifest.options["precision_error"] == pytest.approx(error, abs=2e-3)
+        assert 0 < error < 0.1
 
 
 def test_different_probes_are_refused(world: World, tmp_path: Path) -> None:
