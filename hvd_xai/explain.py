@@ -19,6 +19,7 @@ from hvd_xai import provenance, rows
 from hvd_xai.checkpoint.run import probe_digest
 from hvd_xai.checkpoint.schema import Header, RankRows, encode, row_dtype
 from hvd_xai.compute import Compute, Predict, Predicted
+from hvd_xai.estimate import Estimate, estimate
 from hvd_xai.loading import load_method
 from hvd_xai.merge import Spool, merge
 from hvd_xai.precision import Precision
@@ -356,6 +357,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         if every < 1:
             raise ValueError(f"every must be 1 or more epochs; got {every}")
         self.every = every
+        self._estimate_of = partial(estimate, probe=probe, methods=methods, world=world, precision=precision)
         self.summary: Summary | None = None
         store = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
         self._plan_of: Callable[[keras.Model], Plan] = lambda model: Plan(
@@ -363,6 +365,10 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         )
         self._plan: Plan | None = None
         self._left_out: int | None = None
+
+    def estimate(self, model: "keras.Model") -> list[Estimate]:
+        """Estimates what explaining an epoch will take, and explains nothing. Collective: every rank must call this."""
+        return self._estimate_of(model)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras calls it so
         """Checks everything before the first epoch. Collective: every rank must call this."""
