@@ -1,9 +1,11 @@
 """Explains the probe after every epoch with integrated gradients and, where the model sees images, Grad-CAM.
 
 hvd-xai train digits_cnn --callback explain_every_epoch --set n_steps=100 --set every=2
+hvd-xai train digits_cnn --method grad_cam --method integrated_gradients
 """
 
 from functools import partial
+from typing import Literal
 
 import keras
 
@@ -13,26 +15,40 @@ from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.sinks.tensorboard import TensorBoard
 
 
-def build(run: Run, *, n_steps: int = 50, layer: str | None = None, every: int = 1) -> list[keras.callbacks.Callback]:
+def build(
+    run: Run,
+    *,
+    methods: tuple[str, ...] = (),
+    n_steps: int = 50,
+    layer: str | None = None,
+    every: int = 1,
+    precision: Literal["bfloat16"] | None = None,
+) -> list[keras.callbacks.Callback]:
     """Returns the callback that explains.
 
     Args:
         run: what is trained, and where it goes.
+        methods: names of methods to explain with instead.
         n_steps: points of the path of integrated gradients.
         layer: the layer that Grad-CAM looks at; the last one with a spatial output if None.
         every: how many epochs lie between two explanations.
+        precision: `bfloat16` explains in it, faster where the hardware has it; training stays as it is.
     """
-    methods = [partial(integrated_gradients, n_steps=n_steps)]
-    if run.probe.inputs.ndim == 4:  # examples, height, width, channels
-        methods.append(partial(grad_cam, layer=layer))
+    with_options = {
+        "integrated_gradients": partial(integrated_gradients, n_steps=n_steps),
+        "grad_cam": partial(grad_cam, layer=layer),
+    }
+    is_image = run.probe.inputs.ndim == 4  # examples, height, width, channels
+    names = methods or (("integrated_gradients", "grad_cam") if is_image else ("integrated_gradients",))
     return [
         Explain(
             run.probe,
-            methods,
+            [with_options.get(name, name) for name in names],
             world=run.world,
             checkpoint=run.checkpoint,
             sinks=[TensorBoard(run.output)],
             every=every,
             progress=run.progress,
+            precision=precision,
         )
     ]

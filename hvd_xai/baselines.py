@@ -1,9 +1,21 @@
-"""Where a path to the inputs starts: functions `inputs -> reference inputs` of the same shape."""
+"""Where a path to the inputs starts: functions `inputs -> reference inputs`.
 
+Each public function of this module whose first parameter is `inputs` can be given by its name, and options are bound with
+`functools.partial`. A baseline returns one reference of each input, `[n, ...]`, or several, `[b, n, ...]`, over which a method averages.
+One with an option `ids` gets the sample ids, to seed what is random by them.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import tensorflow as tf
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai.types import Baseline
+
+_WIDTH = 4.0  # of a blur, in standard deviations to each side
 
 
 def zero(inputs: Float32[tf.Tensor, "n ..."]) -> Float32[tf.Tensor, "n ..."]:
@@ -11,18 +23,175 @@ def zero(inputs: Float32[tf.Tensor, "n ..."]) -> Float32[tf.Tensor, "n ..."]:
     return tf.zeros_like(inputs)
 
 
-_BASELINES: dict[str, Baseline] = {"zero": zero}
+def constant(inputs: Float32[tf.Tensor, "n ..."], *, value: float | np.ndarray = 0.5) -> Float32[tf.Tensor, "n ..."]:
+    """Returns the same everywhere: a grey image, a colour, or one reference example.
+
+    Args:
+        inputs: `[n, ...]`.
+        value: a number, or an array that broadcasts to one example, such as a colour `[c]`.
+
+    Raises:
+        ValueError: if the array does not broadcast to an example.
+    """
+    shape = tuple(inputs.shape[1:])
+    try:
+        one = np.broadcast_to(np.asarray(value, np.float32), shape)
+    except ValueError as error:
+        raise ValueError(f"the value of baseline 'constant' must broadcast to an example's shape {shape}; got {np.shape(value)}") from error
+    return tf.zeros_like(inputs) + tf.constant(one)
+
+
+def mean(inputs: Float32[tf.Tensor, "n ..."]) -> Float32[tf.Tensor, "n ..."]:
+    """Returns each example's own mean: over its places, channel by channel, or over all features where there are no places."""
+    places = list(range(1, max(2, inputs.shape.rank - 1)))
+    return tf.zeros_like(inputs) + tf.reduce_mean(inputs, axis=places, keepdims=True)
+
+
+def blurred(inputs: Float32[tf.Tensor, "n ..."], *, sigma: float = 10.0) -> Float32[tf.Tensor, "n ..."]:
+    """Returns each example blurred by a Gaussian over its places: what it shows is gone, its colours are not.
+
+    Beyond the edge there is nothing, and the weights inside sum to 1: what is of one colour stays so.
+
+    Args:
+        inputs: series, images or volumes, channels last.
+        sigma: standard deviation in places, above 0.
+
+    Raises:
+        ValueError: if the inputs have no places, or sigma is not above 0.
+    """
+    if inputs.shape.rank < 3:
+        raise ValueError(f"baseline 'blurred' needs inputs with places, of shape (n, h, w, c) or alike; got {tuple(inputs.shape)}")
+    if sigma <= 0:
+        raise ValueError(f"baseline 'blurred' needs sigma > 0 places; got {sigma}")
+    for axis in range(1, inputs.shape.rank - 1):
+        places = np.arange(inputs.shape[axis])
+        weights = np.exp(-0.5 * (np.subtract.outer(places, places) / sigma) ** 2)
+        weights[np.abs(np.subtract.outer(places, places)) > max(1.0, _WIDTH * sigma)] = 0
+        weights = tf.constant(weights / weights.sum(axis=1, keepdims=True), tf.float32)
+        last_axes = [*range(axis), inputs.shape.rank - 1, *range(axis, inputs.shape.rank - 1)]
+        inputs = tf.transpose(tf.tensordot(inputs, weights, [[axis], [1]]), last_axes)
+    return inputs
+
+
+def uniform(
+    inputs: Float32[tf.Tensor, "n ..."],
+    *,
+    ids: Int64[tf.Tensor, "n"],
+    low: float = 0.0,
+    high: float = 1.0,
+    n_references: int = 1,
+    seed: int = 0,
+) -> Float32[tf.Tensor, "b n ..."]:
+    """Returns uniform noise, drawn anew for each sample id, the same at every call.
+
+    Args:
+        inputs: `[n, ...]`.
+        ids: sample ids, which seed the noise together with `seed`.
+        low: least value.
+        high: largest value, as the inputs have it: 255 where those are not scaled.
+        n_references: references of each example.
+        seed: another one gives other noise.
+
+    Raises:
+        ValueError: if there is no reference, or no range.
+    """
+    if n_references < 1 or not low < high:
+        raise ValueError(f"baseline 'uniform' needs n_references >= 1 and low < high; got {n_references}, {low} and {high}")
+    shape = [n_references, *inputs.shape[1:]]
+    noise = tf.map_fn(
+        lambda sample_id: tf.random.stateless_uniform(shape, tf.stack([tf.constant(seed, tf.int64), sample_id]), low, high),
+        ids,
+        fn_output_signature=tf.TensorSpec(shape, tf.float32),
+    )
+    return tf.transpose(noise, [1, 0, *range(2, len(shape) + 1)])
+
+
+def black_and_white(inputs: Float32[tf.Tensor, "n ..."], *, black: float = 0.0, white: float = 1.0) -> Float32[tf.Tensor, "2 n ..."]:
+    """Returns a black and a white reference of each input, so that neither black nor white features count for nothing.
+
+    Args:
+        inputs: `[n, ...]`.
+        black: least value that inputs have.
+        white: largest value, 255 where inputs are not scaled.
+    """
+    return tf.stack([tf.fill(tf.shape(inputs), black), tf.fill(tf.shape(inputs), white)])
+
+
+def samples(inputs: Float32[tf.Tensor, "n ..."], *, data: Shaped[np.ndarray, "b ..."]) -> Float32[tf.Tensor, "b 1 ..."]:
+    """Returns examples of the data, the same for all inputs: what is explained is how the input differs from them on average.
+
+    Args:
+        inputs: `[n, ...]`.
+        data: `[b, ...]`, at least one example of the shape of the inputs.
+
+    Raises:
+        ValueError: if the data are none, or have another shape.
+    """
+    if len(data) == 0 or data.shape[1:] != tuple(inputs.shape[1:]):
+        raise ValueError(f"baseline 'samples' needs data of shape (b, {', '.join(map(str, inputs.shape[1:]))}); got {data.shape}")
+    return tf.constant(data[:, None], tf.float32)
 
 
 def resolve(baseline: str | Baseline) -> Baseline:
     """Returns the baseline of that name; a function is returned as it is.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if there is none of that name, or it has an option that must be bound.
     """
     if not isinstance(baseline, str):
         return baseline
-    if baseline not in _BASELINES:
-        names = ", ".join(map(repr, _BASELINES))
+    named = {
+        name: value
+        for name, value in globals().items()
+        if inspect.isfunction(value) and not name.startswith("_") and next(iter(inspect.signature(value).parameters), "") == "inputs"
+    }
+    if baseline not in named:
+        names = ", ".join(map(repr, named))
         raise ValueError(f"unknown baseline {baseline!r}; pass baseline= one of {names}, or a function of the inputs")
-    return _BASELINES[baseline]
+    if baseline == samples.__name__:
+        raise ValueError("baseline 'samples' needs the data: pass baseline=functools.partial(hvd_xai.baselines.samples, data=...)")
+    found: Baseline = named[baseline]
+    return found
+
+
+def references(baseline: str | Baseline, inputs: Float32[tf.Tensor, "n ..."], ids: Int64[tf.Tensor, "n"]) -> Float32[tf.Tensor, "b m ..."]:
+    """Returns the references of inputs, as all methods use them.
+
+    Args:
+        baseline: a name, or a function of the inputs.
+        inputs: `[n, ...]`.
+        ids: sample ids.
+
+    Returns:
+        `[b, n, ...]`, at least one of each input; `[b, 1, ...]` where they are the same for all inputs.
+
+    Raises:
+        ValueError: if they have another shape.
+    """
+    function: Callable[..., Any] = resolve(baseline)
+    options = {"ids": ids} if "ids" in inspect.signature(function).parameters else {}
+    returned = tf.cast(function(inputs, **options), tf.float32)
+    several = returned if returned.shape.rank == inputs.shape.rank + 1 else returned[None]
+    one_each = several.shape[1:].is_compatible_with(inputs.shape)
+    same_for_all = several.shape[1:].is_compatible_with([1, *inputs.shape[1:]])
+    if not (one_each or same_for_all) or not several.shape[0]:
+        raise ValueError(
+            f"a baseline has the shape of the inputs, {tuple(inputs.shape)}, or returns several of them; {baseline!r} returned"
+            f" {tuple(returned.shape)}"
+        )
+    return several
+
+
+def reference(baseline: str | Baseline, inputs: Float32[tf.Tensor, "n ..."], ids: Int64[tf.Tensor, "n"]) -> Float32[tf.Tensor, "n ..."]:
+    """Returns the one reference of each input, for methods that do not average over several.
+
+    Raises:
+        ValueError: as `references`, or if there are several.
+    """
+    several = references(baseline, inputs, ids)
+    if several.shape[0] != 1:
+        raise ValueError(
+            f"this method takes one reference of each input, and {baseline!r} returned {several.shape[0]}; `integrated_gradients` and"
+            " `expected_gradients` average over several"
+        )
+    return tf.broadcast_to(several[0], tf.shape(inputs)) if several.shape[1] == 1 else several[0]

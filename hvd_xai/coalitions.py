@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int, Int32, Int64, Shaped
 
-from hvd_xai import baselines, rows, scores
-from hvd_xai.types import Baseline, Score
+from hvd_xai import rows, scores
+from hvd_xai.types import Score
 
 CELLS_OF_AN_AXIS = 7  # where nothing else is asked for: 49 features of an image, which a few hundred rows tell apart
 
@@ -125,18 +125,6 @@ def mix(
     if present.dtype.is_bool:
         return tf.where(present, inputs[:, None], absent)
     return present * inputs[:, None] + (1 - present) * absent
-
-
-def reference(baseline: str | Baseline, inputs: Float32[tf.Tensor, "n ..."]) -> Float32[tf.Tensor, "n ..."]:
-    """Returns what stands where features of the inputs are absent.
-
-    Raises:
-        ValueError: if the baseline has another shape than the inputs.
-    """
-    absent = tf.cast(baselines.resolve(baseline)(inputs), tf.float32)
-    if absent.shape != inputs.shape:
-        raise ValueError(f"a baseline has the shape of the inputs, {tuple(inputs.shape)}; {baseline!r} returned {tuple(absent.shape)}")
-    return absent
 
 
 def cut(n_rows: int, micro_batch: int) -> Cut:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from hvd_xai import provenance, rows
 from hvd_xai.checkpoint.run import probe_digest
 from hvd_xai.checkpoint.schema import Header, RankRows, encode, row_dtype
 from hvd_xai.compute import Compute, Predict, Predicted
+from hvd_xai.estimate import Estimate, estimate
 from hvd_xai.loading import load_method
 from hvd_xai.merge import Spool, merge
+from hvd_xai.precision import Precision
 from hvd_xai.sinks import Sink
 from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.types import Attribution, Json, Probe, Progress, Score, Silent
@@ -28,6 +32,7 @@ log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 32 * 2**20
 BLOCK_SAMPLES = 64  # of one step of the progress bar, at most
+N_MEASURED = 8  # examples whose error is measured, the first of the probe, however many ranks there are
 
 
 @dataclass(slots=True)
@@ -70,6 +75,9 @@ class Plan:
         checkpoint: where explanation checkpoints are committed: a run directory, which must not hold a run yet, or a `Checkpoint`.
         sinks: called on the root with each committed explanation.
         progress: where the root says how far it is.
+        precision: `bfloat16` to explain in it, faster and by some percent less exactly; training is not touched. How far the first examples
+            of the probe are off is recorded with each explanation, as the option `precision_error`: the relative L2 distance of their
+            attributions from those in the model's own precision.
 
     Attributes:
         computes: the compiled methods, in the order given.
@@ -88,7 +96,9 @@ class Plan:
         checkpoint: Checkpoint | str | Path,
         sinks: Sequence[Sink] = (),
         progress: Progress | None = None,
+        precision: Precision | None = None,
     ) -> None:
+        self._precision = precision
         self._model, self._probe, self._world = model, probe, world
         self._methods = (methods,) if isinstance(methods, str) else tuple(methods)
         self._micro_batch = rows.fitting(probe.inputs.shape[1:])
@@ -96,6 +106,7 @@ class Plan:
         self._sinks = tuple(sinks)
         self._watched = progress if progress is not None else Silent()
         self.computes: list[Compute] = []
+        self._exact: list[Compute] = []
         self._predicts: dict[str | Score, Predict] = {}
         self.connect()
 
@@ -123,7 +134,9 @@ class Plan:
             shard = (probe.inputs[mine], probe.targets[mine], probe.sample_ids[mine])
             if not self.computes:
                 functions = [load_method(method) if isinstance(method, str) else method for method in self._methods]
-                self.computes = [Compute(self._model, function, micro_batch=self._micro_batch) for function in functions]
+                compiled = partial(Compute, self._model, micro_batch=self._micro_batch)
+                self.computes = [compiled(function, precision=self._precision) for function in functions]
+                self._exact = [] if self._precision is None else [compiled(function) for function in functions]
                 # one pass through the model for each score that is explained, not for each method
                 scores = dict.fromkeys(compute.score for compute in self.computes)
                 self._predicts = {score: Predict(self._model, score=score, micro_batch=self._micro_batch) for score in scores}
@@ -163,8 +176,8 @@ class Plan:
             )
             with self._world.together("predicting the probe"):
                 predicted = {score: self._predicted(predict) for score, predict in self._predicts.items()}
-        for compute in self.computes:
-            self._explain(compute, epoch, step, weights, predicted[compute.score], summary)
+        for compute, exact in zip_longest(self.computes, self._exact):
+            self._explain(compute, exact, epoch, step, weights, predicted[compute.score], summary)
         return summary
 
     def close(self) -> None:
@@ -189,23 +202,11 @@ class Plan:
         step = whole * max(1, min(fitting, BLOCK_SAMPLES // whole))
         return [(start, min(start + step, self._stop)) for start in range(self._start, self._stop, step)] or [(self._start, self._start)]
 
-    def _explain(self, compute: Compute, epoch: int, step: int, weights: str, predicted: Predicted, summary: Summary) -> None:
+    def _explain(
+        self, compute: Compute, exact: Compute | None, epoch: int, step: int, weights: str, predicted: Predicted, summary: Summary
+    ) -> None:
         """Attributes with one method, merges and commits. Collective: every rank must call this."""
         world, (method, options) = self._world, compute.described
-        header = Header(
-            run=self._checkpoint.run,
-            epoch=epoch,
-            step=step,
-            method=method,
-            options=options,
-            n_samples=len(self._probe),
-            sample_shape=compute.sample_shape,
-            world_size=world.size,
-            ranks=self._ranks,
-            weights_digest=weights,
-            probe_digest=self._digest,
-            versions=provenance.versions(),
-        )
         dtype = row_dtype(
             compute.sample_shape,
             target=self._probe.targets.dtype,
@@ -217,11 +218,38 @@ class Plan:
             with summary.timed("attributing"), world.together(f"attributing with {method}"):
                 self._progress.start(f"epoch {epoch}  {method}", self._stop - self._start)
                 gaps = self._attribute(compute, spool, predicted)
-                mine = [len(gaps), float(np.abs(gaps).sum())]
-            n_gaps, total = np.array(world.allgather("gathering convergence deltas", mine), np.float64).sum(axis=0)
-            if n_gaps > 0:
-                summary.convergence_delta[method] = float(total / n_gaps)
+                mine = [len(gaps), float(np.abs(gaps).sum()), *self._squared_error(compute, exact)]
+            sums = np.array(world.allgather("gathering convergence deltas", mine), np.float64).sum(axis=0)
+            if sums[0] > 0:
+                summary.convergence_delta[method] = float(sums[1] / sums[0])
+            if exact is not None:
+                error = float(np.sqrt(sums[2] / sums[3])) if sums[3] > 0 else 0.0
+                options = {**options, "precision_error": error if math.isfinite(error) else None}
+            header = Header(
+                run=self._checkpoint.run,
+                epoch=epoch,
+                step=step,
+                method=method,
+                options=options,
+                n_samples=len(self._probe),
+                sample_shape=compute.sample_shape,
+                world_size=world.size,
+                ranks=self._ranks,
+                weights_digest=weights,
+                probe_digest=self._digest,
+                versions=provenance.versions(),
+            )
             self._commit(header, spool, summary)
+
+    def _squared_error(self, compute: Compute, exact: Compute | None) -> tuple[float, float]:
+        """Returns what the precision does to those of the probe's first examples that are this rank's: squared distance, squared norm."""
+        stop = min(self._stop, N_MEASURED)
+        if exact is None or stop <= self._start:
+            return 0.0, 0.0
+        mine = slice(self._start, stop)
+        examples = (self._probe.inputs[mine], self._probe.targets[mine], self._probe.sample_ids[mine])
+        got, want = (one(*examples).attributions.astype(np.float64) for one in (compute, exact))
+        return float(((got - want) ** 2).sum()), float((want**2).sum())
 
     def _attribute(self, compute: Compute, spool: Spool, predicted: Predicted) -> Float32[np.ndarray, "g"]:
         """Computes this rank's rows into the spool; returns their convergence deltas, none where the method has none."""
@@ -280,12 +308,13 @@ def explain(
     epoch: int = 0,
     step: int = 0,
     progress: Progress | None = None,
+    precision: Precision | None = None,
 ) -> Summary:
     """Explains a probe once. Collective: every rank must call this.
 
     Args and errors are those of `Plan` and `Plan.run`.
     """
-    plan = Plan(model, probe, methods, world=world, checkpoint=checkpoint, sinks=sinks, progress=progress)
+    plan = Plan(model, probe, methods, world=world, checkpoint=checkpoint, sinks=sinks, progress=progress, precision=precision)
     summary = plan.run(epoch, step)
     plan.close()
     return summary
@@ -306,6 +335,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         every: explains after each `every`-th epoch, and after the last one, where training stops early too: then with the weights that it
             ends with.
         progress: where the root says how far it is.
+        precision: `bfloat16` to explain in it, as `Plan` says.
 
     Raises:
         ValueError: if `every` is less than 1.
@@ -321,18 +351,24 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         sinks: Sequence[Sink] = (),
         every: int = 1,
         progress: Progress | None = None,
+        precision: Precision | None = None,
     ) -> None:
         super().__init__()
         if every < 1:
             raise ValueError(f"every must be 1 or more epochs; got {every}")
         self.every = every
+        self._estimate_of = partial(estimate, probe=probe, methods=methods, world=world, precision=precision)
         self.summary: Summary | None = None
         store = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
         self._plan_of: Callable[[keras.Model], Plan] = lambda model: Plan(
-            model, probe, methods, world=world, checkpoint=store, sinks=sinks, progress=progress
+            model, probe, methods, world=world, checkpoint=store, sinks=sinks, progress=progress, precision=precision
         )
         self._plan: Plan | None = None
         self._left_out: int | None = None
+
+    def estimate(self, model: "keras.Model") -> list[Estimate]:
+        """Estimates what explaining an epoch will take, and explains nothing. Collective: every rank must call this."""
+        return self._estimate_of(model)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras calls it so
         """Checks everything before the first epoch. Collective: every rank must call this."""

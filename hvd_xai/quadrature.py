@@ -27,6 +27,21 @@ def midpoint(n_nodes: int) -> tuple[Float64[np.ndarray, "s"], Float64[np.ndarray
     return (np.arange(n_nodes) + 0.5) / n_nodes, np.full(n_nodes, 1.0 / n_nodes)
 
 
+def nested_midpoint(level: int) -> Float64[np.ndarray, "s"]:
+    """Returns the nodes that the midpoint rule of `3 ** level` nodes has and that of a third as many has not.
+
+    Cutting each part of a midpoint rule in three keeps its nodes, so a rule is refined by adding to what was computed of it.
+
+    Args:
+        level: at least 1; 1 is where refinement starts.
+
+    Returns:
+        Nodes, `[3]` at level 1, `[2 * 3 ** (level - 1)]` above. Each has the weight `3 ** -level`, as the earlier ones then have.
+    """
+    nodes, _ = midpoint(3**level)
+    return nodes if level == 1 else np.delete(nodes, np.s_[1::3])
+
+
 def gauss_legendre(n_nodes: int) -> tuple[Float64[np.ndarray, "s"], Float64[np.ndarray, "s"]]:
     """Returns the nodes of Gauss and Legendre on (0, 1), exact for polynomials up to degree `2 * n_nodes - 1`.
 

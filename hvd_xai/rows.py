@@ -98,7 +98,7 @@ def map_rows(function: Callable[..., Any], arrays: tuple[tf.Tensor, ...], n_rows
         n_rows: examples of a block; the last block repeats the last example where it is not full.
 
     Returns:
-        The same nest with tensors `[n, ...]`.
+        The same nest with tensors `[n, ...]`; `n` is known of them while tracing if it is known of the arrays.
 
     Raises:
         ValueError: if the function returns anything whose first axis is not the block's examples.
@@ -128,4 +128,5 @@ def map_rows(function: Callable[..., Any], arrays: tuple[tf.Tensor, ...], n_rows
         parallel_iterations=1,
     )
     tensors = [tf.reshape(array.stack(), [-1, *tensor.shape[1:]])[:n_examples] for array, tensor in zip(joined, signature, strict=True)]
+    tensors = [tf.ensure_shape(tensor, [arrays[0].shape[0], *tensor.shape[1:]]) for tensor in tensors]
     return tf.nest.pack_sequence_as(block.structured_outputs, tensors)

@@ -14,6 +14,7 @@ from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.checkpoint.run import EXPLANATIONS, RUN, Mode
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import RecipeError
+from hvd_xai.estimate import Estimate
 from hvd_xai.explain import Explain
 from hvd_xai.keras import DistributedOptimizer, batches
 from hvd_xai.keras.callbacks import BroadcastGlobalVariablesCallback, LearningRateWarmupCallback, MetricAverageCallback
@@ -121,11 +122,7 @@ def train(
             f"{output} has {initial_epoch} epochs already, more than the {settings.epochs} asked for. Give --epochs {initial_epoch + 1} or"
             " more to train on, or --overwrite to start anew."
         )
-    with world.together(f"building '{recipe.name}'"):
-        keras.utils.set_random_seed(settings.seed)
-        data = _loaded(recipe, options.get(f"{recipe.name}.load", {}))
-        model = _built(recipe, options.get(f"{recipe.name}.build", {}))
-        model(data.train[0][:1])  # a subclassed model may call itself built and have no weights before it is called
+    data, model = _prepared(recipe, settings, world)
     with world.together("preparing the model"):
         learning_rate = _distribute(model, world)
         if done is None:
@@ -169,6 +166,36 @@ def train(
         ],
     )
     return model
+
+
+def estimate(
+    recipe: Recipe, callbacks: Sequence[Recipe], output: Path, *, world: World, settings: Settings | None = None
+) -> list[Estimate]:
+    """Estimates what explaining an epoch would take; trains nothing and writes nothing. Collective: every rank must call this.
+
+    Args and errors are those of `train`.
+
+    Returns:
+        One estimate a method, of all callbacks that explain.
+    """
+    settings = settings or Settings()
+    options = settings.options or {}
+    data, model = _prepared(recipe, settings, world)
+    with world.together("preparing the callbacks"):
+        run = Run(world, data.probe, Checkpoint(output), output, settings.epochs, Silent())
+        of_recipes = [callback for one in callbacks for callback in _callbacks_of(one, run, options.get(f"{one.name}.build", {}))]
+    return [one for callback in of_recipes if isinstance(callback, Explain) for one in callback.estimate(model)]
+
+
+def _prepared(recipe: Recipe, settings: Settings, world: World) -> "tuple[Data, keras.Model]":
+    """Loads the data and builds the model. Collective: every rank must call this."""
+    options = settings.options or {}
+    with world.together(f"building '{recipe.name}'"):
+        keras.utils.set_random_seed(settings.seed)
+        data = _loaded(recipe, options.get(f"{recipe.name}.load", {}))
+        model = _built(recipe, options.get(f"{recipe.name}.build", {}))
+        model(data.train[0][:1])  # a subclassed model may call itself built and have no weights before it is called
+    return data, model
 
 
 def _config(recipe: Recipe, callbacks: Sequence[Recipe], settings: Settings) -> dict[str, Json]:

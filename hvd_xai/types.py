@@ -19,7 +19,10 @@ _LARGEST_ID = 2**63 - 1
 
 @runtime_checkable
 class Score(Protocol):
-    """The scalar per example that is explained: `(outputs, targets) -> [n]`, float32."""
+    """The scalar per example that is explained: `(outputs, targets) -> [n]`, float32.
+
+    One with an option `at` gets there what the model returns for the examples themselves; `hvd_xai.scores` says when.
+    """
 
     def __call__(self, outputs: "tf.Tensor", targets: "tf.Tensor", /) -> "tf.Tensor":
         """Returns one scalar an example from the model's outputs `[n, ...]` and the targets `[n]`."""
@@ -27,10 +30,13 @@ class Score(Protocol):
 
 @runtime_checkable
 class Baseline(Protocol):
-    """The reference inputs of a batch: `inputs -> [n, ...]`, of the shape and dtype of `inputs`."""
+    """The reference inputs of a batch: `inputs -> [n, ...]`, or `[b, n, ...]` where each input has several.
+
+    One with an option `ids` gets the sample ids; `hvd_xai.baselines.references` is how a method asks it.
+    """
 
     def __call__(self, inputs: "tf.Tensor", /) -> "tf.Tensor":
-        """Returns the reference of each of the inputs `[n, ...]`."""
+        """Returns the references of the inputs `[n, ...]`, of their dtype."""
 
 
 class Attributed(NamedTuple):

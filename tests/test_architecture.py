@@ -16,13 +16,14 @@ ROOT = Path(__file__).parents[1]
 # From the top down. A unit is a module or a package right below hvd_xai; it imports from lower layers, and from itself.
 LAYERS = {
     "entry": ("cli", "report"),
-    "wiring": ("train", "explain"),
+    "wiring": ("train", "explain", "estimate"),
     "merging": ("merge",),
     "effects": ("sinks", "figures", "checkpoint", "world", "keras"),
     "numerics": (
         "compute",
         "rows",
         "coalitions",
+        "precision",
         "attributions",
         "faithfulness",
         "scores",
@@ -41,6 +42,8 @@ LAYERS = {
 BESIDE = {
     ("cli", "report"),
     ("train", "explain"),
+    ("train", "estimate"),
+    ("explain", "estimate"),
     ("keras", "world"),
     ("sinks", "checkpoint"),
     ("sinks", "figures"),

@@ -35,7 +35,7 @@ def test_a_bound_micro_batch_is_kept() -> None:
     bound = partial(integrated_gradients, micro_batch=8, n_steps=4)
     assert Compute(model, bound, micro_batch=32).described == (
         "integrated_gradients",
-        {"n_steps": 4, "rule": "midpoint", "baseline": "zero", "score": "output", "micro_batch": 8},
+        {"n_steps": 4, "rule": "midpoint", "baseline": "zero", "score": "output", "micro_batch": 8, "tolerance": None},
     )
 
 

@@ -30,6 +30,17 @@ def test_midpoint_is_exact_for_lines() -> None:
     assert abs(np.sum(weights * (3 * nodes + 1)) - 2.5) < SUM_TOLERANCE
 
 
+def test_refining_a_midpoint_rule_in_three_keeps_its_nodes() -> None:
+    nodes = np.empty(0)
+    for level in (1, 2, 3, 4, 5):
+        new = quadrature.nested_midpoint(level)
+        nodes = np.sort(np.append(nodes, new))
+        want, weights = quadrature.midpoint(3**level)
+        np.testing.assert_allclose(nodes, want, rtol=1e-14)
+        assert np.allclose(weights, 3.0**-level)
+        assert abs(weights.sum() - 1) < SUM_TOLERANCE
+
+
 def test_unknown_rule_names_those_there_are() -> None:
     with pytest.raises(ValueError, match="unknown quadrature rule 'trapezoid'; pass rule= one of 'midpoint', 'gauss_legendre'"):
         quadrature.resolve("trapezoid")

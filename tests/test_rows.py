@@ -64,6 +64,12 @@ def test_works_eagerly() -> None:
     np.testing.assert_array_equal(rows.map_rows(lambda block: -block, (tf.range(5),), 2), -tf.range(5))
 
 
+def test_blocks_within_blocks_keep_their_shape() -> None:
+    # so that a method which forms micro-batches can be called by one that is given them
+    joined = compiled(lambda block: rows.map_rows(lambda inner: 2 * inner, (block,), 3), 4)(tf.range(6))
+    np.testing.assert_array_equal(joined, 2 * tf.range(6))
+
+
 def test_a_function_that_loses_the_examples_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must have shape \(4, ...\), all of it known before it runs; got \(\)"):
         compiled(tf.reduce_sum, 4)(tf.zeros(3))

@@ -1,5 +1,6 @@
 """Expected gradients."""
 
+import functools
 from collections.abc import Callable
 
 import keras
@@ -35,9 +36,9 @@ def expected_gradients(
         model: any built Keras model of one input.
         inputs: `[n, ...]`, computed in float32.
         targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
+        ids: sample ids, for backgrounds that are random by them.
         background: examples `[b, ...]`, the same for all inputs, best some tens drawn from the training data; or a name of
-            `hvd_xai.baselines` or a function of the inputs, which gives one `[n, ...]` or several `[n, b, ...]` of them to each input. With
+            `hvd_xai.baselines` or a function of the inputs, which gives one `[n, ...]` or several `[b, n, ...]` of them to each input. With
             the default, zeros, it is integrated gradients.
         n_steps: points of each path, at least 1. Fewer than integrated gradients needs, as the errors of many paths average out.
         rule: quadrature rule, `midpoint` or `gauss_legendre`.
@@ -56,7 +57,6 @@ def expected_gradients(
         attribution priors and expected gradients. Nature Machine Intelligence 2021. https://arxiv.org/abs/1906.10670. It draws pairs of b
         and α at random, and so sums to the gain in expectation only; here each b gets every α of the rule.
     """
-    del ids
     if n_steps < 1:
         raise ValueError(f"`expected_gradients` needs n_steps >= 1; got {n_steps}")
     start, n_background = _background(background, inputs.shape[1:])
@@ -65,8 +65,8 @@ def expected_gradients(
     pairs = rows.cut(np.arange(n_background * n_steps, dtype=np.float64), np.tile(weights / n_background, n_background), micro_batch)
     each = rows.cut(np.arange(n_background, dtype=np.float64), np.full(n_background, 1.0 / n_background), micro_batch)
 
-    def attribute(x: tf.Tensor, target: tf.Tensor) -> Attributed:
-        x_start = start(x)
+    def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
+        x_start = start(x, sample_id)
 
         def weighted_gradient(row: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
             index = tf.cast(row, tf.int32)
@@ -89,28 +89,18 @@ def expected_gradients(
         summed = tf.reduce_sum(attributions, axis=list(range(1, x.shape.rank)))
         return Attributed(attributions, {"expected_value": expected, "convergence_delta": summed - gain})
 
-    attributed: Attributed = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets), pairs.n_examples)
+    attributed: Attributed = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), pairs.n_examples)
     return attributed
 
 
-def _background(background: str | Baseline | np.ndarray, shape: tf.TensorShape) -> tuple[Callable[[tf.Tensor], tf.Tensor], int]:
-    """Returns a function of the inputs `[n, ...]` that gives their background, `[n, b, ...]` or `[1, b, ...]`, and b."""
-    if isinstance(background, np.ndarray):
-        if background.shape[1:] != tuple(shape) or len(background) == 0:
-            raise ValueError(f"a background is at least one example of shape {tuple(shape)}; got an array of shape {background.shape}")
-        examples = tf.constant(background[None], tf.float32)
-        return lambda _: examples, len(background)
-    of_inputs = baselines.resolve(background)
+def _background(background: str | Baseline | np.ndarray, shape: tf.TensorShape) -> tuple[Callable[[tf.Tensor, tf.Tensor], tf.Tensor], int]:
+    """Returns a function of inputs `[n, ...]` and sample ids that gives their background, `[n, b, ...]` or `[1, b, ...]`, and b."""
+    baseline = functools.partial(baselines.samples, data=background) if isinstance(background, np.ndarray) else background
 
-    def start(x: tf.Tensor) -> tf.Tensor:
-        given = tf.cast(of_inputs(x), tf.float32)
-        return given[:, None] if given.shape.rank == x.shape.rank else given
+    def start(x: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+        several = baselines.references(baseline, x, ids)
+        return tf.transpose(several, [1, 0, *range(2, several.shape.rank)])
 
-    traced = tf.function(start, autograph=False).get_concrete_function(tf.TensorSpec([1, *shape], tf.float32))
-    given = traced.structured_outputs.shape
-    if given.rank != len(shape) + 2 or given[0] != 1 or not given[1] or given[2:] != shape:
-        raise ValueError(
-            f"a background function gives each input one example, ('n', *{tuple(shape)}), or several, ('n', 'b', *{tuple(shape)});"
-            f" {background!r} returned {tuple(given)} for one input"
-        )
-    return start, int(given[1])
+    of_one = (tf.TensorSpec([1, *shape], tf.float32), tf.TensorSpec([1], tf.int64))
+    traced = tf.function(start, autograph=False).get_concrete_function(*of_one)
+    return start, int(traced.structured_outputs.shape[1])

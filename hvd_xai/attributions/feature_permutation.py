@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai import coalitions, rows
+from hvd_xai import baselines, coalitions, rows
 from hvd_xai.types import Baseline, Score
 
 
@@ -72,7 +72,7 @@ def feature_permutation(
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor:
         if background is None:
-            others = coalitions.reference(baseline, x)[:, None]
+            others = baselines.reference(baseline, x, sample_id)[:, None]
         else:
             drawn = coalitions.orders(coalitions.uniform(seed, sample_id, (n_background,)))[:, :n_drawn]
             others = tf.gather(tf.constant(background, tf.float32), drawn)

@@ -33,7 +33,7 @@ def guided_integrated_gradients(
         model: any built Keras model of one input.
         inputs: `[n, ...]`, computed in float32.
         targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
+        ids: sample ids, for baselines that are random by them.
         n_steps: steps of the path, at least 1; each covers the same share of the L1 distance from baseline to input.
         fraction: share of the features that move together, those of the smallest gradients; above 0, up to 1.
         max_distance: how far a feature may run ahead of the straight path or lag behind it, as a share of its way. 0 is integrated
@@ -54,16 +54,13 @@ def guided_integrated_gradients(
         gradient at the start of each step, here it is the mean of both ends, which has the smaller error; and the first gradient is taken
         half a step from the baseline, as a network of rectifiers without biases has none at zero.
     """
-    del ids
     if n_steps < 1 or not 0 < fraction <= 1 or not 0 <= max_distance <= 1:
         raise ValueError(
             f"`guided_integrated_gradients` needs n_steps >= 1, 0 < fraction <= 1 and 0 <= max_distance <= 1; got {n_steps}, {fraction} and"
             f" {max_distance}"
         )
     x = tf.cast(inputs, tf.float32)
-    start = tf.cast(baselines.resolve(baseline)(x), tf.float32)
-    if start.shape != x.shape:
-        raise ValueError(f"a baseline has the shape of the inputs, {tuple(x.shape)}; {baseline!r} returned {tuple(start.shape)}")
+    start = baselines.reference(baseline, x, ids)
     n_features = x.shape[1:].num_elements()
     difference = x - start
     way = tf.reshape(tf.abs(difference), [-1, n_features])

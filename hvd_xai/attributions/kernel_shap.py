@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Bool, Float32, Float64, Int, Int64, Shaped
 
-from hvd_xai import coalitions, rows
+from hvd_xai import baselines, coalitions, rows
 from hvd_xai.types import Baseline, Score
 
 
@@ -78,7 +78,7 @@ def kernel_shap(
             present = tf.concat([present, drawn, ~drawn], axis=1)
         ends = tf.tile(tf.constant([[[False], [True]]]), [cut.n_examples, 1, n_features])
         with_ends = tf.concat([ends, present], axis=1)
-        absent = coalitions.reference(baseline, x)
+        absent = baselines.reference(baseline, x, sample_id)
         values = coalitions.evaluate_rows(
             model,
             lambda row: coalitions.mix(x, absent, coalitions.spread(cells, tf.gather(with_ends, row, axis=1))),

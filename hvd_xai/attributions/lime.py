@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from jaxtyping import Float64, Int64, Shaped
 
-from hvd_xai import coalitions, rows
+from hvd_xai import baselines, coalitions, rows
 from hvd_xai.types import Attributed, Baseline, Score
 
 
@@ -70,7 +70,7 @@ def lime(
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
         drawn = coalitions.uniform(seed, sample_id, (n_samples - 1, cells.n_features)) < 0.5
         present = tf.concat([tf.fill([cut.n_examples, 1, cells.n_features], True), drawn], axis=1)
-        absent = coalitions.reference(baseline, x)
+        absent = baselines.reference(baseline, x, sample_id)
         values = coalitions.evaluate_rows(
             model,
             lambda row: coalitions.mix(x, absent, coalitions.spread(cells, tf.gather(present, row, axis=1))),

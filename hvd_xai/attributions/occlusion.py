@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Bool, Float32, Int64, Shaped
 
-from hvd_xai import coalitions, rows
+from hvd_xai import baselines, coalitions, rows
 from hvd_xai.types import Baseline, Score
 
 
@@ -33,7 +33,7 @@ def occlusion(
         model: any built Keras model of one input.
         inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series, images and volumes.
         targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
+        ids: sample ids, for baselines that are random by them.
         patch: side of the patch, in places, along every axis or along each; if left out, a seventh of each axis, and single values of
             tabular inputs. All channels of a place are covered together.
         stride: places between two positions, at most the side; the side itself if left out, which is the least work. The last position of
@@ -52,7 +52,6 @@ def occlusion(
         M. D. Zeiler, R. Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014. https://arxiv.org/abs/1311.2901, section
         4.2, which maps the score itself by the patch's position; here it is the drop, and averaged where positions overlap.
     """
-    del ids
     shape = tuple(inputs.shape[1:])
     covers = [
         _positions(size, side, step)
@@ -70,15 +69,15 @@ def occlusion(
             is_covered &= tf.reshape(along, [-1, *[1] * axis, cover.shape[1], *[1] * (len(covers) - 1 - axis)])
         return is_covered
 
-    def attribute(x: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-        absent = coalitions.reference(baseline, x)
+    def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor:
+        absent = baselines.reference(baseline, x, sample_id)
         values = coalitions.evaluate_rows(model, lambda row: coalitions.mix(x, absent, ~covered(row)[None]), target, score, cut)
         drops = tf.reshape(values[:, :1] - values[:, 1:], [cut.n_examples, *counts])
         for cover in covers:  # the mean over all positions that cover a place is one over each axis in turn
             drops = tf.tensordot(drops, tf.constant(cover / cover.sum(axis=0), tf.float32), [[1], [0]])
         return drops
 
-    return rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets), cut.n_examples)
+    return rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples)
 
 
 def _strides(shape: tuple[int, ...], patch: int | tuple[int, ...] | None, stride: int | tuple[int, ...] | None) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Bool, Float64, Int32, Int64, Shaped
 
-from hvd_xai import coalitions, rows
+from hvd_xai import baselines, coalitions, rows
 from hvd_xai.types import Attributed, Baseline, Score
 
 _PERMUTATIONS_OF_A_ROUND = 5  # between two looks at the standard error, which fewer would not tell
@@ -88,7 +88,7 @@ def permutation_shap(
         else:
             drawn = coalitions.uniform(seed, sample_id, (n_rounds, at_once, n_features))
             place = coalitions.orders(tf.gather(drawn, number, batch_dims=1))
-        absent = coalitions.reference(baseline, x)
+        absent = baselines.reference(baseline, x, sample_id)
 
         def points(row: tf.Tensor) -> tf.Tensor:
             is_first = tf.gather(place, tf.gather(order_of_row, row), axis=1) < tf.gather(n_first, row)[:, None]

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai import coalitions, rows
+from hvd_xai import baselines, coalitions, rows
 from hvd_xai.types import Baseline, Score
 
 
@@ -68,7 +68,7 @@ def rise(
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor:
         drawn = coalitions.uniform(seed, sample_id, (n_masks, n_cells + len(sizes)))
-        absent = coalitions.reference(baseline, x)
+        absent = baselines.reference(baseline, x, sample_id)
 
         def weighted_masks(number: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
             of_masks = tf.gather(drawn, tf.cast(number, tf.int32), axis=1)

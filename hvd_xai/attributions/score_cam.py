@@ -33,7 +33,7 @@ def score_cam(
         model: any built Keras model of one input.
         inputs: `[n, ...]`, computed in float32; as many axes of places as the layer has, and at most one of channels.
         targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
+        ids: sample ids, for baselines that are random by them.
         layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`; the last one with a spatial output if
             left out.
         n_channels: looks only at so many channels of each example, those with the largest activations; all if left out or fewer.
@@ -54,11 +54,9 @@ def score_cam(
         https://arxiv.org/abs/1910.01279, algorithm 1, whose baseline is zero. The score at the baseline, which it takes off, does not
         change the softmax. A channel that is the same everywhere lets nothing through; the paper divides by zero there.
     """
-    del ids
     if n_channels is not None and n_channels < 1:
         raise ValueError(f"`score_cam` needs n_channels >= 1; got {n_channels}")
     rows.check_micro_batch(micro_batch)
-    start = baselines.resolve(baseline)
 
     def activations_of(x: tf.Tensor) -> tuple[tf.Tensor, int]:
         return cam.activations(model, x, layer, asker="score_cam")
@@ -71,7 +69,7 @@ def score_cam(
     n_rows = n_examples * n_kept
     n_rows_at_once = -(-n_rows // -(-n_rows // micro_batch))  # equal parts of at most a micro-batch
 
-    def attribute(x: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor:
         activations, channel = activations_of(x)
         size = _size(x, activations, channel)
         if n_kept < shape[-1]:
@@ -79,9 +77,7 @@ def score_cam(
             activations = tf.gather(activations, strongest, axis=-1, batch_dims=1)
         by_channel = tf.transpose(activations, [0, activations.shape.rank - 1, *cam.places(activations)])
         maps = tf.reshape(by_channel, [n_rows, *shape[1:-1]])
-        x_start = tf.cast(start(x), tf.float32)
-        if x_start.shape != x.shape:
-            raise ValueError(f"a baseline has the shape of the inputs, {tuple(x.shape)}; {baseline!r} returned {tuple(x_start.shape)}")
+        x_start = baselines.reference(baseline, x, sample_id)
 
         def score_of(row: tf.Tensor) -> tf.Tensor:
             mask = _between_0_and_1(_resized(tf.gather(maps, row), size))
@@ -95,7 +91,7 @@ def score_cam(
         weight = tf.reshape(alpha, [n_examples, *[1] * len(cam.places(activations)), n_kept])
         return tf.nn.relu(tf.reduce_sum(weight * activations, axis=-1))
 
-    maps: tf.Tensor = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets), n_examples)
+    maps: tf.Tensor = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), n_examples)
     return maps
 
 

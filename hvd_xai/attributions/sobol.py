@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Float64, Int64, Shaped
 
-from hvd_xai import coalitions, rows
+from hvd_xai import baselines, coalitions, rows
 from hvd_xai.types import Baseline, Score
 
 
@@ -34,7 +34,7 @@ def sobol(
         model: any built Keras model of one input.
         inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series, images and volumes.
         targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as all examples share one design.
+        ids: sample ids, for baselines that are random by them; all examples share one design.
         patch: side of a feature, in places, along every axis or along each, as `hvd_xai.coalitions.divide` cuts it; if left out, a seventh
             of each axis, and single values of tabular inputs.
         n_designs: pairs of points K, at least 2; an example of m features costs `K (m + 1)` rows.
@@ -56,7 +56,6 @@ def sobol(
         Computer Physics Communications 1999. The design is a Latin hypercube instead of a Sobol sequence, drawn once for all examples, and
         the variance is taken over all points instead of the first of each pair.
     """
-    del ids
     if n_designs < 2:
         raise ValueError(f"`sobol` needs n_designs >= 2; got {n_designs}")
     cells = coalitions.divide(tuple(inputs.shape[1:]), patch)
@@ -64,8 +63,8 @@ def sobol(
     a, b = np.split(_latin_hypercube(seed, n_designs, 2 * n_features), 2, axis=1)
     cut = coalitions.cut(n_designs * (n_features + 1), micro_batch)
 
-    def attribute(x: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-        absent = coalitions.reference(baseline, x)
+    def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor:
+        absent = baselines.reference(baseline, x, sample_id)
 
         def points(row: tf.Tensor) -> tf.Tensor:
             """Row `k (m + 1) + j` is `a_k` with its j-th feature from `b_k`; of j = m there is none, and `a_k` stays whole."""
@@ -80,7 +79,7 @@ def sobol(
         indices = tf.math.divide_no_nan(share, tf.math.reduce_variance(values, axis=1, keepdims=True))
         return tf.cast(tf.reshape(indices, [cut.n_examples, *cells.counts]), tf.float32)
 
-    return rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets), cut.n_examples)
+    return rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples)
 
 
 def _latin_hypercube(seed: int, n_points: int, n_axes: int) -> Float64[np.ndarray, "n_points n_axes"]:

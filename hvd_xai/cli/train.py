@@ -1,14 +1,18 @@
 """`hvd-xai train`: a recipe, on all ranks, explained while it trains."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.cli.console import program, progress, rank
 from hvd_xai.log import configure, quiet_start
+
+if TYPE_CHECKING:
+    from hvd_xai.estimate import Estimate
 
 _EXAMPLE = 17  # the row of the sample that the closing lines name
 
@@ -20,6 +24,10 @@ def train(
         list[str] | None,
         typer.Option(help="A callback recipe; give it more than once for several. [default: explain_every_epoch]", metavar="RECIPE"),
     ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="A method to explain with; give it more than once for several. [default: the callback's]", metavar="METHOD"),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs in all.")] = 5,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples of one rank's batch. [default: the recipe's]")] = None,
     warmup_epochs: Annotated[float, typer.Option(min=0, help="Epochs until the learning rate is that of all ranks.")] = 1,
@@ -30,6 +38,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run that is there, and start anew.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what explaining will take; train nothing, write nothing.")] = False,
 ) -> None:
     """Trains a recipe data-parallel and explains its probe while it does.
 
@@ -43,6 +52,10 @@ def train(
 
     horovodrun --gloo -np 4 --hostfile mpi_hosts hvd-xai train my_model.py --set n_steps=100 -o runs/mine
 
+    To see what explaining will take before it is done:
+
+    hvd-xai train digits_cnn --method integrated_gradients --dry-run -o runs/demo
+
     To write a recipe, begin with a copy: hvd-xai copy digits_cnn
     """
     if resume and overwrite:
@@ -52,7 +65,7 @@ def train(
     with quiet_start():
         import hvd_xai.keras as hvd
         from hvd_xai.loading import load_recipe, parse_settings
-        from hvd_xai.train import Settings
+        from hvd_xai.train import Settings, estimate
         from hvd_xai.train import train as run_training
     world = hvd.init()
     configure(world.rank, world.size, world.host)
@@ -64,12 +77,35 @@ def train(
         functions = {
             f"{one.name}.{name}": function for one in (model_recipe, *callback_recipes) for name, function in one.functions.items()
         }
-        options = parse_settings(set_ or [], functions)
+        of_methods = [f"methods={','.join(method)}"] if method else []
+        options = parse_settings([*of_methods, *(set_ or [])], functions)
     settings = Settings(epochs, batch_size, warmup_epochs, seed, mode, options)
+    if dry_run:
+        estimates = estimate(model_recipe, callback_recipes, output, world=world, settings=settings)
+        if rank() == 0:
+            print(costs(estimates))
+        return
     with progress() as bar:
         run_training(model_recipe, callback_recipes, output, world=world, settings=settings, progress=bar)
     if rank() == 0:
         print(closing(output))
+
+
+def costs(estimates: "Sequence[Estimate]") -> str:
+    """Returns what each method will take an epoch that is explained, as lines of a table."""
+    if not estimates:
+        return "nothing will be explained: no callback does"
+    rows = [(one.method, f"{one.n_rows}", f"{one.seconds:.2g}", f"{one.n_bytes:,}") for one in estimates]
+    if len(estimates) > 1:
+        total = sum(one.seconds for one in estimates), sum(one.n_bytes for one in estimates)
+        rows.append(("together", f"{sum(one.n_rows for one in estimates)}", f"{total[0]:.2g}", f"{total[1]:,}"))
+    heading = ("each explained epoch", "rows", "seconds", "bytes")
+    widths = [max(len(row[column]) for row in (heading, *rows)) for column in range(4)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        for row in (heading, *rows)
+    ]
+    return "\n".join(["", *lines, ""])
 
 
 def closing(output: Path) -> str:

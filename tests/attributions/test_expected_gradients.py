@@ -73,7 +73,7 @@ def half(inputs: tf.Tensor) -> tf.Tensor:
 
 
 def half_and_zero(inputs: tf.Tensor) -> tf.Tensor:
-    return tf.stack([inputs / 2, tf.zeros_like(inputs)], axis=1)
+    return tf.stack([inputs / 2, tf.zeros_like(inputs)])
 
 
 def first_feature(inputs: tf.Tensor) -> tf.Tensor:
@@ -92,9 +92,9 @@ def test_a_function_gives_each_input_its_own_background(background: Any, mean: f
         ({"n_steps": 0}, "needs n_steps >= 1; got 0"),
         ({"rule": "simpson"}, "unknown quadrature rule 'simpson'"),
         ({"background": "black"}, "unknown baseline 'black'"),
-        ({"background": np.zeros((4, 2), np.float32)}, r"at least one example of shape \(3,\); got an array of shape \(4, 2\)"),
-        ({"background": np.zeros((0, 3), np.float32)}, r"at least one example of shape \(3,\); got an array of shape \(0, 3\)"),
-        ({"background": first_feature}, r"first_feature.* returned \(1, 1, 1\) for one input"),
+        ({"background": np.zeros((4, 2), np.float32)}, r"needs data of shape \(b, 3\); got \(4, 2\)"),
+        ({"background": np.zeros((0, 3), np.float32)}, r"needs data of shape \(b, 3\); got \(0, 3\)"),
+        ({"background": first_feature}, r"first_feature.* returned \(1, 1\)"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_runs(options: dict[str, Any], message: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
+from hvd_xai import baselines
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.compute import Compute, Computed
 
@@ -116,6 +117,28 @@ def test_attributions_are_linear_in_the_score() -> None:
     assert relative_error(both, apart) < ROUNDING
 
 
+def test_several_references_are_averaged_over() -> None:
+    # of a square, x² - x'² between reference and input: the mean over references is exact
+    data = np.random.default_rng(0).normal(size=(7, 2)).astype(np.float32)
+    inputs = np.array([[1.0, -2.0], [0.5, 3.0], [0.0, 0.1]], np.float32)
+    model = model_of(lambda x: total(x**2), 2)
+    for baseline, references in ((partial(baselines.samples, data=data), data), ("black_and_white", np.array([[0.0, 0], [1, 1]]))):
+        computed = explain(model, inputs, baseline=baseline)
+        assert relative_error(computed.attributions, inputs**2 - (references**2).mean(axis=0)) < ROUNDING
+        assert np.abs(computed.per_sample["convergence_delta"]).max() < 10 * ROUNDING
+
+
+def test_noise_as_a_baseline_follows_the_sample_id() -> None:
+    compute = Compute(
+        model_of(lambda x: total(x**2), 2), partial(integrated_gradients, baseline=partial(baselines.uniform, n_references=3))
+    )
+    inputs, targets = np.ones((4, 2), np.float32), np.zeros(4, np.int64)
+    one = compute(inputs, targets, np.array([5, 6, 7, 8])).attributions
+    other = compute(inputs, targets, np.array([8, 7, 6, 5])).attributions
+    np.testing.assert_array_equal(one, other[::-1])
+    assert len(np.unique(one)) == one.size
+
+
 def test_symmetric_features_get_equal_attributions() -> None:
     computed = explain(model_of(lambda x: tf.tanh(x[:, :1] * x[:, 1:]), 2), [[1.5, 1.5]])
     assert computed.attributions[0, 0] == computed.attributions[0, 1]
@@ -139,7 +162,9 @@ def test_convergence_delta_is_the_sum_minus_the_gain() -> None:
     assert np.allclose(computed.per_sample["convergence_delta"], -gain / 16, rtol=1e-5)
 
 
-def test_completeness_on_a_trained_network_is_below_one_percent() -> None:
+@pytest.fixture(scope="module")
+def digits() -> tuple[keras.Model, np.ndarray, np.ndarray]:
+    """A small trained network, and what it was not trained on."""
     digits = load_digits()
     inputs, targets = (digits.images[..., None] / 16).astype(np.float32), digits.target
     keras.utils.set_random_seed(7)
@@ -147,7 +172,7 @@ def test_completeness_on_a_trained_network_is_below_one_percent() -> None:
         [
             keras.Input((8, 8, 1)),
             keras.layers.Conv2D(16, 3, activation="relu"),
-            keras.layers.MaxPooling2D(),
+            keras.layers.AveragePooling2D(2),
             keras.layers.Conv2D(32, 2, activation="relu"),
             keras.layers.Flatten(),
             keras.layers.Dense(10, activation="softmax"),
@@ -155,13 +180,81 @@ def test_completeness_on_a_trained_network_is_below_one_percent() -> None:
     )
     model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
     model.fit(inputs[256:], targets[256:], epochs=6, verbose=0)
-    computed = explain(model, inputs[:256], targets[:256], n_steps=50)
-    probability = model.predict(inputs[:256], verbose=0)[np.arange(256), targets[:256]]
+    return model, inputs[:256], targets[:256]
+
+
+def test_completeness_on_a_trained_network_is_below_one_percent(digits: tuple[keras.Model, np.ndarray, np.ndarray]) -> None:
+    model, inputs, targets = digits
+    computed = explain(model, inputs, targets, n_steps=50)
+    probability = model.predict(inputs, verbose=0)[np.arange(256), targets]
     assert np.mean(probability) > 0.8  # the model has learnt something, so there is something to explain
-    gain = probability - model.predict(0 * inputs[:256], verbose=0)[np.arange(256), targets[:256]]
+    gain = probability - model.predict(0 * inputs, verbose=0)[np.arange(256), targets]
     delta = computed.per_sample["convergence_delta"]
     assert np.allclose(delta, computed.attributions.sum(axis=(1, 2, 3)) - gain, atol=1e-5)
     assert np.abs(delta).mean() / np.abs(gain).mean() < 0.01
+
+
+def test_a_tolerance_of_one_percent_takes_a_third_of_fifty_gradients(digits: tuple[keras.Model, np.ndarray, np.ndarray]) -> None:
+    model, inputs, targets = digits
+    computed = explain(model, inputs, targets, tolerance=0.01, score="logit")
+    n_nodes, converged = computed.per_sample["n_nodes"], computed.per_sample["converged"]
+    assert n_nodes.dtype == np.int32
+    assert converged.dtype == bool
+    assert set(np.unique(n_nodes)) <= {3, 9, 27, 81, 243}
+    assert np.all(converged | (n_nodes == 243))
+    assert converged.mean() > 0.95
+    assert n_nodes.mean() <= 50 / 3
+    fine = explain(model, inputs, targets, n_steps=1000, score="logit")
+    gain = fine.attributions.sum(axis=(1, 2, 3)) - fine.per_sample["convergence_delta"]
+    floor = 1e-3  # of logits of about 10, 1e-5 of them at both ends, and the rounding of `gain` here
+    assert np.all(np.abs(computed.per_sample["convergence_delta"][converged]) <= 0.01 * np.abs(gain[converged]) + floor)
+    errors = np.linalg.norm((computed.attributions - fine.attributions).reshape(256, -1), axis=1)
+    assert (errors / np.linalg.norm(fine.attributions.reshape(256, -1), axis=1)).mean() < 0.05
+
+
+def test_refined_examples_do_not_depend_on_their_batch(digits: tuple[keras.Model, np.ndarray, np.ndarray]) -> None:
+    model, inputs, targets = digits
+    method = partial(integrated_gradients, tolerance=0.003)
+    ids = np.arange(90)
+    compute = Compute(model, method)
+    everything = compute(inputs[:90], targets[:90], ids)
+    assert len(np.unique(everything.per_sample["n_nodes"])) > 2  # some finish early, some late
+    scale = np.abs(everything.attributions).max()
+    for part in (slice(0, 0), slice(3, 4), slice(20, 27), slice(5, 69)):
+        got = compute(inputs[part], targets[part], ids[part])
+        np.testing.assert_array_equal(got.per_sample["n_nodes"], everything.per_sample["n_nodes"][part])
+        np.testing.assert_allclose(got.attributions, everything.attributions[part], rtol=0, atol=ROUNDING * scale)
+    assert compute.n_traces == 1
+    for micro_batch in (1, 8, 400):
+        got = Compute(model, method, micro_batch=micro_batch)(inputs[:9], targets[:9], ids[:9])
+        np.testing.assert_array_equal(got.per_sample["n_nodes"], everything.per_sample["n_nodes"][:9])
+        np.testing.assert_allclose(got.attributions, everything.attributions[:9], rtol=0, atol=2 * ROUNDING * scale)
+
+
+def test_refinement_spends_what_a_function_needs() -> None:
+    # a line is exact at once; a kink misses by one node in 3 ** level, until the tolerance or the last level is reached
+    data = np.array([[0.0, 0.0], [0.5, 0.25]], np.float32)
+    line = explain(model_of(total, 2), [[1.0, 2.0]], tolerance=1e-4)
+    kink = explain(model_of(lambda x: tf.nn.relu(total(x) - 1.37), 2), [[1.0, 2.0]], tolerance=0.01)
+    never = explain(model_of(lambda x: tf.nn.relu(total(x) - 1.37), 2), [[1.0, 2.0]], tolerance=1e-9)
+    two = explain(model_of(total, 2), [[1.0, 2.0]], tolerance=1e-4, baseline=partial(baselines.samples, data=data))
+    assert line.per_sample["n_nodes"] == 3
+    assert 3 < kink.per_sample["n_nodes"] <= 81
+    assert abs(kink.per_sample["convergence_delta"][0]) <= 0.01 * 1.63
+    assert never.per_sample["n_nodes"] == 243
+    assert line.per_sample["converged"]
+    assert kink.per_sample["converged"]
+    assert not never.per_sample["converged"]
+    assert two.per_sample["n_nodes"] == 6
+    assert relative_error(two.attributions, np.array([[1.0, 2.0]]) - data.mean(axis=0)) < ROUNDING
+
+
+def test_a_score_that_looks_at_the_example_can_be_refined(digits: tuple[keras.Model, np.ndarray, np.ndarray]) -> None:
+    model, inputs, targets = digits
+    likeliest = model.predict(inputs[:5], verbose=0).argmax(axis=1)
+    got = explain(model, inputs[:5], targets[:5], tolerance=0.01, score="predicted")
+    want = explain(model, inputs[:5], likeliest, tolerance=0.01)
+    np.testing.assert_allclose(got.attributions, want.attributions, atol=ROUNDING)
 
 
 def test_mixed_precision_explains_what_full_precision_does() -> None:
@@ -190,6 +283,8 @@ def test_mixed_precision_explains_what_full_precision_does() -> None:
     [
         ({"n_steps": 0}, "needs n_steps >= 1; got 0"),
         ({"rule": "simpson"}, "unknown quadrature rule 'simpson'"),
+        ({"tolerance": 0.0}, "refines the midpoint rule to a tolerance > 0; got 0.0"),
+        ({"tolerance": 0.1, "rule": "gauss_legendre"}, "refines the midpoint rule to a tolerance > 0; got 0.1, with rule 'gauss_legendre'"),
         ({"baseline": "black"}, "unknown baseline 'black'; pass baseline= one of 'zero'"),
         ({"score": "logit?"}, "unknown score 'logit\\?'; pass score= one of 'output'"),
         ({"micro_batch": 0}, "at least 1; got 0"),

@@ -163,6 +163,47 @@ def test_any_shape_of_model_gives_the_same(method: Attribution, build: Callable[
     assert_same(Compute(build(), method)(inputs, targets, ids), want)
 
 
+# Activations of bfloat16 have 8 bits, those of float16 11. Their errors are of 1 in 256 a layer, average out along paths and over channels,
+# and are amplified where attributions are differences of large numbers: a tenth, in the L2 norm, tells rounding from a mistake.
+MIXED_TOLERANCE = 0.1
+
+
+def assert_close(got: Computed, want: Computed) -> None:
+    assert got.attributions.dtype == np.float32
+    assert np.all(np.isfinite(got.attributions))
+    assert np.linalg.norm(got.attributions - want.attributions) <= MIXED_TOLERANCE * np.linalg.norm(want.attributions)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_models_of_mixed_precision_are_explained(method: Attribution, policy: str) -> None:
+    inputs, targets, ids = models.examples(9)
+    full = models.with_state()
+    keras.config.set_dtype_policy(policy)
+    try:
+        mixed = models.with_state()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    compute = Compute(mixed, method)
+    everything = compute(inputs, targets, ids)
+    assert_close(everything, Compute(full, method)(inputs, targets, ids))
+    for rows in (slice(0, 1), slice(2, 9)):
+        assert_same(compute(inputs[rows], targets[rows], ids[rows]), rows_of(everything, rows))
+
+
+def test_bfloat16_on_request_is_close_and_leaves_the_model_as_it_was(method: Attribution) -> None:
+    inputs, targets, ids = models.examples(9)
+    model = models.with_state()
+    before = models.state_of(model)
+    compute = Compute(model, method, precision="bfloat16")
+    got = compute(inputs, targets, ids)
+    models.assert_same_state(models.state_of(model), before)
+    want = Compute(model, method)(inputs, targets, ids)
+    assert_close(got, want)
+    assert np.any(got.attributions != want.attributions)
+    assert compute.described[1]["precision"] == "bfloat16"
+    assert compute.n_traces == 1
+
+
 def seed_streams() -> None:
     """Begins every random stream anew. Keras keeps its own until the session is cleared, and begins it when it is first drawn from."""
     keras.utils.clear_session()

@@ -6,7 +6,8 @@ from typer.testing import CliRunner
 
 from hvd_xai.checkpoint.run import open_run
 from hvd_xai.cli.main import build
-from hvd_xai.cli.train import closing
+from hvd_xai.cli.train import closing, costs
+from hvd_xai.estimate import Estimate
 from tests.runs_under_test import make_probe, make_run
 
 
@@ -32,3 +33,16 @@ def test_what_it_says_at_the_end_can_be_typed(n_samples: int, tmp_path: Path, mo
 def test_it_names_nothing_to_look_at_where_nothing_was_explained(tmp_path: Path) -> None:
     open_run(tmp_path / "run", config={})
     assert not _commands(closing(tmp_path / "run"))
+
+
+def test_costs_are_a_table_with_their_sum() -> None:
+    estimates = [Estimate("grad_cam", 256, 0.031, 65536), Estimate("integrated_gradients", 256, 12.25, 2_097_152)]
+    heading, *lines = costs(estimates).strip().splitlines()
+    assert heading.split() == ["each", "explained", "epoch", "rows", "seconds", "bytes"]
+    assert [line.split() for line in lines] == [
+        ["grad_cam", "256", "0.031", "65,536"],
+        ["integrated_gradients", "256", "12", "2,097,152"],
+        ["together", "512", "12", "2,162,688"],
+    ]
+    assert len(costs(estimates[:1]).strip().splitlines()) == 2
+    assert costs([]) == "nothing will be explained: no callback does"

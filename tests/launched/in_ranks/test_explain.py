@@ -14,7 +14,9 @@ from hvd_xai import Explain, Probe, open_explanations
 from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.errors import PeerError
+from hvd_xai.estimate import estimate
 from hvd_xai.explain import Plan, explain
+from hvd_xai.precision import Precision
 from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.types import Attribution
 from hvd_xai.world import World
@@ -139,6 +141,41 @@ def test_targets_out_of_range_are_refused(world: World, tmp_path: Path) -> None:
 def test_a_layer_that_will_not_do_is_refused_with_those_that_would(world: World, tmp_path: Path, layer: str, message: str) -> None:
     with _raises(world, ValueError, message):
         Plan(_model(), _probe(), [partial(grad_cam, layer=layer)], world=world, checkpoint=Checkpoint(tmp_path / "run"))
+
+
+def test_bfloat16_records_how_far_it_is_off_and_changes_nothing_else(world: World, tmp_path: Path) -> None:
+    precisions: tuple[Precision | None, ...] = (None, "bfloat16")
+    for precision in precisions:
+        explain(_model(), _probe(), METHODS, world=world, checkpoint=tmp_path / str(precision), precision=precision)
+    if not world.is_root:
+        return
+    exact, rough = (open_explanations(tmp_path / name) for name in ("None", "bfloat16"))
+    for name in ("integrated_gradients", "grad_cam"):
+        want, got = exact.explanation(0, name), rough.explanation(0, name)
+        assert want.manifest.weights_digest == got.manifest.weights_digest
+        assert "precision" not in want.manifest.options
+        assert got.manifest.options["precision"] == "bfloat16"
+        first = slice(0, 8)  # what is measured, however many ranks there are
+        error = np.linalg.norm((got.attributions() - want.attributions())[first]) / np.linalg.norm(want.attributions()[first])
+        # attributions are stored as float16, which adds 2 ** -11 of the largest
+        assert got.manifest.options["precision_error"] == pytest.approx(error, abs=2e-3)
+        assert 0 < error < 0.1
+
+
+def test_estimates_are_the_same_on_all_ranks_and_write_nothing(world: World, tmp_path: Path) -> None:
+    model, probe = _model(), _probe(40)
+    before = model.get_weights()
+    estimates = estimate(model, probe, METHODS, world=world)
+    assert [(one.method, one.n_rows) for one in estimates] == [("integrated_gradients", 40), ("grad_cam", 40)]
+    assert all(0 < one.seconds < 60 for one in estimates)
+    assert world.allgather("comparing", [one.seconds for one in estimates]) == [[one.seconds for one in estimates]] * world.size
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    explain(model, probe, METHODS, world=world, checkpoint=tmp_path / "run")
+    if world.is_root:
+        for one in estimates:
+            committed = open_explanations(tmp_path / "run").explanation(0, one.method)
+            assert one.n_bytes == 40 * committed.manifest.dtype.itemsize
 
 
 def test_different_probes_are_refused(world: World, tmp_path: Path) -> None:
