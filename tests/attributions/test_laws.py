@@ -1,11 +1,13 @@
 """What every attribution method must hold to. Each module of `hvd_xai.attributions` is found and tested; a new one needs no line here."""
 
+import functools
 import importlib
 import os
 import pkgutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,10 @@ import pytest
 import tensorflow as tf
 
 import hvd_xai.attributions
-from hvd_xai import provenance
 from hvd_xai.compute import Compute, Computed
-from hvd_xai.types import Attributed, Attribution
+from hvd_xai.types import Attribution
 from tests import models_under_test as models
+from tests.models_under_test import Family
 
 METHODS: list[str] = sorted(module.name for module in pkgutil.iter_modules(hvd_xai.attributions.__path__))
 
@@ -33,9 +35,33 @@ def method_named(name: str) -> Attribution:
     return method
 
 
+@functools.cache
+def family_named(name: str) -> Family:
+    """Returns the first family of models that the method of that name explains as it is, without options."""
+    refusals = []
+    for family in models.FAMILIES:
+        try:
+            Compute(models.with_state(family), method_named(name)).check(*models.examples(0, family=family))
+        except ValueError as error:
+            refusals.append(f"{family.name}: {error}")
+        else:
+            return family
+    raise AssertionError(f"'{name}' explains no model of any family; add one to tests/models_under_test.py. " + " ".join(refusals))
+
+
 @pytest.fixture(params=METHODS)
-def method(request: pytest.FixtureRequest) -> Attribution:
-    return method_named(request.param)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def method(name: str) -> Attribution:
+    return method_named(name)
+
+
+@pytest.fixture
+def family(name: str) -> Family:
+    return family_named(name)
 
 
 def assert_same(got: Computed, want: Computed, tolerance: float = PLACE_TOLERANCE) -> None:
@@ -76,9 +102,9 @@ def test_every_module_has_a_test_of_its_own() -> None:
     assert [name for name in METHODS if not (here / f"test_{name}.py").exists()] == []
 
 
-def test_shape_and_dtype(method: Attribution) -> None:
-    inputs, targets, ids = models.examples(5)
-    compute = Compute(models.with_state(), method)
+def test_shape_and_dtype(method: Attribution, family: Family) -> None:
+    inputs, targets, ids = models.examples(5, family=family)
+    compute = Compute(models.with_state(family), method)
     compute.check(inputs, targets, ids)
     computed = compute(inputs, targets, ids)
     assert computed.attributions.shape == (5, *compute.sample_shape)
@@ -89,26 +115,26 @@ def test_shape_and_dtype(method: Attribution) -> None:
     assert all(values.shape == (5,) for values in computed.per_sample.values())
 
 
-def test_an_example_does_not_depend_on_its_batch(method: Attribution) -> None:
-    inputs, targets, ids = models.examples(300)
-    compute = Compute(models.with_state(), method)
+def test_an_example_does_not_depend_on_its_batch(method: Attribution, family: Family) -> None:
+    inputs, targets, ids = models.examples(300, family=family)
+    compute = Compute(models.with_state(family), method)
     everything = compute(inputs, targets, ids)
     for rows in (slice(0, 1), slice(137, 138), slice(20, 27), slice(100, 164), slice(0, 300 - 1)):
         assert_same(compute(inputs[rows], targets[rows], ids[rows]), rows_of(everything, rows))
 
 
-def test_the_micro_batch_changes_nothing(method: Attribution) -> None:
+def test_the_micro_batch_changes_nothing(method: Attribution, family: Family) -> None:
     # Another shape of micro-batch may take other kernels, and sums of paths are cut elsewhere: twice the rounding.
-    inputs, targets, ids = models.examples(9)
-    model = models.with_state()
+    inputs, targets, ids = models.examples(9, family=family)
+    model = models.with_state(family)
     want = Compute(model, method)(inputs, targets, ids)
     for micro_batch in (1, 7, 64, 1000):
         assert_same(Compute(model, method, micro_batch=micro_batch)(inputs, targets, ids), want, 2 * PLACE_TOLERANCE)
 
 
-def test_shards_of_a_world_of_any_size_join_to_the_whole(method: Attribution) -> None:
-    inputs, targets, ids = models.examples(31)
-    compute = Compute(models.with_state(), method)
+def test_shards_of_a_world_of_any_size_join_to_the_whole(method: Attribution, family: Family) -> None:
+    inputs, targets, ids = models.examples(31, family=family)
+    compute = Compute(models.with_state(family), method)
     whole = compute(inputs, targets, ids)
     for size in (2, 3, 40):  # 40 ranks of 31 examples: some shards are empty
         edges = [31 * rank // size for rank in range(size + 1)]
@@ -116,33 +142,33 @@ def test_shards_of_a_world_of_any_size_join_to_the_whole(method: Attribution) ->
         assert_same(joined([compute(inputs[shard], targets[shard], ids[shard]) for shard in shards]), whole)
 
 
-def test_permuted_examples_get_permuted_attributions(method: Attribution) -> None:
-    inputs, targets, ids = models.examples(23)
+def test_permuted_examples_get_permuted_attributions(method: Attribution, family: Family) -> None:
+    inputs, targets, ids = models.examples(23, family=family)
     order = np.random.default_rng(1).permutation(23)
-    compute = Compute(models.with_state(), method)
+    compute = Compute(models.with_state(family), method)
     assert_same(compute(inputs[order], targets[order], ids[order]), rows_of(compute(inputs, targets, ids), order))
 
 
-def test_the_same_examples_get_the_same_bits(method: Attribution) -> None:
-    inputs, targets, ids = models.examples(12)
-    first, second = (Compute(models.with_state(), method)(inputs, targets, ids) for _ in range(2))
+def test_the_same_examples_get_the_same_bits(method: Attribution, family: Family) -> None:
+    inputs, targets, ids = models.examples(12, family=family)
+    first, second = (Compute(models.with_state(family), method)(inputs, targets, ids) for _ in range(2))
     np.testing.assert_array_equal(first.attributions, second.attributions)
     for name, values in first.per_sample.items():
         np.testing.assert_array_equal(values, second.per_sample[name])
 
 
-def test_no_examples_give_no_attributions(method: Attribution) -> None:
-    inputs, targets, ids = models.examples(0)
-    compute = Compute(models.with_state(), method)
+def test_no_examples_give_no_attributions(method: Attribution, family: Family) -> None:
+    inputs, targets, ids = models.examples(0, family=family)
+    compute = Compute(models.with_state(family), method)
     compute.check(inputs, targets, ids)
     computed = compute(inputs, targets, ids)
     assert computed.attributions.shape == (0, *compute.sample_shape)
     assert {name: values.shape for name, values in computed.per_sample.items()} == dict.fromkeys(compute.per_sample, (0,))
 
 
-def test_is_traced_once_over_epochs_and_sees_new_weights(method: Attribution) -> None:
-    inputs, targets, ids = models.examples(20)
-    model = models.with_state()
+def test_is_traced_once_over_epochs_and_sees_new_weights(method: Attribution, family: Family) -> None:
+    inputs, targets, ids = models.examples(20, family=family)
+    model = models.with_state(family)
     compute = Compute(model, method)
     compute.check(inputs, targets, ids)
     epochs = []
@@ -157,10 +183,10 @@ def test_is_traced_once_over_epochs_and_sees_new_weights(method: Attribution) ->
 
 
 @pytest.mark.parametrize("build", models.SAME_FUNCTION, ids=lambda build: build.__name__)
-def test_any_shape_of_model_gives_the_same(method: Attribution, build: Callable[[], keras.Model]) -> None:
-    inputs, targets, ids = models.examples(6)
-    want = Compute(models.functional(), method)(inputs, targets, ids)
-    assert_same(Compute(build(), method)(inputs, targets, ids), want)
+def test_any_shape_of_model_gives_the_same(method: Attribution, family: Family, build: Callable[[Family], keras.Model]) -> None:
+    inputs, targets, ids = models.examples(6, family=family)
+    want = Compute(models.functional(family), method)(inputs, targets, ids)
+    assert_same(Compute(build(family), method)(inputs, targets, ids), want)
 
 
 def seed_streams() -> None:
@@ -179,17 +205,18 @@ def random_streams() -> list[float]:
     ]
 
 
-def test_leaves_pythons_random_stream_alone(method: Attribution) -> None:
+def test_leaves_pythons_random_stream_alone(name: str, family: Family) -> None:
     # In a process of its own, where no types are checked at run time: the checker picks the items it looks at by that stream.
-    name = provenance.describe(method)[0]
     code = f"""
 import random
 from hvd_xai.attributions.{name} import {name}
 from hvd_xai.compute import Compute
 from tests import models_under_test as models
-model = models.with_state()
+from tests.models_under_test import Family
+family = next(family for family in models.FAMILIES if family.name == {family.name!r})
+model = models.with_state(family)
 before = random.getstate()
-Compute(model, {name})(*models.examples(3))
+Compute(model, {name})(*models.examples(3, family=family))
 assert random.getstate() == before
 """
     root = Path(__file__).parents[2]
@@ -207,11 +234,11 @@ assert random.getstate() == before
 
 
 @pytest.mark.parametrize("build", [*models.SAME_FUNCTION, models.with_state], ids=lambda build: build.__name__)
-def test_leaves_the_model_as_it_was(method: Attribution, build: Callable[[], keras.Model]) -> None:
-    inputs, targets, ids = models.examples(6)
+def test_leaves_the_model_as_it_was(method: Attribution, family: Family, build: Callable[[Family], keras.Model]) -> None:
+    inputs, targets, ids = models.examples(6, family=family)
 
     def run(*, explained: bool) -> tuple[dict[str, Any], list[float], np.ndarray]:
-        model = build()
+        model = build(family)
         seed_streams()
         if explained:
             Compute(model, method)(inputs, targets, ids)
@@ -223,32 +250,46 @@ def test_leaves_the_model_as_it_was(method: Attribution, build: Callable[[], ker
     np.testing.assert_array_equal(predictions, want_predictions)
 
 
-def failing(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    raise RuntimeError("this score fails")
+@contextmanager
+def failing(layer: keras.Layer, at: int | None = None) -> Iterator[list[int]]:
+    """Counts the calls of a layer, and has one of them fail."""
+    calls: list[int] = []
+    call = layer.call
+
+    def call_or_fail(*args: Any, **kwargs: Any) -> Any:
+        calls.append(len(calls))
+        if len(calls) - 1 == at:
+            raise RuntimeError("this layer fails")
+        return call(*args, **kwargs)
+
+    vars(layer)["call"] = call_or_fail
+    try:
+        yield calls
+    finally:
+        del vars(layer)["call"]
 
 
-def test_leaves_the_model_as_it_was_after_an_error(method: Attribution) -> None:
-    inputs, targets, ids = models.examples(6)
-    model = models.with_state()
-    seed_streams()
+def test_leaves_the_model_as_it_was_after_an_error(method: Attribution, family: Family) -> None:
+    inputs, targets, ids = models.examples(6, family=family)
+    model = models.with_state(family)
     before = models.state_of(model)
-
-    def failing_method(model: keras.Model, x: tf.Tensor, target: tf.Tensor, /, *, ids: tf.Tensor) -> tf.Tensor | Attributed:
-        return method(model, x, target, ids=ids, score=failing)  # type: ignore[call-arg]  # every method here explains a score
-
-    with pytest.raises(RuntimeError, match="this score fails"):
-        Compute(model, failing_method)(inputs, targets, ids)
+    with failing(model.layers[-1]) as calls:
+        Compute(model, method)(inputs, targets, ids)
+    seed_streams()
+    # The last time that the method runs the model, it is deepest in whatever it has patched.
+    with pytest.raises(RuntimeError, match="this layer fails"), failing(model.layers[-1], at=len(calls) - 1):
+        Compute(model, method)(inputs, targets, ids)
     streams = random_streams()
     models.assert_same_state(models.state_of(model), before)
     seed_streams()
     assert streams == random_streams()
-    assert_same(Compute(model, method)(inputs, targets, ids), Compute(models.with_state(), method)(inputs, targets, ids), tolerance=0)
+    assert_same(Compute(model, method)(inputs, targets, ids), Compute(models.with_state(family), method)(inputs, targets, ids), tolerance=0)
 
 
-def trained(*, explained: Attribution | None) -> list[np.ndarray]:
+def trained(family: Family, *, explained: Attribution | None) -> list[np.ndarray]:
     """Trains for two epochs, with dropout and batch normalisation, and explains after the first or not."""
-    inputs, targets, ids = models.examples(48)
-    model = models.with_state()
+    inputs, targets, ids = models.examples(48, family=family)
+    model = models.with_state(family)
     model.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")
 
     def explain(epoch: int, logs: object) -> None:
@@ -259,6 +300,6 @@ def trained(*, explained: Attribution | None) -> list[np.ndarray]:
     return [np.array(weight) for weight in model.get_weights()]
 
 
-def test_explaining_does_not_change_training(method: Attribution) -> None:
-    for got, want in zip(trained(explained=method), trained(explained=None), strict=True):
+def test_explaining_does_not_change_training(method: Attribution, family: Family) -> None:
+    for got, want in zip(trained(family, explained=method), trained(family, explained=None), strict=True):
         np.testing.assert_array_equal(got, want)
