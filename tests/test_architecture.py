@@ -19,7 +19,10 @@ LAYERS = {
     "wiring": ("train", "explain"),
     "merging": ("merge",),
     "effects": ("sinks", "figures", "checkpoint", "world", "keras"),
-    "numerics": ("compute", "rows", "attributions", "faithfulness", "scores", "baselines", "layers", "drift", "render", "sheet"),
+    "numerics": (
+        *("compute", "rows", "attributions", "faithfulness", "scores", "baselines"),
+        *("layers", "attention", "backward", "rescale", "drift", "render", "sheet"),
+    ),
     "ground": ("types", "errors", "log", "provenance", "quadrature", "loading", "horovod_build"),
 }
 # Within a layer: all of numerics and of ground, and these.
