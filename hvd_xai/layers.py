@@ -1,12 +1,12 @@
-"""Catches what a model's layers return, without rebuilding the model.
+"""Catches, and replaces, what a model's layers return, without rebuilding the model.
 
-While a model runs (or is traced), the `call` of each of its layers is replaced on the instance by one that also keeps the output, and put
-back afterwards, whatever happens. This reaches every layer of functional, Sequential, subclassed and nested models alike, where
-`keras.Model(inputs, [layer.output, model.output])` reaches only those of a functional model's own graph.
+While a model runs (or is traced), the `call` of each of its layers is replaced on the instance by one that also keeps the output (or puts
+another in its place), and put back afterwards, whatever happens. This reaches every layer of functional, Sequential, subclassed and nested
+models alike, where `keras.Model(inputs, [layer.output, model.output])` reaches only those of a functional model's own graph.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -61,9 +61,7 @@ def tap(model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None, la
     around = [model.name]
     graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
-    def intercepted(of: keras.Layer) -> Callable[..., Any]:
-        call = of.call
-
+    def intercepted(of: keras.Layer, call: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(call)
         def call_and_keep(*args: Any, **kwargs: Any) -> Any:
             around.append(of.name)
@@ -87,18 +85,57 @@ def tap(model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None, la
 
         return call_and_keep
 
-    # Past Keras's __setattr__, which would track what it is given. There is no public way to all layers, however deep.
-    own = {of: vars(of).get("call") for of in model._flatten_layers(include_self=False)}
-    try:
-        for of in own:
-            vars(of)["call"] = intercepted(of)
+    # There is no public way to all layers, however deep.
+    with replaced(model._flatten_layers(include_self=False), "call", intercepted):
         yield calls
+
+
+@contextmanager
+def put(layer: keras.Layer, function: Callable[[tf.Tensor], tf.Tensor]) -> Iterator[None]:
+    """Hands a function of a layer's output, of the same shape, to all that follows, for as long as the context lasts.
+
+    It leaves with the dtype and the Keras mask of what the layer returned.
+
+    Args:
+        layer: a layer that returns one tensor.
+        function: gets the output; returns what stands in for it.
+    """
+
+    def intercepted(of: keras.Layer, call: Callable[..., Any]) -> Callable[..., Any]:
+        del of
+
+        @functools.wraps(call)
+        def call_and_put(*args: Any, **kwargs: Any) -> Any:
+            output = call(*args, **kwargs)
+            return _masked_as(output, tf.cast(function(output), output.dtype))
+
+        return call_and_put
+
+    with replaced([layer], "call", intercepted):
+        yield
+
+
+@contextmanager
+def replaced(layers: Iterable[keras.Layer], name: str, make: Callable[[keras.Layer, Any], Any]) -> Iterator[None]:
+    """Puts `make(layer, value)` in place of an attribute's value on each of the layers, and takes it back at the end, whatever happens.
+
+    Args:
+        layers: layers that have the attribute, themselves or by their class.
+        name: name of the attribute.
+        make: gets a layer and its value; returns the one to use meanwhile.
+    """
+    # Past Keras's __setattr__, which would track what it is given.
+    own = [(of, name in vars(of), vars(of).get(name)) for of in layers]
+    try:
+        for of, _, _ in own:
+            vars(of)[name] = make(of, getattr(of, name))
+        yield
     finally:
-        for of, call in own.items():
-            if call is None:
-                vars(of).pop("call", None)
+        for of, is_own, value in own:
+            if is_own:
+                vars(of)[name] = value
             else:
-                vars(of)["call"] = call
+                vars(of).pop(name, None)
 
 
 def spatial(calls: list[Call], layer: str | None, asker: str) -> Call:
@@ -118,6 +155,26 @@ def spatial(calls: list[Call], layer: str | None, asker: str) -> Call:
             given = ", ".join(_shown(calls, calls)) or "no layer at all"
             raise ValueError(f"`{asker}` needs a layer with a spatial output, of rank 3 to 5, and the model has none; it has {given}")
         return [call for call in fit if call.is_new][-1]
+    return _named(calls, layer, asker, fit, "a spatial output, of rank 3 to 5")
+
+
+def single(calls: list[Call], layer: str, asker: str) -> Call:
+    """Returns the call of the layer of that name, whose output is one tensor of floats.
+
+    Args:
+        calls: what `tap` collected in one forward pass.
+        layer: name of a layer, or as much of its path as tells it apart.
+        asker: name of the method that asks, for the error.
+
+    Raises:
+        ValueError: if there is no such layer, it has no such output, several layers have the name, or it was called twice.
+    """
+    fit = [call for call in calls if call.output is not None and call.output.shape.rank and call.output.dtype.is_floating]
+    return _named(calls, layer, asker, fit, "one output of floats")
+
+
+def _named(calls: list[Call], layer: str, asker: str, fit: list[Call], wanted: str) -> Call:
+    """Returns the one call of the layer of that name among those that fit."""
     named = [call for call in calls if call.path == layer] or [call for call in calls if call.answers_to(layer)]
     advice = f"Pass layer= one of {', '.join(_shown(fit, calls))}." if fit else "The model has no layer that would do."
     if not named:
@@ -127,7 +184,7 @@ def spatial(calls: list[Call], layer: str | None, asker: str) -> Call:
         raise ValueError(f"`{asker}` finds {len(named)} layers named {layer!r}. Pass layer= the path of one of them: {paths}.")
     if named[0] not in fit:
         given = "several tensors, or one of an inner loop" if named[0].shape is None else str(named[0].shape)
-        raise ValueError(f"`{asker}` needs a layer with a spatial output, of rank 3 to 5; layer {layer!r} gives {given}. {advice}")
+        raise ValueError(f"`{asker}` needs a layer with {wanted}; layer {layer!r} gives {given}. {advice}")
     if len(named) > 1:
         raise ValueError(
             f"`{asker}` needs a layer that is called once in a forward pass; layer {layer!r} is called {len(named)} times, so it has no one"
@@ -138,11 +195,15 @@ def spatial(calls: list[Call], layer: str | None, asker: str) -> Call:
 
 def _own(tensor: tf.Tensor) -> tf.Tensor:
     """Returns a copy, Keras mask included, that only what follows the layer uses: else gradients leak past a layer that passes on."""
-    copy = tf.identity(tensor)
+    return _masked_as(tensor, tf.identity(tensor))
+
+
+def _masked_as(tensor: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """Returns `other` with the Keras mask of `tensor`."""
     mask = getattr(tensor, "_keras_mask", None)
     if mask is not None:
-        copy._keras_mask = mask
-    return copy
+        other._keras_mask = mask
+    return other
 
 
 def _shown(calls: list[Call], among: list[Call]) -> list[str]:

@@ -35,6 +35,8 @@ LAYERS = {
         "sheet",
         "gradients",
         "noisy",
+        *("compute", "rows", "attributions", "faithfulness", "scores", "baselines"),
+        *("layers", "attention", "backward", "rescale", "drift", "render", "sheet"),
     ),
     "ground": ("types", "errors", "log", "provenance", "quadrature", "loading", "horovod_build"),
 }

@@ -99,6 +99,38 @@ def test_masks_pass_through_watched_layers() -> None:
     np.testing.assert_array_equal(got, want)
 
 
+def test_what_is_put_in_place_of_an_output_has_its_dtype_and_mask() -> None:
+    embedding = keras.layers.Embedding(5, 1, mask_zero=True, dtype="mixed_bfloat16")
+    model = keras.Sequential([keras.Input((4,), dtype="int32"), embedding, keras.layers.GlobalAveragePooling1D(dtype="float32")])
+    tokens, dtypes = tf.constant([[1, 2, 0, 0]]), []
+
+    def stand_in(output: tf.Tensor) -> tf.Tensor:
+        dtypes.append(output.dtype)
+        return tf.constant([[[1.0], [3.0], [50.0], [50.0]]])
+
+    with layers.put(embedding, stand_in):
+        np.testing.assert_array_equal(model(tokens), [[2.0]])
+    assert dtypes == [tf.bfloat16]
+    assert patched(model) == []
+
+
+def test_nothing_stays_replaced_after_an_error_of_the_replacement_itself() -> None:
+    model = models.functional()
+
+    def make(layer: keras.Layer, call: object) -> object:
+        if layer.name == "pool":
+            raise RuntimeError("no replacement")
+        return call
+
+    def replace() -> None:
+        with layers.replaced(model.layers[1:], "call", make):
+            raise AssertionError("this must not be reached")
+
+    with pytest.raises(RuntimeError, match="no replacement"):
+        replace()
+    assert patched(model) == []
+
+
 def test_long_lists_of_layers_are_cut() -> None:
     inputs = outputs = keras.Input((4, 4, 1))
     for _ in range(30):

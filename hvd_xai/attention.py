@@ -1,0 +1,123 @@
+"""Catches the attention of Keras's multi-head attention layers, wherever they are in a model."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+from jaxtyping import Float32
+
+from hvd_xai import layers
+
+# The layers, with the attribute that holds their dropout rate.
+_KINDS = {keras.layers.MultiHeadAttention: "_dropout", keras.layers.GroupQueryAttention: "dropout"}
+
+
+class Attention(NamedTuple):
+    """What one call of an attention layer attends to.
+
+    Attributes:
+        layer: the layer.
+        scores: how much each query (axis before the last) takes of each key (last axis), summing to 1; `[n, heads, t, t]` as a rule.
+        mask: true where a query may attend to a key, of a shape that broadcasts with the heads' axis left out; None if it always may.
+    """
+
+    layer: keras.Layer
+    scores: tf.Tensor
+    mask: tf.Tensor | None
+
+
+@contextmanager
+def tap(model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None) -> Iterator[list[Attention]]:
+    """Collects the attention of the model's layers for as long as the context lasts, in the order of their calls.
+
+    Meanwhile the layers compute their scores explicitly, also those that would use a fused kernel (flash attention).
+
+    Args:
+        model: the model to run within the context, in inference mode; once.
+        watch: gets the scores of each layer before anything uses them, such as `tf.GradientTape.watch`.
+
+    Yields:
+        A list that fills while the model runs.
+    """
+    collected: list[Attention] = []
+
+    def explicit(of: keras.Layer, rate: float) -> float:
+        del of
+        return rate or 1e-9  # a layer that might drop scores computes them; the rate itself is in a layer of its own
+
+    def intercepted(of: keras.Layer, masked_softmax: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+        def softmax_and_keep(scores: tf.Tensor, attention_mask: Any = None) -> tf.Tensor:
+            kept = tf.identity(masked_softmax(scores, attention_mask))
+            if watch is not None:
+                watch(kept)
+            collected.append(Attention(of, kept, attention_mask))
+            return kept
+
+        return softmax_and_keep
+
+    found = {kind: [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, kind)] for kind in _KINDS}
+    first, second = ((of, _KINDS[kind]) for kind, of in found.items())
+    with (
+        layers.replaced(first[0], first[1], explicit),
+        layers.replaced(second[0], second[1], explicit),
+        layers.replaced([*first[0], *second[0]], "_masked_softmax", intercepted),
+    ):
+        yield collected
+
+
+def check_chain(collected: list[Attention], model: keras.Model, n_examples: int, asker: str) -> None:
+    """Raises `ValueError` unless there is attention, all of it of one sequence to itself.
+
+    Args:
+        collected: what `tap` collected in one forward pass.
+        model: the model that ran.
+        n_examples: how many examples it ran on.
+        asker: name of the method that asks, for the error.
+    """
+    if not collected:
+        kinds = ", ".join(dict.fromkeys(type(layer).__name__ for layer in model._flatten_layers(include_self=False)))
+        raise ValueError(
+            f"`{asker}` needs layers of keras.layers.MultiHeadAttention or GroupQueryAttention, and model {model.name!r} calls none outside"
+            f" of tf.functions of its own; it has {kinds or 'no layers'}"
+        )
+    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    length = collected[0].scores.shape[-1]
+    for layer, scores, _ in collected:
+        if getattr(scores, "graph", None) is not graph:
+            raise ValueError(f"`{asker}` cannot reach the attention of layer {layer.name!r}, which is called in a loop")
+        shape = tuple(scores.shape)
+        if len(shape) != 4 or shape[0] != n_examples or shape[2] != length or shape[3] != length:
+            shapes = ", ".join(f"{of.name!r} {(None, *of_layer.shape[1:])}" for of, of_layer, _ in collected)
+            raise ValueError(
+                f"`{asker}` follows attention of one sequence to itself from layer to layer, scores (n, heads, t, t) with one t and one row"
+                f" an example; layer {layer.name!r} gives {shape} for {n_examples} examples. The model's layers give {shapes}."
+            )
+
+
+def row_of(flow: Float32[tf.Tensor, "n t t"], collected: list[Attention], token: int | None, asker: str) -> Float32[tf.Tensor, "n t"]:
+    """Returns what the tokens give to the one that the model reads its output from.
+
+    Args:
+        flow: how much each token (second axis) has of each (last axis).
+        collected: what `tap` collected.
+        token: place of the token; None for the mean over all tokens that are not padding.
+        asker: name of the method that asks, for the error.
+
+    Raises:
+        ValueError: if there is no such token.
+    """
+    length = flow.shape[-1]
+    if token is not None:
+        if not -length <= token < length:
+            raise ValueError(f"`{asker}` needs token= a place in 0 to {length - 1}, or None for the mean over all; got {token}")
+        return flow[:, token]
+    mask = next((attention.mask for attention in collected if attention.mask is not None), None)
+    if mask is None:
+        return tf.reduce_mean(flow, axis=1)
+    # A token to which no other may attend is padding.
+    pairs = tf.cast(mask, tf.bool)
+    pairs = tf.reduce_any(pairs, axis=1) if pairs.shape.rank == 4 else pairs
+    is_there = tf.cast(tf.reduce_any(tf.broadcast_to(pairs, tf.shape(flow)), axis=1), tf.float32)
+    return tf.math.divide_no_nan(tf.einsum("nq,nqt->nt", is_there, flow), tf.reduce_sum(is_there, axis=1, keepdims=True))

@@ -1,0 +1,120 @@
+"""Integrated gradients at a layer."""
+
+import keras
+import tensorflow as tf
+from jaxtyping import Int64, Shaped
+
+from hvd_xai import baselines, layers, quadrature, rows, scores
+from hvd_xai.types import Attributed, Baseline, Score
+
+_NAME = "layer_integrated_gradients"
+
+
+def layer_integrated_gradients(
+    model: keras.Model,
+    inputs: Shaped[tf.Tensor, "n ..."],
+    targets: Shaped[tf.Tensor, "n"],
+    /,
+    *,
+    ids: Int64[tf.Tensor, "n"],
+    layer: str | None = None,
+    n_steps: int = 50,
+    rule: str = "midpoint",
+    baseline: str | int | Baseline = "zero",
+    is_summed: bool = True,
+    score: str | Score = "output",
+    micro_batch: int = 256,
+) -> Attributed:
+    """Integrates gradients along the straight path from a baseline to what a layer returns: for text, at the embedding of the tokens.
+
+    Whole numbers have no gradient, but their embeddings have. The rest of the model sees the inputs themselves, their masks included.
+
+        LIG_j(x) = (A_j(x) - A'_j) * ∫_0^1 ∂F(A' + α (A(x) - A')) / ∂A_j dα
+
+    Args:
+        model: any built Keras model of one input; the inputs may be integers.
+        inputs: `[n, ...]`.
+        targets: `[n]`, what the score selects.
+        ids: sample ids; not used, as nothing here is random.
+        layer: name of the layer, or as much of its path as tells it apart, such as `encoder/embedding`; the model's embedding if left out.
+        n_steps: points of the path, at least 1.
+        rule: quadrature rule, `midpoint` or `gauss_legendre`; both leave out the ends of the path.
+        baseline: where paths start, in the space of the layer's output: a name of `hvd_xai.baselines`, or a function of that output. A
+            whole number stands for what the layer returns when all of the model's input is that: the embedding of a token.
+        is_summed: the last axis (the components of a token) is summed: one attribution a token.
+        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
+        micro_batch: the most (example x point) rows that go through the model at once; bounds the memory, not the numbers.
+
+    Returns:
+        Attributions of the shape of the layer's output without its last axis, `[n, tokens]` of an embedding, or with it if it is not
+        summed; signed, float32, in the units of the score. Beside them `convergence_delta` `[n]`, the sum of an example's attributions
+        minus what the score gains from the baseline to the layer's output.
+
+    Raises:
+        ValueError: if an option is out of range, the layer is not there, is not one, has no output of floats, or the score does not depend
+            on it.
+
+    Reference:
+        M. Sundararajan, A. Taly, Q. Yan: Axiomatic Attribution for Deep Networks. ICML 2017. https://arxiv.org/abs/1703.01365, equation 1,
+        and section 6.3, which explains text by the embeddings of words.
+    """
+    del ids
+    if n_steps < 1:
+        raise ValueError(f"`{_NAME}` needs n_steps >= 1; got {n_steps}")
+    blocks = rows.cut(*quadrature.resolve(rule)(n_steps), micro_batch)
+    start = baselines.resolve("zero" if isinstance(baseline, int) else baseline)
+    n_examples, n_nodes = blocks.n_examples, blocks.nodes.shape[1]
+
+    def attribute(x: tf.Tensor, target: tf.Tensor) -> Attributed:
+        with layers.tap(model) as calls:
+            at_end = scores.evaluate(model, x, target, score)
+        call = _called(calls, layer)
+        end = tf.cast(call.output, tf.float32)
+        if end.shape[0] != n_examples:
+            raise ValueError(f"`{_NAME}` needs a layer that returns one row an example; layer {call.path!r} gives {tuple(end.shape)}")
+        begin = tf.cast(start(end) if not isinstance(baseline, int) else _output(model, call.layer, tf.fill(x.shape, baseline)), tf.float32)
+        if begin.shape != end.shape:
+            raise ValueError(f"a baseline has the shape of the layer's output, {tuple(end.shape)}; {baseline!r} gives {tuple(begin.shape)}")
+        difference = end - begin
+        x_of_row, target_of_row = tf.repeat(x, n_nodes, axis=0), tf.repeat(target, n_nodes)
+
+        def weighted_gradient(alpha: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+            of_node = [1, n_nodes, *[1] * (end.shape.rank - 1)]
+            path = begin[:, None] + tf.reshape(alpha, of_node) * difference[:, None]
+            points = tf.reshape(path, [n_examples * n_nodes, *end.shape[1:]])
+            with tf.GradientTape(watch_accessed_variables=False) as tape, layers.put(call.layer, lambda _: points):
+                tape.watch(points)
+                total = tf.reduce_sum(scores.evaluate(model, x_of_row, target_of_row, score))
+            gradient = tape.gradient(total, points)
+            if gradient is None:
+                raise ValueError(f"`{_NAME}` needs a layer that the score depends on; it does not depend on layer {call.path!r}")
+            return tf.reduce_sum(tf.reshape(weight, of_node) * tf.reshape(gradient, path.shape), axis=1)
+
+        attributions = difference * rows.sum_over_chunks(weighted_gradient, blocks, tuple(end.shape))
+        with layers.put(call.layer, lambda _: begin):
+            at_start = scores.evaluate(model, x, target, score)
+        summed = tf.reduce_sum(attributions, axis=list(range(1, end.shape.rank)))
+        delta = summed - (at_end - at_start)
+        return Attributed(tf.reduce_sum(attributions, axis=-1) if is_summed else attributions, {"convergence_delta": delta})
+
+    attributed: Attributed = rows.map_rows(attribute, (inputs, targets), n_examples)
+    return attributed
+
+
+def _called(calls: list[layers.Call], layer: str | None) -> layers.Call:
+    """Returns the call of the layer of that name, or of the model's one embedding."""
+    if layer is not None:
+        return layers.single(calls, layer, _NAME)
+    embeddings = list(dict.fromkeys(call.path for call in calls if isinstance(call.layer, keras.layers.Embedding)))
+    if len(embeddings) != 1:
+        found = f"{len(embeddings)}: {', '.join(map(repr, embeddings))}" if embeddings else "none"
+        raise ValueError(f"`{_NAME}` looks for the model's one keras.layers.Embedding, and finds {found}. Pass layer= the name of a layer.")
+    return layers.single(calls, embeddings[0], _NAME)
+
+
+def _output(model: keras.Model, layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
+    """Returns what a layer returns when the model runs on the inputs."""
+    with layers.tap(model) as calls:
+        model(inputs, training=False)
+    output: tf.Tensor = next(call.output for call in calls if call.layer is layer)
+    return output

@@ -1,0 +1,148 @@
+"""Gradients by rules of one's own: walks the operations of a traced function from its value back to its inputs.
+
+Wherever an operation comes from (a layer, its activation, a Lambda, a subclassed model's `call`), it is one of the same few kinds in the
+graph, so a rule for the kind reaches it. Model, layers and TensorFlow's registry of gradients stay as they are: there is nothing to put
+back.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+import keras
+import tensorflow as tf
+from jaxtyping import Float32, Shaped
+from tensorflow.python.framework import ops  # the only way to the gradient of one operation
+
+from hvd_xai import scores
+from hvd_xai.types import Score
+
+Gradients: TypeAlias = Sequence[tf.Tensor | None]
+Rule: TypeAlias = Callable[[tf.Operation, Gradients], Gradients]
+
+# Kinds whose output is the same for all values of the input.
+_ONLY_SHAPE = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"}
+_RELUS = {"Relu", "Relu6"}
+
+
+def between(source: tf.Tensor, value: tf.Tensor) -> list[tf.Operation]:
+    """Returns the operations by which `value` depends on `source`, of the same graph, each after those it uses."""
+    if value is source:
+        return []
+    reached, following = {source.ref()}, []
+    for operation in source.graph.get_operations():
+        if operation.type not in _ONLY_SHAPE and any(tensor.ref() in reached for tensor in operation.inputs):
+            reached.update(tensor.ref() for tensor in operation.outputs)
+            following.append(operation)
+    needed, path = {value.op.name}, []
+    for operation in reversed(following):
+        if operation.name in needed:
+            needed.update(tensor.op.name for tensor in operation.inputs if tensor.ref() in reached)
+            path.append(operation)
+    return path[::-1]
+
+
+def derivative(operation: tf.Operation, gradients: Gradients) -> Gradients:
+    """Returns TensorFlow's gradient at each input of an operation, given those at its outputs: the `Rule` of backpropagation."""
+    function = ops.get_gradient_function(operation)
+    if function is None:
+        return [None] * len(operation.inputs)
+    filled = [
+        tf.zeros_like(output) if gradient is None and output.dtype.is_floating else gradient
+        for output, gradient in zip(operation.outputs, gradients, strict=True)
+    ]
+    returned = function(operation, *filled)
+    return list(returned) if isinstance(returned, list | tuple) else [returned]
+
+
+def propagate(source: tf.Tensor, value: tf.Tensor, path: Sequence[tf.Operation], rule: Rule) -> tf.Tensor | None:
+    """Carries ones from `value` back to `source`.
+
+    Args:
+        source: where to.
+        value: where from, of the same graph.
+        path: what `between` returned for them.
+        rule: gets an operation and what has arrived at its outputs; returns what it sends to its inputs. `derivative` makes a gradient.
+
+    Returns:
+        What has arrived, of the shape of `source`; None if nothing has.
+    """
+    arrived = {value.ref(): tf.ones_like(value)}
+    for operation in reversed(path):
+        gradients = [arrived.get(output.ref()) for output in operation.outputs]
+        if all(gradient is None for gradient in gradients):
+            continue
+        for tensor, sent in zip(operation.inputs, rule(operation, gradients), strict=True):
+            if sent is not None:
+                dense = tf.convert_to_tensor(sent)
+                before = arrived.get(tensor.ref())
+                arrived[tensor.ref()] = dense if before is None else before + dense
+    return arrived.get(source.ref())
+
+
+def through_relus(
+    model: keras.Model,
+    inputs: Shaped[tf.Tensor, "n ..."],
+    targets: Shaped[tf.Tensor, "n"],
+    score: str | Score,
+    relu: Rule,
+    asker: str,
+) -> Float32[tf.Tensor, "n ..."]:
+    """Returns the gradient of the score at the inputs, with another rule for rectifiers: `max(x, 0)`, and `min(max(x, 0), 6)`.
+
+    Args:
+        model: any built Keras model of one input.
+        inputs: `[n, ...]`, computed in float32.
+        targets: `[n]`, what the score selects.
+        score: what is explained.
+        relu: the rule of each rectifier.
+        asker: name of the method that asks, for errors.
+
+    Raises:
+        ValueError: if no rectifier lies between inputs and score, one is out of reach, or there is no gradient.
+    """
+
+    def run(points: tf.Tensor) -> tf.Tensor:
+        value = scores.evaluate(model, points, targets, score)
+        path = between(points, value)
+        if not path:
+            raise ValueError(f"`{asker}` needs a score that depends on the inputs; this one does not")
+        for operation in path:
+            if any(inner.type in _RELUS for inner in _within(operation)):
+                raise ValueError(
+                    f"`{asker}` replaces the gradient of rectifiers (ReLU), and cannot reach one in the loop, branch or tf.function at"
+                    f" {place(operation, model)!r}"
+                )
+        if not any(operation.type in _RELUS for operation in path):
+            raise ValueError(
+                f"`{asker}` replaces the gradient of rectifiers (ReLU), and there is none between the inputs of model {model.name!r} and"
+                " the score; take a method that does not need one, such as `integrated_gradients`"
+            )
+        gradient = propagate(points, value, path, lambda operation, g: (relu if operation.type in _RELUS else derivative)(operation, g))
+        if gradient is None:
+            raise ValueError(f"`{asker}` needs a score that depends smoothly on the inputs; this one has no gradient there")
+        return gradient
+
+    # A graph of its own, also where we are called eagerly: it holds nothing but the model.
+    points = tf.cast(inputs, tf.float32)
+    gradient: tf.Tensor = tf.function(run, autograph=False).get_concrete_function(tf.TensorSpec(points.shape, points.dtype))(points)
+    return gradient
+
+
+def place(operation: tf.Operation, model: keras.Model) -> str:
+    """Returns the names of the layers around an operation, outermost first, joined by `/`; the operation's own name if there are none."""
+    names = {layer.name for layer in model._flatten_layers()}
+    around = []
+    for scope in str(operation.name).split("/")[:-1]:
+        # Keras opens a layer's scope twice in a call, and TensorFlow puts a number on the second.
+        around += [name for name in (re.sub(r"_\d+$", "", scope), scope) if name in names][:1]
+    return "/".join(around) or str(operation.name)
+
+
+def _within(operation: tf.Operation) -> Iterator[tf.Operation]:
+    """Yields the operations of the functions that an operation calls: bodies of loops, branches, and tf.functions."""
+    for attribute in operation.node_def.attr.values():
+        if attribute.HasField("func") and attribute.func.name:
+            for inner in operation.graph._get_function(attribute.func.name).graph.get_operations():
+                yield inner
+                yield from _within(inner)

@@ -1,0 +1,190 @@
+"""DeepLIFT's rescale rule for each kind of operation: how the change of an output is shared among the changes of the inputs.
+
+A multiplier `m` says what a unit of change of a value contributes to the change of the score. Each rule here gets the multipliers of an
+operation's outputs and returns those of its inputs, such that nothing is lost on the way: `Σ m_in · Δin = Σ m_out · Δout`, where `Δ` is the
+value in the run on the inputs minus that in the run on the baseline. Where the two runs are equal, every rule is the gradient.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import tensorflow as tf
+
+from hvd_xai.backward import Gradients, derivative
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Twins:
+    """One operation in both runs.
+
+    Attributes:
+        operation: in the run on the inputs.
+        other: the same in the run on the baseline.
+        varies: of each input, whether it depends on the model's inputs.
+    """
+
+    operation: tf.Operation
+    other: tf.Operation
+    varies: Sequence[bool]
+
+
+Rule: TypeAlias = Callable[[Twins, Gradients], Gradients]
+
+# An input that changed by less than this part of itself gets the gradient. Float32 has 1.2e-7: a quotient of smaller changes is noise.
+_SMALL = 1e-5
+
+
+def find(twins: Twins) -> Rule | None:
+    """Returns the rule for an operation, or None: of another kind, of several that vary where one may, or where whole numbers vary."""
+    operation = twins.operation
+    varying = [tensor for tensor, varies in zip(operation.inputs, twins.varies, strict=True) if varies]
+    if not all(tensor.dtype.is_floating for tensor in varying):
+        return None
+    rule = _RULES.get(operation.type)
+    if rule is _elementwise and (len(varying) > 1 or varying[0].shape != operation.outputs[0].shape):
+        return None
+    return rule
+
+
+def _linear(twins: Twins, gradients: Gradients) -> Gradients:
+    """What is linear in all its inputs together has one gradient everywhere."""
+    return derivative(twins.operation, gradients)
+
+
+def _quadratic(twins: Twins, gradients: Gradients) -> Gradients:
+    """The gradient half way is exact up to degree two: `Δ(ab) = (b + b')/2 · Δa + (a + a')/2 · Δb`, for products of any kind."""
+    operation, other = twins.operation, twins.other
+    if sum(twins.varies) == 1 and not operation.type.startswith("Square"):
+        return derivative(operation, gradients)
+    half_way = [
+        (here + there) / 2 if varies else here for here, there, varies in zip(operation.inputs, other.inputs, twins.varies, strict=True)
+    ]
+    dtypes = [output.dtype for output in operation.outputs]
+    return derivative(operation.graph.create_op(operation.type, half_way, dtypes, attrs=dict(operation.node_def.attr)), gradients)
+
+
+def _elementwise(twins: Twins, gradients: Gradients) -> Gradients:
+    """Shrikumar et al., equation 12: `m = Δy / Δx`, element by element."""
+    operation, other = twins.operation, twins.other
+    (place,) = (index for index, varies in enumerate(twins.varies) if varies)
+    slope = derivative(operation, [tf.ones_like(operation.outputs[0])])[place]
+    change = _float32(operation.outputs[0]) - _float32(other.outputs[0])
+    multiplier = _quotient(change, operation.inputs[place], other.inputs[place], slope)
+    sent: list[tf.Tensor | None] = [None] * len(operation.inputs)
+    sent[place] = gradients[0] * multiplier
+    return sent
+
+
+def _extreme(twins: Twins, gradients: Gradients) -> Gradients:
+    """The change of a maximum goes to where it is, up to the larger of the two runs' maxima, and to where it was, from there on.
+
+    `Δy = (z - y') + (y - z)` with `z = max(y, y')`: one part is 0, and the place of the other has changed by as much or more, so that
+    multipliers lie between 0 and 1. The same with minima.
+    """
+    operation, other = twins.operation, twins.other
+    arrived: tf.Tensor = gradients[0]
+    y, y_other = operation.outputs[0], other.outputs[0]
+    between = tf.minimum(y, y_other) if operation.type.startswith("Min") else tf.maximum(y, y_other)
+    slopes = derivative(operation, [arrived])
+    is_there, was_there = derivative(operation, [arrived * (between - y_other)]), derivative(other, [arrived * (y - between)])
+    return [
+        _quotient(_float32(is_there[place]) + _float32(was_there[place]), operation.inputs[place], other.inputs[place], slopes[place])
+        if varies
+        else None
+        for place, varies in enumerate(twins.varies)
+    ]
+
+
+def _quotient_of_two(twins: Twins, gradients: Gradients) -> Gradients:
+    """A quotient is the product of `a` and `1/b`, and `Δ(1/b) = -Δb / (b b')`."""
+    (a, b), (a_other, b_other) = twins.operation.inputs, twins.other.inputs
+    m: tf.Tensor = gradients[0]
+    a_sent, b_sent = m * (1 / b + 1 / b_other) / 2, -m * (a + a_other) / (2 * b * b_other)
+    return [_as_shape_of(a_sent, a), _as_shape_of(b_sent, b)]
+
+
+def _softmax(twins: Twins, gradients: Gradients) -> Gradients:
+    """With `L_i`, the logarithmic mean of `y_i` and `y'_i`, `Δy_i = L_i · Δlog y_i`, and `Δlog y_i = Δx_i - Σ_j L_j Δx_j / Σ_j L_j`.
+
+    The second holds as the `y_i` sum to 1 in both runs. It is the gradient of softmax with `L / ΣL` in place of the probabilities, and for
+    two classes the rescale rule of the sigmoid of their difference.
+    """
+    arrived: tf.Tensor = gradients[0]
+    mean = _logarithmic_mean(twins)
+    weighted = _float32(arrived) * mean
+    sent = weighted - mean / tf.reduce_sum(mean, axis=-1, keepdims=True) * tf.reduce_sum(weighted, axis=-1, keepdims=True)
+    return [tf.cast(sent, arrived.dtype)]
+
+
+def _log_softmax(twins: Twins, gradients: Gradients) -> Gradients:
+    """`Δlog y_i` as for softmax."""
+    arrived: tf.Tensor = gradients[0]
+    mean, m = _logarithmic_mean(twins), _float32(arrived)
+    sent = m - mean / tf.reduce_sum(mean, axis=-1, keepdims=True) * tf.reduce_sum(m, axis=-1, keepdims=True)
+    return [tf.cast(sent, arrived.dtype)]
+
+
+def _logarithmic_mean(twins: Twins) -> tf.Tensor:
+    """Returns `(y - y') / (log y - log y')` of the softmax of both runs' inputs, `y` where they are equal."""
+    logs = [tf.nn.log_softmax(_float32(operation.inputs[0])) for operation in (twins.operation, twins.other)]
+    distance = tf.abs(logs[0] - logs[1])
+    is_small = (logs[0] == logs[1]) | (distance < _SMALL)  # equal minus infinities, as of masks, too
+    return tf.exp(tf.maximum(*logs)) * tf.where(is_small, 1.0, -tf.math.expm1(-distance) / tf.where(is_small, 1.0, distance))
+
+
+def _nothing(twins: Twins, gradients: Gradients) -> Gradients:
+    """What the model stops, stops here, too."""
+    del gradients
+    return [None] * len(twins.operation.inputs)
+
+
+def _custom(twins: Twins, gradients: Gradients) -> Gradients:
+    """`tf.custom_gradient` hands on results and arguments, and puts its gradient there. What computed the results has rules of its own."""
+    n_inputs = len(twins.operation.inputs)
+    return [*gradients, *[None] * (n_inputs - len(gradients))]
+
+
+def _quotient(change: tf.Tensor, here: tf.Tensor, there: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
+    """Returns change by `here - there`, the slope where that is next to nothing."""
+    here, there = _float32(here), _float32(there)
+    distance = here - there
+    is_small = tf.abs(distance) <= _SMALL * (tf.abs(here) + tf.abs(there))
+    return tf.cast(tf.where(is_small, _float32(slope), change / tf.where(is_small, 1.0, distance)), slope.dtype)
+
+
+def _float32(tensor: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tensor, tf.float32)
+
+
+def _as_shape_of(sent: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
+    """Sums over the axes along which `tensor` was broadcast."""
+    if sent.shape.is_fully_defined() and sent.shape == tensor.shape:
+        return sent
+    axes, _ = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(tensor), s1=tf.shape(sent))
+    return tf.reshape(tf.reduce_sum(sent, axis=axes), tf.shape(tensor))
+
+
+_KINDS: dict[Rule, str] = {
+    _linear: """
+        Add AddN AddV2 AvgPool AvgPool3D BatchToSpaceND BiasAdd BroadcastTo Cast CheckNumerics ConcatV2 Cumsum DepthToSpace EnsureShape
+        ExpandDims GatherNd GatherV2 Identity MatrixBandPart MatrixDiagPartV3 MatrixDiagV3 Mean MirrorPad Neg Pack Pad PadV2 Reshape
+        ResizeBicubic ResizeBilinear ResizeNearestNeighbor ReverseSequence ReverseV2 Roll Select SelectV2 Slice SpaceToBatchND SpaceToDepth
+        Split SplitV Squeeze StridedSlice Sub Sum Tile Transpose Unpack
+    """,
+    _quadratic: """
+        BatchMatMul BatchMatMulV2 BatchMatMulV3 Conv2D Conv2DBackpropInput Conv3D Conv3DBackpropInputV2 DepthwiseConv2dNative Einsum MatMul
+        Mul Square SquaredDifference
+    """,
+    _elementwise: """
+        Abs Acos Asin Asinh Atan Atanh ClipByValue Cos Cosh Elu Erf Erfc Exp Expm1 LeakyRelu Log Log1p Pow Reciprocal Relu Relu6 Rsqrt Selu
+        Sigmoid Sin Sinh Softplus Softsign Sqrt Tan Tanh
+    """,
+    _extreme: "Max Maximum MaxPool MaxPool3D Min Minimum",
+    _quotient_of_two: "RealDiv",
+    _softmax: "Softmax",
+    _log_softmax: "LogSoftmax",
+    _nothing: "PreventGradient StopGradient",
+    _custom: "IdentityN",
+}
+_RULES = {kind: rule for rule, kinds in _KINDS.items() for kind in kinds.split()}
