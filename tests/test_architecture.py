@@ -62,6 +62,7 @@ DOORS = {
     "typer": ("hvd_xai.cli",),
     "rich": ("hvd_xai.cli",),
     "PIL": ("hvd_xai.sheet",),
+    "tf_explain": ("hvd_xai.attributions.tf_explain",),
 }
 # Reading and inspecting checkpoints needs no TensorFlow: these import it for type checkers at most.
 TENSORFLOW = ("tensorflow", "keras")

@@ -1,0 +1,1 @@
+"""Tests; a package, as some libraries install one of this name, which would hide a mere folder."""
