@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from hvd_xai.checkpoint.commit import digest_file
+from hvd_xai.checkpoint.place import OPTIONS, Place, RemotePath
 from hvd_xai.checkpoint.schema import FileEntry
 from hvd_xai.errors import CheckpointError
 from hvd_xai.types import Json
@@ -130,7 +131,7 @@ class ArrayReader:
         CheckpointError: if there is no such array there.
     """
 
-    def __init__(self, directory: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    def __init__(self, directory: Place, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self._directory = directory
         try:
             self._array = _open(directory, writable=False)
@@ -166,15 +167,18 @@ class _Array(Protocol):
     def __setitem__(self, rows: slice, values: np.ndarray) -> None: ...
 
 
-def _open(directory: Path, *, writable: bool) -> _Array:
+def _open(directory: Place, *, writable: bool) -> _Array:
     """Opens an array whose metadata exists, with the library that there is."""
     if zarr is None:
+        if isinstance(directory, RemotePath):
+            raise CheckpointError(f"{directory} needs zarr 3, which needs Python 3.11 or later; under 3.10, copy the run to this disk")
         try:
             from hvd_xai.checkpoint.tensorstore_array import TensorStoreArray
         except ImportError as error:
             raise ImportError("explanation checkpoints need zarr 3, or TensorStore under Python 3.10: pip install tensorstore") from error
         return TensorStoreArray(directory, writable=writable)
-    array: _Array = zarr.open_array(directory, mode="r+" if writable else "r").with_config({"order": "C", "write_empty_chunks": True})
+    store = zarr.storage.FsspecStore.from_url(str(directory), OPTIONS, read_only=True) if isinstance(directory, RemotePath) else directory
+    array: _Array = zarr.open_array(store, mode="r+" if writable else "r").with_config({"order": "C", "write_empty_chunks": True})
     return array
 
 

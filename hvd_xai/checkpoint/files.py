@@ -3,15 +3,14 @@
 Zarr reads a missing file as fill values, silently: whatever is read of a checkpoint is read through here.
 """
 
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
 
 from hvd_xai.checkpoint.arrays import METADATA, ArrayReader, shard_key
+from hvd_xai.checkpoint.place import Place, size_of_file
 from hvd_xai.checkpoint.schema import MANIFEST, FileEntry, Manifest
 from hvd_xai.checkpoint.sealed import MAX_BYTES
 from hvd_xai.errors import CheckpointError
@@ -21,14 +20,14 @@ from hvd_xai.errors import CheckpointError
 class Problem:
     """Something wrong with a checkpoint: the file or folder, and what is wrong with it."""
 
-    path: Path
+    path: Place
     what: str
 
     def __str__(self) -> str:
         return f"{self.path} {self.what}"
 
 
-def read_record(path: Path) -> bytes:
+def read_record(path: Place) -> bytes:
     """Reads a manifest or another sealed record, never more than one may have.
 
     Raises:
@@ -36,7 +35,7 @@ def read_record(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
+            text: bytes = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} has no {path.name}: it is no checkpoint, or its record was deleted") from error
     except OSError as error:
@@ -46,7 +45,7 @@ def read_record(path: Path) -> bytes:
     return text
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: Place) -> Manifest:
     """Reads the manifest of a committed checkpoint.
 
     Raises:
@@ -55,20 +54,20 @@ def read_manifest(directory: Path) -> Manifest:
     return Manifest.from_json(read_record(directory / MANIFEST), str(directory / MANIFEST))
 
 
-def find_damage(directory: Path, files: Iterable[FileEntry]) -> list[Problem]:
+def find_damage(directory: Place, files: Iterable[FileEntry]) -> list[Problem]:
     """Returns which of `files` are missing, no plain files, or of another size than the manifest says; reads none of them."""
     problems = []
     for file in files:
         path = directory / file.key
         try:
-            status = path.lstat()
+            size = size_of_file(path)
         except OSError as error:
-            problems.append(Problem(path, f"is missing ({error.strerror})"))
+            problems.append(Problem(path, f"is missing ({error.strerror or error})"))
             continue
-        if not stat.S_ISREG(status.st_mode):
+        if size is None:
             problems.append(Problem(path, "is no plain file"))
-        elif status.st_size != file.size:
-            problems.append(Problem(path, f"has {status.st_size} bytes; the manifest says {file.size}"))
+        elif size != file.size:
+            problems.append(Problem(path, f"has {size} bytes; the manifest says {file.size}"))
     return problems
 
 
@@ -86,7 +85,7 @@ class CommittedArray:
         CheckpointError: if there is no such array.
     """
 
-    def __init__(self, checkpoint: Path, name: str, files: dict[str, FileEntry], shape: tuple[int, ...], dtype: np.dtype) -> None:
+    def __init__(self, checkpoint: Place, name: str, files: dict[str, FileEntry], shape: tuple[int, ...], dtype: np.dtype) -> None:
         self._checkpoint = checkpoint
         self._name = name
         self._files = files

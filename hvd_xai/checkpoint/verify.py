@@ -7,6 +7,7 @@ import xxhash
 
 from hvd_xai.checkpoint.commit import digest_file
 from hvd_xai.checkpoint.files import Problem, find_damage
+from hvd_xai.checkpoint.place import Place
 from hvd_xai.checkpoint.probe import PROBE, ProbeReader
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.checkpoint.schema import MANIFEST, FileEntry, content_hashes
@@ -18,14 +19,14 @@ from hvd_xai.types import Progress, Silent
 _BLOCK_BYTES = 16 * 2**20
 
 
-def verify(run: str | Path, *, deep: bool = False, progress: Progress | None = None) -> list[Problem]:
+def verify(run: str | Place, *, deep: bool = False, progress: Progress | None = None) -> list[Problem]:
     """Checks every checkpoint of a run against its manifest.
 
     The quick check reads manifests and sizes: it finds what is missing, cut off or edited. The deep one reads everything: it finds every
     changed bit, and holds the rows against the manifest. What unfinished writers left is a note to `progress`, no problem.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or its URL.
         deep: reads every byte.
         progress: told of every checkpoint; nobody if left out.
 
@@ -47,19 +48,20 @@ def verify(run: str | Path, *, deep: bool = False, progress: Progress | None = N
             problems.append(Problem(path, f"cannot be read: {error}"))
         progress.advance()
     for directory in (explanations.path, explanations.path / EPOCHS):
-        for path in leftovers(directory):
+        for path in leftovers(directory) if isinstance(directory, Path) else []:
             progress.say(f"note: {path} is not committed: a writer is at work, or died and will be swept when the run is resumed")
     return problems
 
 
-def _unit_paths(explanations_dir: Path) -> list[Path]:
+def _unit_paths(explanations_dir: Place) -> list[Place]:
     """Returns everything that was, or should have been, committed whole."""
-    methods = (path for path in sorted((explanations_dir / EPOCHS).glob("*/*")) if path.parent.name.isdecimal() and path.is_dir())
+    below: list[Place] = list((explanations_dir / EPOCHS).glob("*/*"))
+    methods = [path for path in below if path.parent.name.isdecimal() and path.is_dir()]
     probe = explanations_dir / PROBE
-    return [*([probe] if probe.exists() else []), *methods]
+    return [*([probe] if probe.exists() else []), *sorted(methods, key=str)]
 
 
-def _verify_unit(path: Path, explanations: Explanations, deep: bool) -> list[Problem]:
+def _verify_unit(path: Place, explanations: Explanations, deep: bool) -> list[Problem]:
     if path == explanations.path:
         return _verify_probe(explanations)
     if path.parent == explanations.path:
@@ -91,7 +93,7 @@ def _verify_probe(explanations: Explanations) -> list[Problem]:
     return problems
 
 
-def _verify_files(directory: Path, files: tuple[FileEntry, ...], deep: bool) -> list[Problem]:
+def _verify_files(directory: Place, files: tuple[FileEntry, ...], deep: bool) -> list[Problem]:
     problems = find_damage(directory, files)
     damaged = {problem.path for problem in problems}
     for file in files:
