@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     "entry": ("cli", "report"),
     "wiring": ("train", "explain"),
-    "merging": ("merge",),
-    "effects": ("sinks", "figures", "checkpoint", "world", "keras"),
+    "merging": ("merge", "row_files"),
+    "effects": ("sinks", "figures", "checkpoint", "world", "keras", "datasets"),
     "numerics": ("compute", "rows", "attributions", "faithfulness", "scores", "baselines", "layers", "drift", "render", "sheet"),
     "ground": ("types", "errors", "log", "provenance", "quadrature", "loading", "horovod_build"),
 }
@@ -30,6 +30,8 @@ BESIDE = {
     ("sinks", "checkpoint"),
     ("sinks", "figures"),
     ("figures", "checkpoint"),
+    ("datasets", "checkpoint"),
+    ("row_files", "merge"),
 }
 # Third-party library -> where it may be imported.
 DOORS = {
@@ -48,7 +50,7 @@ DOORS = {
 }
 # Reading and inspecting checkpoints needs no TensorFlow: these import it for type checkers at most.
 TENSORFLOW = ("tensorflow", "keras")
-WITHOUT_TENSORFLOW = ("cli", "merge", "sinks", "figures", "checkpoint", "drift", "render", "sheet", *LAYERS["ground"])
+WITHOUT_TENSORFLOW = ("cli", "merge", "row_files", "sinks", "figures", "checkpoint", "drift", "render", "sheet", *LAYERS["ground"])
 # What a recipe may import of ours, beside the names of hvd_xai itself; packages with all that is in them.
 PUBLIC_MODULES = ("hvd_xai.keras", "hvd_xai.attributions", "hvd_xai.baselines", "hvd_xai.scores", "hvd_xai.sinks", "hvd_xai.faithfulness")
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"}

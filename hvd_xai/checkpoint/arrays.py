@@ -133,10 +133,7 @@ class ArrayReader:
 
     def __init__(self, directory: Place, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self._directory = directory
-        try:
-            self._array = _open(directory, writable=False)
-        except _DAMAGE as error:
-            raise CheckpointError(f"{directory} cannot be opened as a Zarr array: {error}") from error
+        self._array = open_array(directory)
         if (self._array.shape, self._array.dtype) != (shape, dtype):
             raise CheckpointError(f"{directory} must have shape {shape} and dtype {dtype}; got {self._array.shape} and {self._array.dtype}")
         self.shard_rows: int = (self._array.shards or self._array.chunks)[0]
@@ -153,8 +150,20 @@ class ArrayReader:
             raise CheckpointError(f"rows {start} to {stop} of {self._directory} are damaged: {error}") from error
 
 
+def open_array(directory: Place) -> "Array":
+    """Opens any Zarr v3 array for reading, of whomever.
+
+    Raises:
+        CheckpointError: if there is none, or its metadata is damaged.
+    """
+    try:
+        return _open(directory, writable=False)
+    except _DAMAGE as error:
+        raise CheckpointError(f"{directory} cannot be opened as a Zarr array: {error}") from error
+
+
 @runtime_checkable
-class _Array(Protocol):
+class Array(Protocol):
     """What is used of an array of either library."""
 
     shape: tuple[int, ...]
@@ -167,7 +176,7 @@ class _Array(Protocol):
     def __setitem__(self, rows: slice, values: np.ndarray) -> None: ...
 
 
-def _open(directory: Place, *, writable: bool) -> _Array:
+def _open(directory: Place, *, writable: bool) -> Array:
     """Opens an array whose metadata exists, with the library that there is."""
     if zarr is None:
         if isinstance(directory, RemotePath):
@@ -178,7 +187,7 @@ def _open(directory: Place, *, writable: bool) -> _Array:
             raise ImportError("explanation checkpoints need zarr 3, or TensorStore under Python 3.10: pip install tensorstore") from error
         return TensorStoreArray(directory, writable=writable)
     store = zarr.storage.FsspecStore.from_url(str(directory), OPTIONS, read_only=True) if isinstance(directory, RemotePath) else directory
-    array: _Array = zarr.open_array(store, mode="r+" if writable else "r").with_config({"order": "C", "write_empty_chunks": True})
+    array: Array = zarr.open_array(store, mode="r+" if writable else "r").with_config({"order": "C", "write_empty_chunks": True})
     return array
 
 
