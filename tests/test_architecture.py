@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[1]
 # From the top down. A unit is a module or a package right below hvd_xai; it imports from lower layers, and from itself.
 LAYERS = {
     "entry": ("cli", "report"),
-    "wiring": ("train", "explain"),
+    "wiring": ("train", "explain", "recompute"),
     "merging": ("merge", "row_files"),
-    "effects": ("sinks", "figures", "checkpoint", "world", "keras", "datasets"),
+    "effects": ("sinks", "figures", "checkpoint", "world", "keras", "datasets", "saved_model"),
     "numerics": ("compute", "rows", "attributions", "faithfulness", "scores", "baselines", "layers", "drift", "render", "sheet"),
     "ground": ("types", "errors", "log", "provenance", "quadrature", "loading", "horovod_build"),
 }

@@ -59,10 +59,10 @@ def explain(
         import hvd_xai.keras as hvd
         from hvd_xai import datasets
         from hvd_xai.explain import explain as explain_probe
-        from hvd_xai.keras.model_files import read_model
         from hvd_xai.loading import load_method, load_objects, parse_settings
         from hvd_xai.provenance import describe
         from hvd_xai.row_files import RowFiles
+        from hvd_xai.saved_model import read_model
         from hvd_xai.sinks.checkpoint import Checkpoint
     world = hvd.init()
     configure(world.rank, world.size, world.host)

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from hvd_xai.keras.model_files import read_model
 from hvd_xai.loading import load_objects
+from hvd_xai.saved_model import read_model
 from tests.models_under_test import INPUT_SHAPE, functional
 
 OWN = """
