@@ -151,7 +151,7 @@ def _restored(method: str, option: str, value: Json) -> object:
         inner, options = next(iter(value.items()), ("", None))
         if len(value) != 1 or inner not in methods() or not isinstance(options, Mapping):
             raise CheckpointError(
-                f"option '{option}' of '{method}' was the function {dict(value)}, which is recorded by its name; it cannot be computed again"
+                f"option '{option}' of '{method}' was the function {dict(value)}, recorded by its name alone; it cannot be had again"
             )
         return bound(inner, options)
     if isinstance(value, Sequence) and not isinstance(value, str):

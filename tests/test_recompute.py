@@ -104,7 +104,7 @@ def test_the_command_ends_with_0_or_1(
     ("options", "message"),
     [
         ({"baseline": {"shape": [8, 8, 1], "dtype": "float32", "digest": "0" * 32}}, "was an array, of which a digest is recorded"),
-        ({"score": {"my_score": {"width": 3}}}, "was the function .*my_score.* recorded by its name"),
+        ({"score": {"my_score": {"width": 3}}}, "was the function .*my_score.*, recorded by its name alone"),
     ],
 )
 def test_options_that_cannot_be_had_again_are_named(options: dict[str, object], message: str) -> None:

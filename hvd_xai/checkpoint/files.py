@@ -10,10 +10,13 @@ import numpy as np
 from jaxtyping import Shaped
 
 from hvd_xai.checkpoint.arrays import METADATA, ArrayReader, shard_key
+from hvd_xai.checkpoint.commit import digest_file
 from hvd_xai.checkpoint.place import Place, size_of_file
 from hvd_xai.checkpoint.schema import MANIFEST, FileEntry, Manifest
 from hvd_xai.checkpoint.sealed import MAX_BYTES
 from hvd_xai.errors import CheckpointError
+
+DAMAGED = "the checkpoint is damaged. `hvd-xai verify --deep` lists all that is wrong with the run."
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,26 @@ def find_damage(directory: Place, files: Iterable[FileEntry]) -> list[Problem]:
     return problems
 
 
+def find_changes(directory: Place, files: Iterable[FileEntry]) -> list[Problem]:
+    """Returns which of `files` have another content than the manifest says; reads all of it."""
+    problems = []
+    for file in files:
+        path = directory / file.key
+        try:
+            _, digest = digest_file(path)
+        except OSError as error:
+            problems.append(Problem(path, f"cannot be read: {error.strerror or error}"))
+            continue
+        if digest != file.xxh3_128:
+            problems.append(Problem(path, f"was changed: its xxh3-128 is {digest}, the manifest says {file.xxh3_128}"))
+    return problems
+
+
 class CommittedArray:
     """One array of a committed checkpoint; the files of the rows asked for are held against the manifest before every read.
+
+    That they are there and of the right size is looked at every time, their content when they are first met: a file of the same size in the
+    place of another, whole in itself, can be told in no other way.
 
     Args:
         checkpoint: the checkpoint's folder.
@@ -80,12 +101,24 @@ class CommittedArray:
         files: of the whole checkpoint, by key.
         shape: the shape it must have.
         dtype: the dtype it must have.
+        reads_whole: whether a file's content is looked at; for large arrays of which single rows are read, their rows' own hashes do that.
 
     Raises:
         CheckpointError: if there is no such array.
     """
 
-    def __init__(self, checkpoint: Place, name: str, files: dict[str, FileEntry], shape: tuple[int, ...], dtype: np.dtype) -> None:
+    def __init__(
+        self,
+        checkpoint: Place,
+        name: str,
+        files: dict[str, FileEntry],
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        *,
+        reads_whole: bool = True,
+    ) -> None:
+        self._reads_whole = reads_whole
+        self._met: set[str] = set()
         self._checkpoint = checkpoint
         self._name = name
         self._files = files
@@ -112,7 +145,9 @@ class CommittedArray:
         if unknown:
             raise CheckpointError(f"the manifest of {self._checkpoint} names no file {unknown[0]!r}, which the rows of '{self._name}' need")
         problems = find_damage(self._checkpoint, [self._files[key] for key in keys])
+        if not problems:
+            new = [key for key in keys if key not in self._met and (self._reads_whole or key.endswith(METADATA))]
+            problems = find_changes(self._checkpoint, [self._files[key] for key in new])
+            self._met.update(keys)
         if problems:
-            raise CheckpointError(
-                f"{problems[0]}; the checkpoint is damaged. `hvd-xai verify --deep` lists all that is wrong with the run."
-            )
+            raise CheckpointError(f"{problems[0]}; {DAMAGED}")

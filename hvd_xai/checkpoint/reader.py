@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai.checkpoint.files import CommittedArray, read_manifest, read_record
+from hvd_xai.checkpoint.files import DAMAGED, CommittedArray, read_manifest, read_record
 from hvd_xai.checkpoint.place import Place, place
 from hvd_xai.checkpoint.probe import PROBE, ProbeReader
 from hvd_xai.checkpoint.run import EXPLANATIONS, RUN
-from hvd_xai.checkpoint.schema import MANIFEST, Manifest, decode
+from hvd_xai.checkpoint.schema import MANIFEST, Manifest, content_hashes, decode
 from hvd_xai.checkpoint.sealed import unseal
 from hvd_xai.checkpoint.stack import Stack
 from hvd_xai.checkpoint.writer import EPOCHS
@@ -183,7 +183,8 @@ class Explanation:
         Raises:
             CheckpointError: if a file of these rows is missing or damaged.
         """
-        rows = self._read(("attributions", "scale"), start, stop)
+        rows = self._read(("attributions", "scale", "content_hash"), start, stop)
+        self._check(rows, start)
         return decode(rows)
 
     def attributions_of(self, sample_ids: npt.ArrayLike) -> Float32[np.ndarray, "m ..."]:
@@ -205,9 +206,23 @@ class Explanation:
         """Returns the block means of rows `start` to `stop`."""
         return self._array("thumbnail").read(start, stop)
 
-    def rows(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Returns the records of rows `start` to `stop` as they are stored, `[b]` of the dtype `manifest.dtype`."""
-        return self._read(self._dtype.names or (), start, stop)
+    def rows(self, start: int = 0, stop: int | None = None, *, checked: bool = True) -> np.ndarray:
+        """Returns the records of rows `start` to `stop` as they are stored, `[b]` of the dtype `manifest.dtype`.
+
+        Raises:
+            CheckpointError: if a file of these rows is missing or damaged; or, where they are `checked`, if they do not fit their hashes.
+        """
+        rows = self._read(self._dtype.names or (), start, stop)
+        if checked:
+            self._check(rows, start)
+        return rows
+
+    def _check(self, rows: np.ndarray, start: int) -> None:
+        """Holds rows against their hashes, which tell a swapped Zarr shard where its own checksums do not."""
+        changed = np.flatnonzero(content_hashes(rows) != rows["content_hash"])
+        if len(changed):
+            first = slice(start, None).indices(self.n_samples)[0] + int(changed[0])
+            raise CheckpointError(f"{self.path} has {len(changed)} rows that do not fit their content hash, the first {first}; {DAMAGED}")
 
     def rows_of(self, sample_ids: npt.ArrayLike) -> Int64[np.ndarray, "m"]:
         """Returns the rows of the given sample ids, in the order given.
@@ -239,7 +254,9 @@ class Explanation:
     def _array(self, name: str) -> CommittedArray:
         if name not in self._arrays:
             field = self._dtype[name]
-            self._arrays[name] = CommittedArray(self.path, name, self._files, (self.n_samples, *field.shape), field.base)
+            self._arrays[name] = CommittedArray(
+                self.path, name, self._files, (self.n_samples, *field.shape), field.base, reads_whole=name != "attributions"
+            )
         return self._arrays[name]
 
     def _read(self, names: Sequence[str], start: int, stop: int | None) -> np.ndarray:

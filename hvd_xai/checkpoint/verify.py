@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from hvd_xai.checkpoint.commit import digest_file
-from hvd_xai.checkpoint.files import Problem, find_damage
+from hvd_xai.checkpoint.files import Problem, find_changes, find_damage
 from hvd_xai.checkpoint.place import Place
 from hvd_xai.checkpoint.probe import PROBE, ProbeReader
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
@@ -96,18 +95,7 @@ def _verify_probe(explanations: Explanations) -> list[Problem]:
 def _verify_files(directory: Place, files: tuple[FileEntry, ...], deep: bool) -> list[Problem]:
     problems = find_damage(directory, files)
     damaged = {problem.path for problem in problems}
-    for file in files:
-        path = directory / file.key
-        if not deep or path in damaged:
-            continue
-        try:
-            _, digest = digest_file(path)
-        except OSError as error:
-            problems.append(Problem(path, f"cannot be read: {error.strerror or error}"))
-            continue
-        if digest != file.xxh3_128:
-            problems.append(Problem(path, f"was changed: its xxh3-128 is {digest}, the manifest says {file.xxh3_128}"))
-    return problems
+    return problems + (find_changes(directory, [file for file in files if directory / file.key not in damaged]) if deep else [])
 
 
 def _verify_rows(explanation: Explanation) -> list[Problem]:
@@ -118,7 +106,7 @@ def _verify_rows(explanation: Explanation) -> list[Problem]:
     ascending = True
     size = max(1, _BLOCK_BYTES // manifest.dtype.itemsize)
     for start in range(0, manifest.n_samples, size):
-        rows = explanation.rows(start, start + size)
+        rows = explanation.rows(start, start + size, checked=False)
         sample_ids = np.ascontiguousarray(rows["sample_id"])
         ascending &= bool(np.all(sample_ids[1:] > sample_ids[:-1]) and (last_id is None or sample_ids[0] > last_id))
         changed += (start + np.flatnonzero(content_hashes(rows) != rows["content_hash"])).tolist()
