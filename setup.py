@@ -24,6 +24,8 @@ HOROVOD_RUNS_ON = ["cloudpickle", "packaging", "psutil", "pyyaml", "setuptools"]
 TENSORBOARD = ["tensorboard"]  # without TensorFlow, which it does not need to write or to show
 TF_EXPLAIN = ["tf-explain>=0.3.1", "opencv-python-headless"]  # which it imports and does not declare; headless needs no libGL
 TRAIN = ["keras>=3.10", "mpi4py>=4.1", "cmake>=3.19", *TENSORBOARD, *HOROVOD_RUNS_ON]
+REMOTE = ["fsspec>=2024.12"]  # and of its packages the one for your store: s3fs, gcsfs, adlfs, ...
+EXPORT = ["h5netcdf>=1.3", "h5py>=3.11", "pyarrow>=17"]
 # tensorflow 2.16 is the first that runs on Keras 3
 EXTRAS = {
     "train": TRAIN,
@@ -33,10 +35,23 @@ EXTRAS = {
     "tensorboard": TENSORBOARD,
     "tf_explain": TF_EXPLAIN,
     "xarray": ["xarray>=2024.10"],
+    "remote": REMOTE,
+    "export": EXPORT,
     "recipes": ["scikit-learn>=1.4"],
     "dev": [
-        *["pytest>=8", "pytest-timeout", "hypothesis", "beartype", "ruff", "mypy"],
-        *["xarray>=2024.10", "tensorstore>=0.1.70", *TF_EXPLAIN],
+        *(
+            "pytest>=8",
+            "pytest-timeout",
+            "pytest-xdist",
+            "hypothesis",
+            "beartype",
+            "ruff",
+            "mypy",
+            "xarray>=2024.10",
+            "tensorstore>=0.1.70",
+        ),
+        *(*TF_EXPLAIN, *REMOTE, *EXPORT),
+        *("s3fs>=2024.12", "moto[s3]>=5", "flask", "flask-cors"),  # a store that speaks S3, on this machine
     ],
 }
 

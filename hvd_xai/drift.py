@@ -1,6 +1,6 @@
 """How much the explanations of the same samples changed from one epoch to another. Pure NumPy, on thumbnails, no files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,26 +58,10 @@ def drift(before: Snapshot, after: Snapshot) -> Drift:
     Raises:
         ValueError: if the sample ids or their order differ, or the shapes of the thumbnails do.
     """
-    if not np.array_equal(before.sample_ids, after.sample_ids):
-        raise ValueError(
-            f"drift compares explanations of the same samples in the same order; got {_ids(before)} before and {_ids(after)} after."
-            " Compare epochs of one run, or runs with the same probe."
-        )
     n_samples = len(before.sample_ids)
-    cosines = np.full(n_samples, np.nan)
-    squares = np.zeros(3)  # of before, after, and their difference
-    for start in range(0, n_samples, _BLOCK):
-        rows = slice(start, min(start + _BLOCK, n_samples))
-        blocks = [snapshot.thumbnails(rows.start, rows.stop) for snapshot in (before, after)]
-        if blocks[0].shape != blocks[1].shape:
-            raise ValueError(
-                f"drift compares thumbnails of one shape; got {blocks[0].shape[1:]} before and {blocks[1].shape[1:]} after."
-                " Compare explanations of the same method and options."
-            )
-        earlier, later = (_vectors(block) for block in blocks)
-        usable = np.isfinite(earlier).all(axis=1) & np.isfinite(later).all(axis=1)
-        cosines[rows][usable] = cosine_similarity(earlier[usable], later[usable])
-        squares += [float(np.square(values[usable]).sum()) for values in (earlier, later, later - earlier)]
+    blocks = list(_compared(before, after))
+    cosines = np.concatenate([np.empty(0), *(of_block for of_block, _ in blocks)])
+    squares = sum((of_block for _, of_block in blocks), np.zeros(3))
     compared = np.isfinite(cosines)
     largest = max(squares[0], squares[1])
     return Drift(
@@ -88,6 +72,15 @@ def drift(before: Snapshot, after: Snapshot) -> Drift:
         n_samples=int(compared.sum()),
         n_left_out=int(n_samples - compared.sum()),
     )
+
+
+def similarities(before: Snapshot, after: Snapshot) -> Float64[np.ndarray, "N"]:
+    """Returns the `cosine_similarity` of each sample's attributions in two explanations; NaN where a value of either is not finite.
+
+    Raises:
+        ValueError: as `drift`.
+    """
+    return np.concatenate([np.empty(0), *(cosines for cosines, _ in _compared(before, after))])
 
 
 def cosine_similarity(before: Num[np.ndarray, "n ..."], after: Num[np.ndarray, "n ..."]) -> Float64[np.ndarray, "n"]:
@@ -110,6 +103,28 @@ def cosine_similarity(before: Num[np.ndarray, "n ..."], after: Num[np.ndarray, "
     cosines = np.einsum("nk,nk->n", earlier, later) / np.where(norms > 0, norms, 1.0)
     both_zero = (sizes[0] == 0) & (sizes[1] == 0)
     return np.asarray(np.where(both_zero, 1.0, np.clip(cosines, -1.0, 1.0)), np.float64)
+
+
+def _compared(before: Snapshot, after: Snapshot) -> Iterator[tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "3"]]]:
+    """Goes through blocks of samples: their cosines, and the squared norms of before, after, and their difference."""
+    if not np.array_equal(before.sample_ids, after.sample_ids):
+        raise ValueError(
+            f"drift compares explanations of the same samples in the same order; got {_ids(before)} before and {_ids(after)} after."
+            " Compare epochs of one run, or runs with the same probe."
+        )
+    n_samples = len(before.sample_ids)
+    for start in range(0, n_samples, _BLOCK):
+        blocks = [snapshot.thumbnails(start, min(start + _BLOCK, n_samples)) for snapshot in (before, after)]
+        if blocks[0].shape != blocks[1].shape:
+            raise ValueError(
+                f"drift compares thumbnails of one shape; got {blocks[0].shape[1:]} before and {blocks[1].shape[1:]} after."
+                " Compare explanations of the same method and options."
+            )
+        earlier, later = (_vectors(block) for block in blocks)
+        usable = np.isfinite(earlier).all(axis=1) & np.isfinite(later).all(axis=1)
+        cosines = np.full(len(usable), np.nan)
+        cosines[usable] = cosine_similarity(earlier[usable], later[usable])
+        yield cosines, np.array([float(np.square(values[usable]).sum()) for values in (earlier, later, later - earlier)])
 
 
 def _vectors(values: Num[np.ndarray, "n ..."]) -> Float64[np.ndarray, "n k"]:

@@ -23,6 +23,7 @@ from hvd_xai.estimate import Estimate, estimate
 from hvd_xai.loading import load_method
 from hvd_xai.merge import Spool, merge
 from hvd_xai.precision import Precision
+from hvd_xai.row_files import RowFiles, is_committed, kept_rows
 from hvd_xai.sinks import Sink
 from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.types import Attribution, Json, Probe, Progress, Score, Silent
@@ -78,6 +79,7 @@ class Plan:
         precision: `bfloat16` to explain in it, faster and by some percent less exactly; training is not touched. How far the first examples
             of the probe are off is recorded with each explanation, as the option `precision_error`: the relative L2 distance of their
             attributions from those in the model's own precision.
+        row_files: where rows are kept until they are committed, so that a job that was killed goes on behind them; nowhere if left out.
 
     Attributes:
         computes: the compiled methods, in the order given.
@@ -97,8 +99,10 @@ class Plan:
         sinks: Sequence[Sink] = (),
         progress: Progress | None = None,
         precision: Precision | None = None,
+        row_files: RowFiles | None = None,
     ) -> None:
         self._precision = precision
+        self._row_files = row_files
         self._model, self._probe, self._world = model, probe, world
         self._methods = (methods,) if isinstance(methods, str) else tuple(methods)
         self._micro_batch = rows.fitting(probe.inputs.shape[1:])
@@ -151,7 +155,16 @@ class Plan:
             if world.is_root:
                 if world.resets:
                     self._checkpoint.rejoin(world.job)
-                self._checkpoint.open(probe, {"methods": dict(compute.described for compute in self.computes), "job": world.job})
+                self._checkpoint.open(probe, {**self._facts(), "job": world.job})
+
+    def _facts(self) -> dict[str, Json]:
+        """Returns what somebody needs to repeat the run, beside what each manifest says."""
+        return {
+            "methods": dict(compute.described for compute in self.computes),
+            "versions": provenance.versions(),
+            "hosts": sorted(set(self._world.hosts)),
+            "git_commit": provenance.git_commit(),
+        }
 
     def run(self, epoch: int, step: int) -> Summary:
         """Explains the probe with every method. Collective: every rank must call this.
@@ -207,68 +220,100 @@ class Plan:
     ) -> None:
         """Attributes with one method, merges and commits. Collective: every rank must call this."""
         world, (method, options) = self._world, compute.described
+        if exact is not None:
+            with summary.timed("attributing"):
+                options = {**options, "precision_error": self._precision_error(compute, exact)}
+        header = Header(
+            run=self._checkpoint.run,
+            epoch=epoch,
+            step=step,
+            method=method,
+            options=options,
+            n_samples=len(self._probe),
+            sample_shape=compute.sample_shape,
+            world_size=world.size,
+            ranks=self._ranks,
+            weights_digest=weights,
+            probe_digest=self._digest,
+            versions=provenance.versions(),
+        )
         dtype = row_dtype(
             compute.sample_shape,
             target=self._probe.targets.dtype,
             prediction=predicted.predictions.dtype,
             per_sample=compute.per_sample,
         )
-        with Spool(dtype) as spool:
+        if self._row_files is not None and self._is_committed(header):
+            self._progress.say(f"{method} was committed already")
+            return
+        with world.together("opening the spool"):
+            spool = Spool(dtype) if self._row_files is None else self._row_files.open(header, dtype, world.rank)
+        with spool:
             mine: list[Json] = []
             with summary.timed("attributing"), world.together(f"attributing with {method}"):
-                self._progress.start(f"epoch {epoch}  {method}", self._stop - self._start)
+                n_rows = self._stop - self._start if self._row_files is None else len(self._probe)
+                self._progress.start(f"epoch {epoch}  {method}", n_rows)
+                if len(spool):
+                    log.info("%d of %d rows of %s are there already", len(spool), self._stop - self._start, method)
                 gaps = self._attribute(compute, spool, predicted)
-                mine = [len(gaps), float(np.abs(gaps).sum()), *self._squared_error(compute, exact)]
-            sums = np.array(world.allgather("gathering convergence deltas", mine), np.float64).sum(axis=0)
-            if sums[0] > 0:
-                summary.convergence_delta[method] = float(sums[1] / sums[0])
-            if exact is not None:
-                error = float(np.sqrt(sums[2] / sums[3])) if sums[3] > 0 else 0.0
-                options = {**options, "precision_error": error if math.isfinite(error) else None}
-            header = Header(
-                run=self._checkpoint.run,
-                epoch=epoch,
-                step=step,
-                method=method,
-                options=options,
-                n_samples=len(self._probe),
-                sample_shape=compute.sample_shape,
-                world_size=world.size,
-                ranks=self._ranks,
-                weights_digest=weights,
-                probe_digest=self._digest,
-                versions=provenance.versions(),
-            )
+                mine = [len(gaps), float(np.abs(gaps).sum())]
+            n_gaps, total = np.array(world.allgather("gathering convergence deltas", mine), np.float64).sum(axis=0)
+            if n_gaps > 0:
+                summary.convergence_delta[method] = float(total / n_gaps)
             self._commit(header, spool, summary)
+        if self._row_files is not None:
+            with world.together("removing the rows that are committed"):
+                self._row_files.remove()
 
-    def _squared_error(self, compute: Compute, exact: Compute | None) -> tuple[float, float]:
-        """Returns what the precision does to those of the probe's first examples that are this rank's: squared distance, squared norm."""
-        stop = min(self._stop, N_MEASURED)
-        if exact is None or stop <= self._start:
-            return 0.0, 0.0
-        mine = slice(self._start, stop)
-        examples = (self._probe.inputs[mine], self._probe.targets[mine], self._probe.sample_ids[mine])
-        got, want = (one(*examples).attributions.astype(np.float64) for one in (compute, exact))
-        return float(((got - want) ** 2).sum()), float((want**2).sum())
+    def _is_committed(self, header: Header) -> bool:
+        """Returns whether the root finds this very explanation. Collective: every rank must call this."""
+        found: list[Json] = []
+        with self._world.together("looking for what is committed"):
+            if self._world.is_root and is_committed(self._checkpoint.open(), header):
+                found = [True]
+        return bool(self._world.allgather("telling what is committed", found)[0])
+
+    def _precision_error(self, compute: Compute, exact: Compute) -> float | None:
+        """Returns what the precision does to the probe's first examples: the relative L2 distance; None if it is not finite.
+
+        Collective: every rank must call this.
+        """
+        mine: list[Json] = [0.0, 0.0]
+        with self._world.together("measuring the error of the precision"):
+            first = slice(self._start, min(self._stop, N_MEASURED))
+            if first.start < first.stop:
+                examples = (self._probe.inputs[first], self._probe.targets[first], self._probe.sample_ids[first])
+                got, want = (one(*examples).attributions.astype(np.float64) for one in (compute, exact))
+                mine = [float(((got - want) ** 2).sum()), float((want**2).sum())]
+        squares = self._world.allgather("gathering the error of the precision", mine)
+        distance, norm = np.array(squares, np.float64).sum(axis=0)
+        error = float(np.sqrt(distance / norm)) if norm > 0 else 0.0
+        return error if math.isfinite(error) else None
 
     def _attribute(self, compute: Compute, spool: Spool, predicted: Predicted) -> Float32[np.ndarray, "g"]:
         """Computes this rank's rows into the spool; returns their convergence deltas, none where the method has none."""
-        probe, gaps = self._probe, [np.empty(0, np.float32)]
+        probe, gaps, n_said = self._probe, [np.empty(0, np.float32)], 0
         labels = probe.targets if probe.labels is None else probe.labels
         for start, stop in self._blocks(compute.sample_shape, compute.micro_batch):
-            computed = compute(probe.inputs[start:stop], probe.targets[start:stop], probe.sample_ids[start:stop])
             among_mine = slice(start - self._start, stop - self._start)
-            columns = {
-                "sample_id": probe.sample_ids[start:stop],
-                "target": probe.targets[start:stop],
-                "label": labels[start:stop],
-                "prediction": predicted.predictions[among_mine],
-                "score": predicted.scores[among_mine],
-                **computed.per_sample,
-            }
-            spool.append(encode(spool.dtype, computed.attributions, rank=self._world.rank, **columns))
-            gaps.append(np.asarray(computed.per_sample.get("convergence_delta", gaps[0]), np.float32))
-            self._progress.advance(stop - start)
+            encoded = kept_rows(spool, among_mine.start, probe.sample_ids[start:stop])
+            if encoded is None:
+                computed = compute(probe.inputs[start:stop], probe.targets[start:stop], probe.sample_ids[start:stop])
+                columns = {
+                    "sample_id": probe.sample_ids[start:stop],
+                    "target": probe.targets[start:stop],
+                    "label": labels[start:stop],
+                    "prediction": predicted.predictions[among_mine],
+                    "score": predicted.scores[among_mine],
+                    **computed.per_sample,
+                }
+                encoded = encode(spool.dtype, computed.attributions, rank=self._world.rank, **columns)
+                spool.append(encoded)
+            if "convergence_delta" in compute.per_sample:
+                gaps.append(np.asarray(encoded["convergence_delta"], np.float32))
+            n_done = stop - self._start if self._row_files is None else self._row_files.n_rows()
+            self._progress.advance(n_done - n_said)
+            n_said = n_done
         return np.concatenate(gaps)
 
     def _commit(self, header: Header, spool: Spool, summary: Summary) -> None:
@@ -309,12 +354,23 @@ def explain(
     step: int = 0,
     progress: Progress | None = None,
     precision: Precision | None = None,
+    row_files: RowFiles | None = None,
 ) -> Summary:
     """Explains a probe once. Collective: every rank must call this.
 
     Args and errors are those of `Plan` and `Plan.run`.
     """
-    plan = Plan(model, probe, methods, world=world, checkpoint=checkpoint, sinks=sinks, progress=progress, precision=precision)
+    plan = Plan(
+        model,
+        probe,
+        methods,
+        world=world,
+        checkpoint=checkpoint,
+        sinks=sinks,
+        progress=progress,
+        precision=precision,
+        row_files=row_files,
+    )
     summary = plan.run(epoch, step)
     plan.close()
     return summary

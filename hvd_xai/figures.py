@@ -53,11 +53,12 @@ def _drift(run: Explanations, explanation: Explanation) -> Drift | None:
     if not earlier:
         return None
     try:
-        return drift(_snapshot(run.explanation(max(earlier), method)), _snapshot(explanation))
+        return drift(snapshot(run.explanation(max(earlier), method)), snapshot(explanation))
     except (CheckpointError, ValueError) as error:  # damaged, or of another shape, as when the method's layer was changed in between
         log.warning("%s at epoch %d is not compared with epoch %d: %s", method, epoch, max(earlier), error)
         return None
 
 
-def _snapshot(explanation: Explanation) -> Snapshot:
+def snapshot(explanation: Explanation) -> Snapshot:
+    """Returns what drift looks at of an explanation; its thumbnails are read when they are compared."""
     return Snapshot(explanation.column("sample_id"), explanation.column("prediction"), explanation.thumbnails)

@@ -99,6 +99,22 @@ def load_method(spec: str) -> Function:
     return cast("Function", getattr(importlib.import_module(f"hvd_xai.attributions.{spec}"), spec))
 
 
+def load_objects(spec: str) -> dict[str, Any]:
+    """Loads a user's own classes and functions by name: those a file defines, or the one that `package.module:name` names.
+
+    Raises:
+        RecipeError: if it cannot be found or loaded, or the file defines none.
+    """
+    kind = "custom objects"
+    if _is_import(spec):
+        return {spec.rpartition(":")[2].rpartition(".")[2]: _imported(spec, kind)}
+    module = _executed(Path(spec).expanduser(), kind)
+    own = {name: value for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__ and callable(value)}
+    if not own:
+        raise RecipeError(f"{kind} '{spec}' defines no class and no function")
+    return own
+
+
 def _is_import(spec: str) -> bool:
     return ":" in spec and not _is_path(spec)
 

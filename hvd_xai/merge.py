@@ -6,7 +6,9 @@ a round is a fixed range of the merged rows, of some megabytes, so that the root
 
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 import numpy as np
 
@@ -24,12 +26,19 @@ class Spool:
     Args:
         dtype: of a row.
         memory_bytes: how much is held in memory.
+        path: a file that keeps the rows when the block ends, and whose rows, if it exists, are those that the spool begins with.
     """
 
-    def __init__(self, dtype: np.dtype, memory_bytes: int = SPOOL_BYTES) -> None:
+    def __init__(self, dtype: np.dtype, memory_bytes: int = SPOOL_BYTES, path: Path | None = None) -> None:
         self.dtype = dtype
         self._n_rows = 0
-        self._file = tempfile.SpooledTemporaryFile(max_size=memory_bytes, prefix="hvd_xai-")  # noqa: SIM115 - closed when the block ends
+        self._file: IO[bytes] | tempfile.SpooledTemporaryFile[bytes]
+        if path is None:
+            self._file = tempfile.SpooledTemporaryFile(max_size=memory_bytes, prefix="hvd_xai-")  # noqa: SIM115 - closed when the block ends
+        else:
+            path.touch()
+            self._file = path.open("r+b", buffering=0)
+            self._n_rows = path.stat().st_size // dtype.itemsize
 
     def __len__(self) -> int:
         return self._n_rows
@@ -46,6 +55,11 @@ class Spool:
         self._file.seek(self._n_rows * self.dtype.itemsize)
         self._file.write(rows.tobytes())
         self._n_rows += len(rows)
+
+    def truncate(self, n_rows: int) -> None:
+        """Drops the rows after the first `n_rows`."""
+        self._file.truncate(n_rows * self.dtype.itemsize)
+        self._n_rows = n_rows
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Returns rows `start` to `stop`."""

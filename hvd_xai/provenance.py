@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+import platform
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -125,7 +126,7 @@ def weights_digest(model: "keras.Model") -> str:
 
 def versions() -> dict[str, str]:
     """Returns the versions of what decides the numbers, of hvd_xai itself first; what is not installed is left out."""
-    found = {"hvd_xai": __version__}
+    found = {"hvd_xai": __version__, "python": platform.python_version()}
     for name, distributions in _DISTRIBUTIONS.items():
         for distribution in distributions:
             try:

@@ -15,6 +15,7 @@ else:
     Json: TypeAlias = object  # an alias of itself cannot be checked at run time
 
 _LARGEST_ID = 2**63 - 1
+_BLOCK_BYTES = 32 * 2**20
 
 
 @runtime_checkable
@@ -146,15 +147,19 @@ class Probe:
 
     def check_finite(self, start: int, stop: int) -> None:
         """Raises `ValueError` naming the first sample of rows `start` to `stop` that holds a NaN or an infinity, or would in float32."""
-        inputs = self.inputs[start:stop]
-        if not np.issubdtype(inputs.dtype, np.floating):
+        if not np.issubdtype(self.inputs.dtype, np.floating):
             return
-        with np.errstate(over="ignore"):  # a float64 beyond float32, in which everything is computed, becomes an infinity here
-            bad = ~np.isfinite(inputs.astype(np.float32, copy=False)).all(axis=tuple(range(1, inputs.ndim)))
-        if bad.any():
+        bad: list[int] = []
+        step = max(1, _BLOCK_BYTES // max(1, self.inputs[:1].nbytes))  # the inputs may be mapped, and larger than memory
+        for first in range(start, stop, step):
+            block = self.inputs[first : min(first + step, stop)]
+            with np.errstate(over="ignore"):  # a float64 beyond float32, in which everything is computed, becomes an infinity here
+                finite = np.isfinite(block.astype(np.float32, copy=False)).all(axis=tuple(range(1, block.ndim)))
+            bad += (first + np.flatnonzero(~finite)).tolist()
+        if bad:
             raise ValueError(
-                f"the probe's inputs must be finite in float32; {int(bad.sum())} of {len(inputs)} rows are not, the first with sample id"
-                f" {int(self.sample_ids[start + int(np.argmax(bad))])}. Clean or drop these rows."
+                f"the probe's inputs must be finite in float32; {len(bad)} of {stop - start} rows are not, the first with sample id"
+                f" {int(self.sample_ids[bad[0]])}. Clean or drop these rows."
             )
 
 

@@ -16,27 +16,28 @@ ROOT = Path(__file__).parents[1]
 # From the top down. A unit is a module or a package right below hvd_xai; it imports from lower layers, and from itself.
 LAYERS = {
     "entry": ("cli", "report"),
-    "wiring": ("train", "explain", "estimate"),
-    "merging": ("merge",),
-    "effects": ("sinks", "figures", "checkpoint", "world", "keras"),
+    "wiring": ("train", "explain", "estimate", "recompute"),
+    "merging": ("merge", "row_files"),
+    "effects": ("sinks", "figures", "checkpoint", "world", "keras", "datasets", "saved_model"),
     "numerics": (
         "compute",
-        "rows",
-        "coalitions",
         "precision",
+        "rows",
         "attributions",
         "faithfulness",
         "scores",
         "baselines",
+        "gradients",
+        "noisy",
+        "coalitions",
         "cam",
+        "attention",
+        "backward",
+        "rescale",
         "layers",
         "drift",
         "render",
         "sheet",
-        "gradients",
-        "noisy",
-        *("compute", "rows", "attributions", "faithfulness", "scores", "baselines"),
-        *("layers", "attention", "backward", "rescale", "drift", "render", "sheet"),
     ),
     "ground": ("types", "errors", "log", "provenance", "quadrature", "loading", "horovod_build"),
 }
@@ -50,6 +51,8 @@ BESIDE = {
     ("sinks", "checkpoint"),
     ("sinks", "figures"),
     ("figures", "checkpoint"),
+    ("datasets", "checkpoint"),
+    ("row_files", "merge"),
 }
 # Third-party library -> where it may be imported.
 DOORS = {
@@ -58,6 +61,9 @@ DOORS = {
     "zarr": ("hvd_xai.checkpoint",),
     "tensorstore": ("hvd_xai.checkpoint",),
     "xarray": ("hvd_xai.checkpoint",),
+    "fsspec": ("hvd_xai.checkpoint",),
+    "h5netcdf": ("hvd_xai.checkpoint.export",),
+    "pyarrow": ("hvd_xai.checkpoint.export",),
     "tensorboard": ("hvd_xai.sinks.tensorboard",),
     "typer": ("hvd_xai.cli",),
     "rich": ("hvd_xai.cli",),
@@ -66,7 +72,7 @@ DOORS = {
 }
 # Reading and inspecting checkpoints needs no TensorFlow: these import it for type checkers at most.
 TENSORFLOW = ("tensorflow", "keras")
-WITHOUT_TENSORFLOW = ("cli", "merge", "sinks", "figures", "checkpoint", "drift", "render", "sheet", *LAYERS["ground"])
+WITHOUT_TENSORFLOW = ("cli", "merge", "row_files", "sinks", "figures", "checkpoint", "drift", "render", "sheet", *LAYERS["ground"])
 # What a recipe may import of ours, beside the names of hvd_xai itself; packages with all that is in them.
 PUBLIC_MODULES = ("hvd_xai.keras", "hvd_xai.attributions", "hvd_xai.baselines", "hvd_xai.scores", "hvd_xai.sinks", "hvd_xai.faithfulness")
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"}

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from hvd_xai.checkpoint.commit import digest_file
+from hvd_xai.checkpoint.place import OPTIONS, Place, RemotePath
 from hvd_xai.checkpoint.schema import FileEntry
 from hvd_xai.errors import CheckpointError
 from hvd_xai.types import Json
@@ -130,12 +131,9 @@ class ArrayReader:
         CheckpointError: if there is no such array there.
     """
 
-    def __init__(self, directory: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    def __init__(self, directory: Place, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self._directory = directory
-        try:
-            self._array = _open(directory, writable=False)
-        except _DAMAGE as error:
-            raise CheckpointError(f"{directory} cannot be opened as a Zarr array: {error}") from error
+        self._array = open_array(directory)
         if (self._array.shape, self._array.dtype) != (shape, dtype):
             raise CheckpointError(f"{directory} must have shape {shape} and dtype {dtype}; got {self._array.shape} and {self._array.dtype}")
         self.shard_rows: int = (self._array.shards or self._array.chunks)[0]
@@ -152,8 +150,20 @@ class ArrayReader:
             raise CheckpointError(f"rows {start} to {stop} of {self._directory} are damaged: {error}") from error
 
 
+def open_array(directory: Place) -> "Array":
+    """Opens any Zarr v3 array for reading, of whomever.
+
+    Raises:
+        CheckpointError: if there is none, or its metadata is damaged.
+    """
+    try:
+        return _open(directory, writable=False)
+    except _DAMAGE as error:
+        raise CheckpointError(f"{directory} cannot be opened as a Zarr array: {error}") from error
+
+
 @runtime_checkable
-class _Array(Protocol):
+class Array(Protocol):
     """What is used of an array of either library."""
 
     shape: tuple[int, ...]
@@ -166,15 +176,18 @@ class _Array(Protocol):
     def __setitem__(self, rows: slice, values: np.ndarray) -> None: ...
 
 
-def _open(directory: Path, *, writable: bool) -> _Array:
+def _open(directory: Place, *, writable: bool) -> Array:
     """Opens an array whose metadata exists, with the library that there is."""
     if zarr is None:
+        if isinstance(directory, RemotePath):
+            raise CheckpointError(f"{directory} needs zarr 3, which needs Python 3.11 or later; under 3.10, copy the run to this disk")
         try:
             from hvd_xai.checkpoint.tensorstore_array import TensorStoreArray
         except ImportError as error:
             raise ImportError("explanation checkpoints need zarr 3, or TensorStore under Python 3.10: pip install tensorstore") from error
         return TensorStoreArray(directory, writable=writable)
-    array: _Array = zarr.open_array(directory, mode="r+" if writable else "r").with_config({"order": "C", "write_empty_chunks": True})
+    store = zarr.storage.FsspecStore.from_url(str(directory), OPTIONS, read_only=True) if isinstance(directory, RemotePath) else directory
+    array: Array = zarr.open_array(store, mode="r+" if writable else "r").with_config({"order": "C", "write_empty_chunks": True})
     return array
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import xxhash
 
+from hvd_xai.checkpoint.place import Place
 from hvd_xai.errors import CheckpointError
 
 STAGING = ".staging-"
@@ -86,7 +87,7 @@ def replace_durably(path: Path, content: bytes) -> None:
     fsync_directory(path.parent)
 
 
-def digest_file(path: Path) -> tuple[int, str]:
+def digest_file(path: Place) -> tuple[int, str]:
     """Reads a file in small blocks.
 
     A CRC would not do: over a file made of pieces that end in their own CRC it does not depend on the content.

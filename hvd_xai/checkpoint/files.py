@@ -3,32 +3,34 @@
 Zarr reads a missing file as fill values, silently: whatever is read of a checkpoint is read through here.
 """
 
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
 
 from hvd_xai.checkpoint.arrays import METADATA, ArrayReader, shard_key
+from hvd_xai.checkpoint.commit import digest_file
+from hvd_xai.checkpoint.place import Place, size_of_file
 from hvd_xai.checkpoint.schema import MANIFEST, FileEntry, Manifest
 from hvd_xai.checkpoint.sealed import MAX_BYTES
 from hvd_xai.errors import CheckpointError
+
+DAMAGED = "the checkpoint is damaged. `hvd-xai verify --deep` lists all that is wrong with the run."
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something wrong with a checkpoint: the file or folder, and what is wrong with it."""
 
-    path: Path
+    path: Place
     what: str
 
     def __str__(self) -> str:
         return f"{self.path} {self.what}"
 
 
-def read_record(path: Path) -> bytes:
+def read_record(path: Place) -> bytes:
     """Reads a manifest or another sealed record, never more than one may have.
 
     Raises:
@@ -36,7 +38,7 @@ def read_record(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
+            text: bytes = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} has no {path.name}: it is no checkpoint, or its record was deleted") from error
     except OSError as error:
@@ -46,7 +48,7 @@ def read_record(path: Path) -> bytes:
     return text
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: Place) -> Manifest:
     """Reads the manifest of a committed checkpoint.
 
     Raises:
@@ -55,25 +57,43 @@ def read_manifest(directory: Path) -> Manifest:
     return Manifest.from_json(read_record(directory / MANIFEST), str(directory / MANIFEST))
 
 
-def find_damage(directory: Path, files: Iterable[FileEntry]) -> list[Problem]:
+def find_damage(directory: Place, files: Iterable[FileEntry]) -> list[Problem]:
     """Returns which of `files` are missing, no plain files, or of another size than the manifest says; reads none of them."""
     problems = []
     for file in files:
         path = directory / file.key
         try:
-            status = path.lstat()
+            size = size_of_file(path)
         except OSError as error:
-            problems.append(Problem(path, f"is missing ({error.strerror})"))
+            problems.append(Problem(path, f"is missing ({error.strerror or error})"))
             continue
-        if not stat.S_ISREG(status.st_mode):
+        if size is None:
             problems.append(Problem(path, "is no plain file"))
-        elif status.st_size != file.size:
-            problems.append(Problem(path, f"has {status.st_size} bytes; the manifest says {file.size}"))
+        elif size != file.size:
+            problems.append(Problem(path, f"has {size} bytes; the manifest says {file.size}"))
+    return problems
+
+
+def find_changes(directory: Place, files: Iterable[FileEntry]) -> list[Problem]:
+    """Returns which of `files` have another content than the manifest says; reads all of it."""
+    problems = []
+    for file in files:
+        path = directory / file.key
+        try:
+            _, digest = digest_file(path)
+        except OSError as error:
+            problems.append(Problem(path, f"cannot be read: {error.strerror or error}"))
+            continue
+        if digest != file.xxh3_128:
+            problems.append(Problem(path, f"was changed: its xxh3-128 is {digest}, the manifest says {file.xxh3_128}"))
     return problems
 
 
 class CommittedArray:
     """One array of a committed checkpoint; the files of the rows asked for are held against the manifest before every read.
+
+    That they are there and of the right size is looked at every time, their content when they are first met: a file of the same size in the
+    place of another, whole in itself, can be told in no other way.
 
     Args:
         checkpoint: the checkpoint's folder.
@@ -81,12 +101,24 @@ class CommittedArray:
         files: of the whole checkpoint, by key.
         shape: the shape it must have.
         dtype: the dtype it must have.
+        reads_whole: whether a file's content is looked at; for large arrays of which single rows are read, their rows' own hashes do that.
 
     Raises:
         CheckpointError: if there is no such array.
     """
 
-    def __init__(self, checkpoint: Path, name: str, files: dict[str, FileEntry], shape: tuple[int, ...], dtype: np.dtype) -> None:
+    def __init__(
+        self,
+        checkpoint: Place,
+        name: str,
+        files: dict[str, FileEntry],
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        *,
+        reads_whole: bool = True,
+    ) -> None:
+        self._reads_whole = reads_whole
+        self._met: set[str] = set()
         self._checkpoint = checkpoint
         self._name = name
         self._files = files
@@ -113,7 +145,9 @@ class CommittedArray:
         if unknown:
             raise CheckpointError(f"the manifest of {self._checkpoint} names no file {unknown[0]!r}, which the rows of '{self._name}' need")
         problems = find_damage(self._checkpoint, [self._files[key] for key in keys])
+        if not problems:
+            new = [key for key in keys if key not in self._met and (self._reads_whole or key.endswith(METADATA))]
+            problems = find_changes(self._checkpoint, [self._files[key] for key in new])
+            self._met.update(keys)
         if problems:
-            raise CheckpointError(
-                f"{problems[0]}; the checkpoint is damaged. `hvd-xai verify --deep` lists all that is wrong with the run."
-            )
+            raise CheckpointError(f"{problems[0]}; {DAMAGED}")

@@ -1,12 +1,11 @@
 """Reads the probe that is stored beside the explanations."""
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Shaped
 
 from hvd_xai.checkpoint.files import CommittedArray, read_record
+from hvd_xai.checkpoint.place import Place
 from hvd_xai.checkpoint.schema import MANIFEST, read_files
 from hvd_xai.checkpoint.sealed import unseal
 from hvd_xai.errors import CheckpointError
@@ -24,7 +23,7 @@ class ProbeReader:
         CheckpointError: if there is none, or it is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
         record = unseal(read_record(path / MANIFEST), str(path / MANIFEST))
         self.n_samples = record.integer("n_samples")

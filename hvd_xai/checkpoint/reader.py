@@ -1,20 +1,22 @@
 """Reads explanation checkpoints. Needs neither TensorFlow nor MPI."""
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai.checkpoint.files import CommittedArray, find_damage, read_manifest, read_record
+from hvd_xai.checkpoint.files import DAMAGED, CommittedArray, read_manifest, read_record
+from hvd_xai.checkpoint.place import Place, place
 from hvd_xai.checkpoint.probe import PROBE, ProbeReader
 from hvd_xai.checkpoint.run import EXPLANATIONS, RUN
-from hvd_xai.checkpoint.schema import MANIFEST, Manifest, decode
+from hvd_xai.checkpoint.schema import MANIFEST, Manifest, content_hashes, decode
 from hvd_xai.checkpoint.sealed import unseal
+from hvd_xai.checkpoint.stack import Stack
 from hvd_xai.checkpoint.writer import EPOCHS
 from hvd_xai.errors import CheckpointError
 from hvd_xai.types import Json
@@ -23,16 +25,19 @@ if TYPE_CHECKING:
     import xarray
 
 
-def open_explanations(run: str | Path) -> "Explanations":
+def open_explanations(run: str | Place) -> "Explanations":
     """Opens the explanations of a run.
 
     Args:
-        run: the run's folder, or its folder `explanations`.
+        run: the run's folder, or its folder `explanations`; or the URL of one, such as `s3://bucket/runs/demo`, which needs the extra
+            `remote` and, of fsspec's packages, the one for that kind of URL (s3fs, gcsfs, ...).
 
     Raises:
         CheckpointError: if there are none.
+        ImportError: if it is a URL, and what reads it is not installed.
+        OSError: if it is a URL, and the store cannot be reached.
     """
-    path = Path(run)
+    path = place(run)
     for explanations_dir in (path / EXPLANATIONS, path):
         if (explanations_dir / RUN).is_file() or (explanations_dir / EPOCHS).is_dir():
             return Explanations(explanations_dir)
@@ -41,13 +46,13 @@ def open_explanations(run: str | Path) -> "Explanations":
 
 
 class Explanations:
-    """All committed explanations of a run.
+    """All committed explanations of a run; each is read when it is asked for.
 
     Example:
         for explanation in open_explanations("runs/demo"): print(explanation.manifest.epoch)
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
 
     @property
@@ -60,14 +65,22 @@ class Explanations:
     @property
     def epochs(self) -> list[int]:
         """The epochs that have an explanation, ascending."""
-        return [epoch for epoch in sorted(self._epoch_dirs()) if self.methods(epoch)]
+        numbers = sorted(int(path.name) for path in (self.path / EPOCHS).glob("*") if path.name.isdecimal())
+        return [number for number in numbers if self.methods(number)]
 
     def methods(self, epoch: int) -> list[str]:
         """Returns the methods explained at an epoch, by name; none where the epoch has no explanation."""
-        directory = self._epoch_dirs().get(epoch)
-        if directory is None:
-            return []
-        return sorted(path.parent.name for path in directory.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
+        manifests = self._epoch_dir(epoch).glob(f"*/{MANIFEST}")
+        return sorted(path.parent.name for path in manifests if not path.parent.name.startswith("."))
+
+    @property
+    def epochs_by_method(self) -> dict[str, list[int]]:
+        """The epochs that each method was explained at, ascending, the methods by name."""
+        by_method: dict[str, list[int]] = {}
+        for epoch in self.epochs:
+            for method in self.methods(epoch):
+                by_method.setdefault(method, []).append(epoch)
+        return dict(sorted(by_method.items()))
 
     def explanation(self, epoch: int, method: str) -> "Explanation":
         """Opens one explanation.
@@ -75,14 +88,42 @@ class Explanations:
         Raises:
             CheckpointError: if it was not committed, or its manifest is damaged.
         """
-        if method not in self.methods(epoch):
+        path = self._epoch_dir(epoch) / method
+        if "/" in method or method.startswith(".") or not (path / MANIFEST).exists():
             there = f"epoch {epoch} has {', '.join(self.methods(epoch))}" if self.methods(epoch) else f"there are the epochs {self.epochs}"
             raise CheckpointError(f"{self.path} has no explanation '{method}' of epoch {epoch}; {there}")
-        return Explanation(self._epoch_dirs()[epoch] / method)
+        return Explanation(path)
 
     def probe(self) -> ProbeReader | None:
         """Opens the probe; None if it was not stored."""
         return ProbeReader(self.path / PROBE) if (self.path / PROBE).is_dir() else None
+
+    def stack(self, method: str, epochs: Sequence[int] | None = None) -> Stack:
+        """Opens the explanations of one method, at all of its epochs or at some, to be compared row by row.
+
+        Raises:
+            CheckpointError: if there are none, or epochs explain other samples.
+        """
+        chosen = self.epochs_by_method.get(method, []) if epochs is None else sorted(set(epochs))
+        if not chosen:
+            there = ", ".join(self.epochs_by_method) or "none yet"
+            raise CheckpointError(f"{self.path} has no explanation by '{method}'; methods with one: {there}")
+        return Stack([self.explanation(epoch, method) for epoch in chosen])
+
+    def to_xarray(self) -> "xarray.DataTree":
+        """Opens the run as an `xarray.DataTree`, lazily: a node for each method, with the dimensions `epoch` and `sample`.
+
+        Raises:
+            CheckpointError: if a manifest is damaged, or epochs explain other samples.
+            ImportError: if xarray is not installed.
+
+        Example:
+            tree = open_explanations("runs/demo").to_xarray()
+            tree["integrated_gradients"].attributions.sel(epoch=4).sel(sample_id=17)
+        """
+        labelled = _labelled()
+        opened: xarray.DataTree = labelled.tree([self.stack(method, epochs) for method, epochs in self.epochs_by_method.items()])
+        return opened
 
     def __iter__(self) -> "Iterator[Explanation]":
         """Opens the explanations one by one, in order of epoch and method."""
@@ -90,8 +131,8 @@ class Explanations:
             for method in self.methods(epoch):
                 yield self.explanation(epoch, method)
 
-    def _epoch_dirs(self) -> dict[int, Path]:
-        return {int(path.name): path for path in (self.path / EPOCHS).glob("*") if path.name.isdecimal() and path.is_dir()}
+    def _epoch_dir(self, epoch: int) -> Place:
+        return self.path / EPOCHS / f"{epoch:06d}"
 
 
 class Explanation:
@@ -104,7 +145,7 @@ class Explanation:
         CheckpointError: if there is none, or its manifest is damaged or of a higher schema.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
         self.manifest: Manifest = read_manifest(path)
         self._dtype = self.manifest.dtype
@@ -126,15 +167,15 @@ class Explanation:
         """Names of what has one number a sample, the method's own values last."""
         return [name for name in self._dtype.names or () if name not in ("attributions", "thumbnail")]
 
-    def column(self, name: str) -> Shaped[np.ndarray, "N"]:
-        """Returns one number a sample.
+    def column(self, name: str, start: int = 0, stop: int | None = None) -> Shaped[np.ndarray, "b"]:
+        """Returns one number a sample, of all or of rows `start` to `stop`.
 
         Raises:
             CheckpointError: if there is no such column, or it is damaged.
         """
         if name not in self.columns:
             raise CheckpointError(f"{self.path} has no column '{name}'; it has {', '.join(self.columns)}")
-        return self._array(name).read()
+        return self._array(name).read(start, stop)
 
     def attributions(self, start: int = 0, stop: int | None = None) -> Float32[np.ndarray, "b ..."]:
         """Returns the attributions of rows `start` to `stop`, `[b, *sample_shape]`; `blocks` goes through all in bounded memory.
@@ -142,8 +183,18 @@ class Explanation:
         Raises:
             CheckpointError: if a file of these rows is missing or damaged.
         """
-        rows = self._read(("attributions", "scale"), start, stop)
+        rows = self._read(("attributions", "scale", "content_hash"), start, stop)
+        self._check(rows, start)
         return decode(rows)
+
+    def attributions_of(self, sample_ids: npt.ArrayLike) -> Float32[np.ndarray, "m ..."]:
+        """Returns the attributions of the given sample ids, in the order given.
+
+        Raises:
+            CheckpointError: if some are not in the explanation, or a file of theirs is missing or damaged.
+        """
+        rows = self.rows_of(sample_ids).tolist()
+        return np.concatenate([self.attributions(0, 0), *(self.attributions(row, row + 1) for row in rows)])
 
     def blocks(self, n_bytes: int = 32 * 2**20) -> Iterator[tuple[int, Float32[np.ndarray, "b ..."]]]:
         """Goes through all attributions in blocks of `n_bytes` at most (or one sample), each with the row it starts at."""
@@ -155,9 +206,23 @@ class Explanation:
         """Returns the block means of rows `start` to `stop`."""
         return self._array("thumbnail").read(start, stop)
 
-    def rows(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Returns the records of rows `start` to `stop` as they are stored, `[b]` of the dtype `manifest.dtype`."""
-        return self._read(self._dtype.names or (), start, stop)
+    def rows(self, start: int = 0, stop: int | None = None, *, checked: bool = True) -> np.ndarray:
+        """Returns the records of rows `start` to `stop` as they are stored, `[b]` of the dtype `manifest.dtype`.
+
+        Raises:
+            CheckpointError: if a file of these rows is missing or damaged; or, where they are `checked`, if they do not fit their hashes.
+        """
+        rows = self._read(self._dtype.names or (), start, stop)
+        if checked:
+            self._check(rows, start)
+        return rows
+
+    def _check(self, rows: np.ndarray, start: int) -> None:
+        """Holds rows against their hashes, which tell a swapped Zarr shard where its own checksums do not."""
+        changed = np.flatnonzero(content_hashes(rows) != rows["content_hash"])
+        if len(changed):
+            first = slice(start, None).indices(self.n_samples)[0] + int(changed[0])
+            raise CheckpointError(f"{self.path} has {len(changed)} rows that do not fit their content hash, the first {first}; {DAMAGED}")
 
     def rows_of(self, sample_ids: npt.ArrayLike) -> Int64[np.ndarray, "m"]:
         """Returns the rows of the given sample ids, in the order given.
@@ -174,28 +239,24 @@ class Explanation:
         return rows
 
     def to_xarray(self) -> "xarray.Dataset":
-        """Opens the explanation as an `xarray.Dataset`, lazily; its attributions times its scale are what `attributions` returns.
+        """Opens the explanation as an `xarray.Dataset`, lazily; its `attributions` are what the method `attributions` returns.
+
+        Samples are chosen by `dataset.sel(sample_id=17)`. A missing or damaged file is an error when its rows are asked for.
 
         Raises:
-            CheckpointError: if a file is missing.
+            CheckpointError: if the sample ids cannot be read.
             ImportError: if xarray is not installed.
         """
-        try:
-            import xarray
-        except ImportError as error:
-            raise ImportError("`to_xarray` needs xarray: pip install 'hvd-xai[xarray]'") from error
-        damage = find_damage(self.path, self.manifest.files)
-        if damage:
-            raise CheckpointError(f"{damage[0]}; the checkpoint is damaged, and xarray would read what is missing as NaN")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", f"Object at {MANIFEST} is not recognized")  # Zarr lists the folder; the manifest is ours
-            dataset: xarray.Dataset = xarray.open_zarr(self.path, consolidated=False, chunks=None)
+        labelled = _labelled()
+        dataset: xarray.Dataset = labelled.dataset(Stack([self])).isel(epoch=0)
         return dataset
 
     def _array(self, name: str) -> CommittedArray:
         if name not in self._arrays:
             field = self._dtype[name]
-            self._arrays[name] = CommittedArray(self.path, name, self._files, (self.n_samples, *field.shape), field.base)
+            self._arrays[name] = CommittedArray(
+                self.path, name, self._files, (self.n_samples, *field.shape), field.base, reads_whole=name != "attributions"
+            )
         return self._arrays[name]
 
     def _read(self, names: Sequence[str], start: int, stop: int | None) -> np.ndarray:
@@ -204,3 +265,11 @@ class Explanation:
         for name in names:
             rows[name] = self._array(name).read(first, last)
         return rows
+
+
+def _labelled() -> ModuleType:
+    """Imports what needs xarray."""
+    try:
+        return import_module("hvd_xai.checkpoint.labelled")
+    except ImportError as error:
+        raise ImportError("`to_xarray` needs xarray: pip install 'hvd_xai[xarray]'") from error

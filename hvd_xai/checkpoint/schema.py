@@ -24,6 +24,7 @@ MANIFEST = "manifest.json"
 MAX_RANK = 4
 
 _BUILT_IN = ("attributions", "scale", "sample_id", "label", "target", "prediction", "score", "rank", "content_hash", "thumbnail")
+_SAMPLE_AXES = {0: (), 1: ("feature",), 2: ("y", "x"), 3: ("y", "x", "channel"), 4: ("z", "y", "x", "channel")}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
 
 
@@ -69,6 +70,15 @@ def row_dtype(
             *((name, plain_dtypes[name]) for name in extra),
         ]
     )
+
+
+def axes_of(name: str, ndim: int) -> tuple[str, ...]:
+    """Returns the names of an array's `ndim` axes after the first, which is `sample`."""
+    if name == "attributions":
+        return _SAMPLE_AXES[ndim]
+    if name == "thumbnail":
+        return ("thumbnail_y", "thumbnail_x") if ndim == 2 else ("thumbnail_block",)
+    return ()
 
 
 def encode(dtype: np.dtype, attributions: Float32[np.ndarray, "n ..."], *, rank: int, **columns: np.ndarray) -> np.ndarray:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from hvd_xai.checkpoint.commit import digest_file
-from hvd_xai.checkpoint.files import Problem, find_damage
+from hvd_xai.checkpoint.files import Problem, find_changes, find_damage
+from hvd_xai.checkpoint.place import Place
 from hvd_xai.checkpoint.probe import PROBE, ProbeReader
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.checkpoint.schema import MANIFEST, FileEntry, content_hashes
@@ -18,14 +18,14 @@ from hvd_xai.types import Progress, Silent
 _BLOCK_BYTES = 16 * 2**20
 
 
-def verify(run: str | Path, *, deep: bool = False, progress: Progress | None = None) -> list[Problem]:
+def verify(run: str | Place, *, deep: bool = False, progress: Progress | None = None) -> list[Problem]:
     """Checks every checkpoint of a run against its manifest.
 
     The quick check reads manifests and sizes: it finds what is missing, cut off or edited. The deep one reads everything: it finds every
     changed bit, and holds the rows against the manifest. What unfinished writers left is a note to `progress`, no problem.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or its URL.
         deep: reads every byte.
         progress: told of every checkpoint; nobody if left out.
 
@@ -47,19 +47,20 @@ def verify(run: str | Path, *, deep: bool = False, progress: Progress | None = N
             problems.append(Problem(path, f"cannot be read: {error}"))
         progress.advance()
     for directory in (explanations.path, explanations.path / EPOCHS):
-        for path in leftovers(directory):
+        for path in leftovers(directory) if isinstance(directory, Path) else []:
             progress.say(f"note: {path} is not committed: a writer is at work, or died and will be swept when the run is resumed")
     return problems
 
 
-def _unit_paths(explanations_dir: Path) -> list[Path]:
+def _unit_paths(explanations_dir: Place) -> list[Place]:
     """Returns everything that was, or should have been, committed whole."""
-    methods = (path for path in sorted((explanations_dir / EPOCHS).glob("*/*")) if path.parent.name.isdecimal() and path.is_dir())
+    below: list[Place] = list((explanations_dir / EPOCHS).glob("*/*"))
+    methods = [path for path in below if path.parent.name.isdecimal() and path.is_dir()]
     probe = explanations_dir / PROBE
-    return [*([probe] if probe.exists() else []), *methods]
+    return [*([probe] if probe.exists() else []), *sorted(methods, key=str)]
 
 
-def _verify_unit(path: Path, explanations: Explanations, deep: bool) -> list[Problem]:
+def _verify_unit(path: Place, explanations: Explanations, deep: bool) -> list[Problem]:
     if path == explanations.path:
         return _verify_probe(explanations)
     if path.parent == explanations.path:
@@ -91,21 +92,10 @@ def _verify_probe(explanations: Explanations) -> list[Problem]:
     return problems
 
 
-def _verify_files(directory: Path, files: tuple[FileEntry, ...], deep: bool) -> list[Problem]:
+def _verify_files(directory: Place, files: tuple[FileEntry, ...], deep: bool) -> list[Problem]:
     problems = find_damage(directory, files)
     damaged = {problem.path for problem in problems}
-    for file in files:
-        path = directory / file.key
-        if not deep or path in damaged:
-            continue
-        try:
-            _, digest = digest_file(path)
-        except OSError as error:
-            problems.append(Problem(path, f"cannot be read: {error.strerror or error}"))
-            continue
-        if digest != file.xxh3_128:
-            problems.append(Problem(path, f"was changed: its xxh3-128 is {digest}, the manifest says {file.xxh3_128}"))
-    return problems
+    return problems + (find_changes(directory, [file for file in files if directory / file.key not in damaged]) if deep else [])
 
 
 def _verify_rows(explanation: Explanation) -> list[Problem]:
@@ -116,7 +106,7 @@ def _verify_rows(explanation: Explanation) -> list[Problem]:
     ascending = True
     size = max(1, _BLOCK_BYTES // manifest.dtype.itemsize)
     for start in range(0, manifest.n_samples, size):
-        rows = explanation.rows(start, start + size)
+        rows = explanation.rows(start, start + size, checked=False)
         sample_ids = np.ascontiguousarray(rows["sample_id"])
         ascending &= bool(np.all(sample_ids[1:] > sample_ids[:-1]) and (last_id is None or sample_ids[0] > last_id))
         changed += (start + np.flatnonzero(content_hashes(rows) != rows["content_hash"])).tolist()

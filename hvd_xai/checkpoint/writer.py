@@ -10,7 +10,7 @@ from hvd_xai.checkpoint import staging
 from hvd_xai.checkpoint.arrays import METADATA, ArrayWriter, group_metadata
 from hvd_xai.checkpoint.commit import digest_file, fsync_directory, fsync_file, writing
 from hvd_xai.checkpoint.files import find_damage, read_manifest
-from hvd_xai.checkpoint.schema import MANIFEST, FileEntry, Header, Manifest, dtypes_of
+from hvd_xai.checkpoint.schema import MANIFEST, FileEntry, Header, Manifest, axes_of, dtypes_of
 from hvd_xai.checkpoint.sealed import SCHEMA, plain
 from hvd_xai.errors import CheckpointError
 from hvd_xai.types import Json
@@ -18,7 +18,6 @@ from hvd_xai.types import Json
 EPOCHS = "epochs"
 
 _COORDINATES = "sample_id label prediction target"
-_SAMPLE_AXES = {0: (), 1: ("feature",), 2: ("y", "x"), 3: ("y", "x", "channel"), 4: ("z", "y", "x", "channel")}
 
 
 class Writer:
@@ -61,15 +60,11 @@ class Writer:
 
     def _create(self, name: str) -> ArrayWriter:
         field = self._dtype[name]
-        axes: tuple[str, ...] = ()
         attributes: dict[str, Json] = {}
         if name == "attributions":
-            axes = _SAMPLE_AXES[len(field.shape)]
             attributes = {"long_name": "attributions divided by scale", "ancillary_variables": "scale", "coordinates": _COORDINATES}
-        elif name == "thumbnail":
-            axes = ("thumbnail_y", "thumbnail_x") if len(field.shape) == 2 else ("thumbnail_block",)
         shape = (self._header.n_samples, *field.shape)
-        return ArrayWriter(self._staging.directory / name, shape, field.base, ("sample", *axes), attributes)
+        return ArrayWriter(self._staging.directory / name, shape, field.base, ("sample", *axes_of(name, len(field.shape))), attributes)
 
     def append(self, rows: np.ndarray) -> None:
         """Adds rows after those before.

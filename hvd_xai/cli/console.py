@@ -29,6 +29,9 @@ _BROUGHT_BY = {
     **dict.fromkeys(("keras", "tensorflow"), "'hvd_xai[cpu]', or 'hvd_xai[gpu]'"),
     "mpi4py": "'hvd_xai[train]'",
     "tensorboard": "'hvd_xai[tensorboard]'",
+    "fsspec": "'hvd_xai[remote]'",
+    **dict.fromkeys(("h5netcdf", "pyarrow"), "'hvd_xai[export]'"),
+    "xarray": "'hvd_xai[xarray]'",
 }
 _SECONDS_FOR_THE_LAUNCHER = 0.05
 

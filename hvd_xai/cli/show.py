@@ -32,7 +32,7 @@ _LEAST_IMPORTANT = ("committed", "size", "changed", "ranks", "largest", "not fin
 
 
 def show(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    run: Annotated[str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.")],
     sample: Annotated[list[str] | None, typer.Option(help="Sample ids: 17, or 0-31, or 3,5,8. Can be given again.")] = None,
     epoch: Annotated[str | None, typer.Option(help="An epoch, or 'all'. Of samples, the newest is shown if this is left out.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Only this method. Can be given again.")] = None,
@@ -55,18 +55,18 @@ def show(
         raise ValueError("--png and --json cannot be given together; run the command once with each")
     if png is not None:
         sample_ids = _sample_ids(sample, chosen) if sample else chosen[0].column("sample_id")[:DEFAULT_SAMPLES]
-        _draw(explanations, chosen, sample_ids, png, name=run.resolve().name)
+        _draw(explanations, chosen, sample_ids, png, name=explanations.path.resolve().parent.name)
     elif sample:
         rows = _numbers(chosen, _sample_ids(sample, chosen))
-        print(_json({"run": str(run), "samples": rows})) if as_json else _print(_samples_table(explanations, rows))
+        print(_json({"run": run, "samples": rows})) if as_json else _print(_samples_table(explanations, rows))
     else:
         lines = [_line(explanations, explanation) for explanation in chosen]
         if as_json:
-            print(_json({"run": str(run), "explanations": [asdict(line) for line in lines]}))
+            print(_json({"run": run, "explanations": [asdict(line) for line in lines]}))
             return
         _print(_table(lines))
         example = int(chosen[-1].column("sample_id")[0])
-        command = f"{program('hvd-xai')} show {shlex.quote(str(run))}"
+        command = f"{program('hvd-xai')} show {shlex.quote(run)}"
         print(f"Look at one sample: {command} --sample {example} --epoch {lines[-1].epoch} --png out.png")
 
 

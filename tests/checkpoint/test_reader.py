@@ -13,6 +13,9 @@ from hvd_xai.checkpoint.thumbnail import thumbnails
 from hvd_xai.errors import CheckpointError
 from tests.checkpoint.small import SHAPES, make_attributions, make_header, make_rows, read_plain, write
 
+AXES: tuple[tuple[str, ...], ...] = ((), ("feature",), ("y", "x"), ("y", "x", "channel"), ("z", "y", "x", "channel"))
+SMALL = "epochs/000000/integrated_gradients"  # where `write` puts an explanation
+
 
 def make_run(run_dir: Path) -> Path:
     explanations_dir = open_run(run_dir, config={"recipe": "digits_cnn"})
@@ -95,32 +98,23 @@ def test_rows_are_found_by_sample_id(tmp_path: Path) -> None:
         explanation.rows_of([4, 0, 99, -1])
 
 
+def test_attributions_are_read_by_sample_id(tmp_path: Path) -> None:
+    explanation = write(tmp_path, make_rows(make_attributions(5, (2,))))
+    np.testing.assert_array_equal(explanation.attributions_of([12, 0, 12]), explanation.attributions()[[4, 0, 4]])
+    assert explanation.attributions_of([]).shape == (0, 2)
+
+
 def test_missing_shard_is_an_error_not_fill_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrays, "CHUNK_BYTES", 8)
     monkeypatch.setattr(arrays, "SHARD_ROWS", 4)
     explanation = write(tmp_path, make_rows(make_attributions(12, (2,))))
     assert explanation.attributions().shape == (12, 2)
-    (explanation.path / "attributions" / "c" / "1" / "0").unlink()
-    assert np.isnan(read_plain(explanation.path / "attributions")[4:8]).all()  # what Zarr makes of it
+    (tmp_path / SMALL / "attributions" / "c" / "1" / "0").unlink()
+    assert np.isnan(read_plain(tmp_path / SMALL / "attributions")[4:8]).all()  # what Zarr makes of it
     for start, stop in ((0, None), (3, 5), (7, 8)):
         with pytest.raises(CheckpointError, match=r"c/1/0 is missing.*verify --deep"):
             explanation.attributions(start, stop)
     assert explanation.attributions(8).shape == (4, 2)
-
-
-def test_xarray_is_not_given_a_damaged_checkpoint(tmp_path: Path) -> None:
-    pytest.importorskip("xarray")
-    explanation = write(tmp_path, make_rows(make_attributions(12, (2,))))
-    (explanation.path / "attributions" / "c" / "0" / "0").unlink()
-    with pytest.raises(CheckpointError, match="c/0/0 is missing"):
-        explanation.to_xarray()
-
-
-def test_missing_xarray_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    explanation = write(tmp_path, make_rows(make_attributions(2, ())))
-    monkeypatch.setitem(sys.modules, "xarray", None)
-    with pytest.raises(ImportError, match=r"hvd-xai\[xarray\]"):
-        explanation.to_xarray()
 
 
 def test_shard_the_manifest_does_not_name_is_not_read(tmp_path: Path) -> None:
@@ -132,7 +126,7 @@ def test_shard_the_manifest_does_not_name_is_not_read(tmp_path: Path) -> None:
 
 def test_shard_that_is_a_link_is_not_read(tmp_path: Path) -> None:
     explanation = write(tmp_path, make_rows(make_attributions(4, ())))
-    shard = explanation.path / "score" / "c" / "0"
+    shard = tmp_path / SMALL / "score" / "c" / "0"
     shard.rename(tmp_path / "elsewhere")
     shard.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CheckpointError, match="is no plain file"):
@@ -143,21 +137,13 @@ def test_shard_that_is_a_link_is_not_read(tmp_path: Path) -> None:
 def test_plain_xarray_shows_names_coordinates_and_values(tmp_path: Path, shape: tuple[int, ...]) -> None:
     zarr = pytest.importorskip("zarr")
     xarray = pytest.importorskip("xarray")
-    attributions = make_attributions(9, shape)
-    attributions.reshape(9, -1)[2, 0] = np.nan
-    explanation = write(tmp_path, make_rows(attributions))
+    explanation = write(tmp_path, make_rows(make_attributions(9, shape)))
     with pytest.warns(zarr.errors.ZarrUserWarning, match="manifest.json"):
-        plain = xarray.open_zarr(explanation.path, consolidated=False, chunks=None)
-    for dataset in (plain, explanation.to_xarray()):
-        assert set(dataset.coords) == {"sample_id", "label", "target", "prediction"}
-        assert dataset.attributions.dims == (
-            "sample",
-            *{0: (), 1: ("feature",), 2: ("y", "x"), 3: ("y", "x", "channel"), 4: ("z", "y", "x", "channel")}[len(shape)],
-        )
-        np.testing.assert_array_equal((dataset.attributions * dataset.scale).values, explanation.attributions())
-        chosen = dataset.set_xindex("sample_id").sel(sample_id=12)
-        np.testing.assert_array_equal((chosen.attributions * chosen.scale).values, explanation.attributions(4, 5)[0])
-        assert dataset.attrs["Conventions"] == "CF-1.11"
+        dataset = xarray.open_zarr(tmp_path / SMALL, consolidated=False, chunks=None)
+    assert set(dataset.coords) == {"sample_id", "label", "target", "prediction"}
+    assert dataset.attributions.dims == ("sample", *AXES[len(shape)])
+    np.testing.assert_array_equal((dataset.attributions * dataset.scale).values, explanation.attributions())
+    assert dataset.attrs["Conventions"] == "CF-1.11"
 
 
 def test_the_whole_run_is_one_zarr_hierarchy(tmp_path: Path) -> None:

@@ -20,11 +20,14 @@ from tests.checkpoint.small import SHAPES, begin, files_under, make_attributions
 def test_committed_files_are_those_of_the_manifest(tmp_path: Path, shape: tuple[int, ...], n_samples: int) -> None:
     rows = make_rows(make_attributions(n_samples, shape))
     explanation = write(tmp_path, rows)
-    assert files_under(explanation.path) == {"manifest.json", *(file.key for file in explanation.manifest.files)}
+    assert files_under(tmp_path / "epochs/000000/integrated_gradients") == {
+        "manifest.json",
+        *(file.key for file in explanation.manifest.files),
+    }
     assert explanation.path == tmp_path / "epochs" / "000000" / "integrated_gradients"
     assert leftovers(tmp_path / "epochs") == []
     for name in rows.dtype.names or ():
-        np.testing.assert_array_equal(read_plain(explanation.path / name), rows[name])
+        np.testing.assert_array_equal(read_plain(tmp_path / "epochs/000000/integrated_gradients" / name), rows[name])
 
 
 @pytest.mark.parametrize("n_samples", [1, 15, 16, 17, 48])
@@ -163,7 +166,8 @@ def test_replace_takes_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_damaged_checkpoint_is_no_success(tmp_path: Path) -> None:
     rows = make_rows(make_attributions(4, ()))
-    (write(tmp_path, rows).path / "score" / "c" / "0").unlink()
+    write(tmp_path, rows)
+    (tmp_path / "epochs/000000/integrated_gradients/score/c/0").unlink()
     with pytest.raises(CheckpointError, match=r"exists but is damaged.*replace=True"):
         write(tmp_path, rows)
 

@@ -25,7 +25,7 @@ def test_committed_rows_lie_in_the_run(tmp_path: Path) -> None:
     checkpoint.close()
     assert checkpoint.run == "demo"
     assert explanation.path == tmp_path / "demo" / "explanations" / "epochs" / "000003" / "integrated_gradients"
-    np.testing.assert_array_equal(read_plain(explanation.path / "attributions"), rows["attributions"])
+    np.testing.assert_array_equal(read_plain(Path(str(explanation.path)) / "attributions"), rows["attributions"])
 
 
 def test_making_one_touches_no_file(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_explanation_of_the_run_itself_is_left_alone(tmp_path: Path) -> None:
 
 def test_damaged_explanation_is_not_copied(tmp_path: Path) -> None:
     original = write(tmp_path / "source", make_rows(make_attributions(9, (4, 2))))
-    (original.path / "score" / "c" / "0").unlink()
+    Path(str(original.path), "score", "c", "0").unlink()
     checkpoint = Checkpoint(tmp_path / "copy")
     with pytest.raises(CheckpointError, match="is missing"):
         checkpoint(original)

@@ -71,11 +71,11 @@ def test_close_is_idempotent(module: str, tmp_path: Path, explanation: Explanati
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_sink_leaves_the_explanation_as_it_is(module: str, tmp_path: Path, explanation: Explanation) -> None:
-    before = contents(explanation.path)
+    before = contents(Path(str(explanation.path)))
     sink = sink_class(module)(tmp_path / "out")
     sink(explanation)
     sink.close()
-    assert contents(explanation.path) == before
+    assert contents(Path(str(explanation.path))) == before
 
 
 @pytest.mark.parametrize("module", MODULES)

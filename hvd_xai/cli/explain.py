@@ -1,0 +1,97 @@
+"""`hvd-xai explain`: a saved model over a whole data set, on all ranks."""
+
+import shlex
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hvd_xai.cli.console import program, progress, rank
+from hvd_xai.log import configure, quiet_start
+
+UNFINISHED = "unfinished"
+"""Folder of a run that holds the data set as it is read, and the rows that are not committed yet; removed at the end."""
+
+
+def explain(
+    model: Annotated[Path, typer.Argument(help="A saved model, a .keras file.", metavar="MODEL")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="A data set: .npz (inputs, targets), .npy, .tfrecord, Zarr, or a folder with a folder for each class.", metavar="DATA"
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run directory.", metavar="RUN")],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="A method's name, path/to/file.py or package.module:name. Can be given again. [default: integrated_gradients]"),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="An option of a method; a wrong name lists them all.", metavar="NAME=VALUE")
+    ] = None,
+    targets: Annotated[Path | None, typer.Option(help="What to explain of each input, a .npy file, where DATA does not say.")] = None,
+    feature: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where TFRecord examples have something: inputs=x:float32:8,8,1. Can be given again.", metavar="NAME=KEY:KIND:SHAPE"
+        ),
+    ] = None,
+    custom_objects: Annotated[
+        list[str] | None, typer.Option(help="Classes of your own in the model: path/to/file.py or package.module:name.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there, behind the rows that it has.")] = False,
+) -> None:
+    """Explains a saved model over a whole data set, in bounded memory, and commits the result as a run of one epoch.
+
+    mpirun -np 4 hvd-xai explain model.keras test.npz --method integrated_gradients --set n_steps=64 -o runs/test
+
+    hvd-xai explain model.keras images/ --method grad_cam -o runs/images
+
+    hvd-xai explain model.keras x.npy --targets y.npy -o runs/x --resume
+
+    hvd-xai explain model.keras data.tfrecord --feature inputs=x:float32:8,8,1 --feature targets=y:int64 -o runs/records
+
+    A job that was killed goes on with --resume, on as many ranks: what was computed is not computed again.
+    """
+    with quiet_start():
+        import hvd_xai.keras as hvd
+        from hvd_xai import datasets
+        from hvd_xai.explain import explain as explain_probe
+        from hvd_xai.loading import load_method, load_objects, parse_settings
+        from hvd_xai.provenance import describe
+        from hvd_xai.row_files import RowFiles
+        from hvd_xai.saved_model import read_model
+        from hvd_xai.sinks.checkpoint import Checkpoint
+    world = hvd.init()
+    configure(world.rank, world.size, world.host)
+    # from here on everything fails on all ranks or on none
+
+    with world.together("loading the model"):
+        known = {name: value for spec in custom_objects or [] for name, value in load_objects(spec).items()}
+        loaded = read_model(model, known)
+        functions = {describe(function)[0]: function for function in map(load_method, method or ["integrated_gradients"])}
+        options = parse_settings(set_ or [], functions)
+        methods = [partial(function, **options[name]) for name, function in functions.items()]
+    checkpoint = Checkpoint(output, {"model": str(model), "data": str(data)}, "resume" if resume else "new")
+    with world.together("looking for a run"):
+        if world.is_root:
+            checkpoint.check()
+    unpacked = output / UNFINISHED / "data"
+    with world.together("unpacking the data set"):
+        if world.local_rank == 0:
+            described = dict(datasets.Feature.parse(text) for text in feature or [])
+            datasets.unpack(data, unpacked, targets=targets, features=described, input_shape=tuple(loaded.input_shape[1:]))
+    with world.together("loading the data set"):
+        probe = datasets.open_unpacked(unpacked)
+    with progress() as bar:
+        row_files = RowFiles(output / UNFINISHED / "rows")
+        explain_probe(loaded, probe, methods, world=world, checkpoint=checkpoint, progress=bar, row_files=row_files)
+    with world.together("removing what was unpacked"):
+        if world.local_rank == 0:
+            shutil.rmtree(output / UNFINISHED)
+    if rank() == 0:
+        show = f"{program('hvd-xai')} show {shlex.quote(str(output))}"
+        print(f"\n{len(probe)} samples are explained in {output}. To look at them:\n\n  {show}")
+        print(f"  {show} --sample {probe.sample_ids[0]} --png out.png\n")

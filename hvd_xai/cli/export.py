@@ -1,0 +1,43 @@
+"""`hvd-xai export`: a run's explanations as one file, for other programs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hvd_xai.checkpoint.export import export as write
+from hvd_xai.checkpoint.reader import open_explanations
+from hvd_xai.cli.console import progress
+from hvd_xai.errors import CheckpointError
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.")],
+    to: Annotated[Path, typer.Option(help="The file to write: .npz, .nc (NetCDF) or .parquet (a table of samples).", metavar="FILE")],
+    epoch: Annotated[list[int] | None, typer.Option(help="Only this epoch. Can be given again.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Only this method. Can be given again.")] = None,
+) -> None:
+    """Writes a run's explanations into one file, in bounded memory.
+
+    hvd-xai export runs/demo --to demo.npz
+
+    hvd-xai export runs/demo --to demo.nc --method integrated_gradients
+
+    hvd-xai export s3://bucket/runs/demo --to last.parquet --epoch 4
+    """
+    explanations = open_explanations(run)
+    having = explanations.epochs_by_method
+    epochs = {number for numbers in having.values() for number in numbers}
+    absent = [number for number in epoch or [] if number not in epochs]
+    if absent:
+        raise CheckpointError(f"{run} has no explanation of epoch {absent[0]}; there are the epochs {sorted(epochs)}")
+    unknown = [name for name in method or [] if name not in having]
+    if unknown:
+        raise CheckpointError(f"{run} has no explanation by '{unknown[0]}'; methods with one: {', '.join(having) or 'none yet'}")
+    wanted = {name: [number for number in having[name] if not epoch or number in epoch] for name in method or having}
+    stacks = [explanations.stack(name, numbers) for name, numbers in wanted.items() if numbers]
+    if not stacks:
+        raise CheckpointError(f"{run} holds no such explanation; there are: {having or 'none yet'}")
+    with progress() as bar:
+        write(stacks, to, bar)
+    print(to)

@@ -1,0 +1,66 @@
+"""`hvd-xai recompute`: whether a stored explanation comes out again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hvd_xai.checkpoint.reader import open_explanations
+from hvd_xai.errors import CheckpointError
+from hvd_xai.log import quiet_start
+
+
+def recompute(
+    run: Annotated[str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.")],
+    model: Annotated[Path, typer.Option(help="The model that was explained, a .keras file.", metavar="MODEL")],
+    sample: Annotated[list[int], typer.Option(help="A sample id. Can be given again.")],
+    epoch: Annotated[int | None, typer.Option(help="An epoch. [default: the newest]")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="Only this method; path/to/file.py or package.module:name for one of your own. [default: all of the epoch]"),
+    ] = None,
+    custom_objects: Annotated[
+        list[str] | None, typer.Option(help="Classes of your own in the model: path/to/file.py or package.module:name.")
+    ] = None,
+) -> None:
+    """Computes explanations again from what their manifests say, and ends with 0 only where all come out as they are stored.
+
+    hvd-xai recompute runs/demo --model runs/demo/models/epoch-000004.keras --sample 17
+
+    hvd-xai recompute runs/demo --model model.keras --epoch 2 --method grad_cam --sample 17 --sample 18
+    """
+    explanations = open_explanations(run)
+    if not explanations.epochs:
+        raise CheckpointError(f"{run} holds no explanation yet")
+    probe = explanations.probe()
+    if probe is None:
+        raise CheckpointError(f"{run} has no stored probe, so there is nothing to compute from")
+    with quiet_start():
+        from hvd_xai.loading import load_method, load_objects
+        from hvd_xai.provenance import describe, versions
+        from hvd_xai.recompute import TOLERANCE
+        from hvd_xai.recompute import recompute as compute_again
+        from hvd_xai.saved_model import read_model
+    known = {name: value for spec in custom_objects or [] for name, value in load_objects(spec).items()}
+    loaded = read_model(model, known)
+    number = explanations.epochs[-1] if epoch is None else epoch
+    function = None if method is None else load_method(method)
+    names = explanations.methods(number) if function is None else [describe(function)[0]]
+    differs = False
+    for name in names or [""]:
+        explanation = explanations.explanation(number, name)
+        then = explanation.manifest.versions
+        others = [f"{library} {then.get(library)} -> {now}" for library, now in versions().items() if then.get(library) != now]
+        if others:
+            print(f"{name}: computed again with other versions: {', '.join(others)}")
+        for found in compute_again(loaded, explanation, probe, sample, method=function):
+            differs |= not found.matches
+            how = "equal to the bit" if found.is_bit_equal else f"largest difference {found.difference:.1e} of the largest attribution"
+            verdict = "matches" if found.matches else "DIFFERS"
+            scores = (
+                ""
+                if found.matches
+                else f"; prediction and score {found.prediction[0]:g}, {found.score[0]:g} -> {found.prediction[1]:g}, {found.score[1]:g}"
+            )
+            print(f"epoch {number}  {name}  sample {found.sample_id}: {verdict}, {how} (tolerance {TOLERANCE:.1e}){scores}")
+    raise typer.Exit(int(differs))

@@ -1,0 +1,90 @@
+"""Rows of an explanation that is not finished, on disk, so that a job that was killed goes on behind them."""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from hvd_xai.checkpoint.files import read_manifest
+from hvd_xai.checkpoint.schema import MANIFEST, Header, RankRows, content_hashes
+from hvd_xai.checkpoint.sealed import plain
+from hvd_xai.checkpoint.writer import EPOCHS
+from hvd_xai.merge import Spool
+
+# Who computes which rows stands in a file's name, and where the run lies and on which hosts changes no number.
+_NOT_IN_DIGEST = ("ranks", "run", "world_size")
+
+
+class RowFiles:
+    """A folder with one file a rank and method. Its name says of which weights, probe, method, options and versions the rows are.
+
+    Ranks that do not share a filesystem each have a folder of this name. Other numbers of ranks cut the rows otherwise: they start anew.
+
+    Args:
+        folder: made when the first file is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._prefix = ""
+        self._row_bytes = 1
+        self._own = Path()
+        self._ranks: tuple[RankRows, ...] = ()
+
+    def open(self, header: Header, dtype: np.dtype, rank: int) -> Spool:
+        """Opens the file of a rank's rows, with the rows that an earlier job has left in it."""
+        record = {name: value for name, value in asdict(header).items() if name not in _NOT_IN_DIGEST}
+        text = json.dumps(plain({**record, "dtype": str(dtype.descr)}), sort_keys=True)
+        self._prefix = f"{header.method}-{xxhash.xxh3_64_hexdigest(text.encode())}"
+        self._row_bytes, self._ranks = dtype.itemsize, header.ranks
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._own = self._path(header.ranks[rank])
+        return Spool(dtype, path=self._own)
+
+    def n_rows(self) -> int:
+        """Returns how many rows all ranks have; of a rank whose file cannot be seen from here, as large a share as this rank has."""
+        sizes = {rows: self._size(rows) for rows in self._ranks}
+        seen = [(size, rows.stop - rows.start) for rows, size in sizes.items() if size is not None and rows.stop > rows.start]
+        share = sum(size for size, _ in seen) / max(1, sum(length for _, length in seen))
+        return sum(int(share * (rows.stop - rows.start)) if size is None else size for rows, size in sizes.items())
+
+    def remove(self) -> None:
+        """Removes this rank's file, once its rows are committed, and the folder if it was the last."""
+        self._own.unlink(missing_ok=True)
+        if not any(self._folder.iterdir()):
+            with suppress(FileNotFoundError):  # another rank was first
+                self._folder.rmdir()
+
+    def _path(self, rows: RankRows) -> Path:
+        return self._folder / f"{self._prefix}-{rows.start}-{rows.stop}.rows"
+
+    def _size(self, rows: RankRows) -> int | None:
+        try:
+            return self._path(rows).stat().st_size // self._row_bytes
+        except FileNotFoundError:
+            return None
+
+
+def kept_rows(spool: Spool, start: int, sample_ids: np.ndarray) -> np.ndarray | None:
+    """Returns the rows of these samples if the spool has them from `start` on, whole; cuts it off there if it has them otherwise."""
+    if len(spool) <= start:
+        return None
+    if len(spool) >= start + len(sample_ids):
+        rows = spool.read(start, start + len(sample_ids))
+        if np.array_equal(rows["sample_id"], sample_ids) and np.array_equal(rows["content_hash"], content_hashes(rows)):
+            return rows
+    spool.truncate(start)
+    return None
+
+
+def is_committed(explanations_dir: Path, header: Header) -> bool:
+    """Returns whether this very explanation was committed already."""
+    directory = explanations_dir / EPOCHS / f"{header.epoch:06d}" / header.method
+    if not (directory / MANIFEST).exists():
+        return False
+    there = read_manifest(directory)
+    names = ("weights_digest", "probe_digest", "n_samples", "step", "options", "versions")
+    return all(plain(getattr(there, name)) == plain(getattr(header, name)) for name in names)

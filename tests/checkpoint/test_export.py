@@ -1,0 +1,100 @@
+"""Exported files, read by the programs they are for."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hvd_xai.checkpoint import export as exporting
+from hvd_xai.checkpoint.export import export
+from hvd_xai.checkpoint.reader import Explanations, open_explanations
+from hvd_xai.checkpoint.run import open_run
+from hvd_xai.checkpoint.stack import Stack
+from hvd_xai.errors import CheckpointError
+from tests.checkpoint.small import make_attributions, make_rows, write
+
+EPOCHS = (2, 3)
+ATTRIBUTIONS = "explanations/epochs/000003/integrated_gradients/attributions/c/0/0/0"
+
+
+@pytest.fixture
+def explanations(tmp_path: Path) -> Explanations:
+    explanations_dir = open_run(tmp_path, config={})
+    for epoch in EPOCHS:
+        attributions = make_attributions(9, (4, 5), seed=epoch)
+        attributions[1, 0, 0] = np.nan
+        write(explanations_dir, make_rows(attributions), epoch=epoch)
+    write(explanations_dir, make_rows(make_attributions(9, ())), epoch=3, method="occlusion")
+    return open_explanations(tmp_path)
+
+
+def stacks(explanations: Explanations) -> list[Stack]:
+    return [explanations.stack(method) for method in explanations.epochs_by_method]
+
+
+@pytest.fixture(autouse=True, params=[1, 2**24])
+def _any_block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of one row, and of all rows."""
+    monkeypatch.setattr(exporting, "BLOCK_BYTES", request.param)
+
+
+def test_npz_is_what_numpy_reads(explanations: Explanations, tmp_path: Path) -> None:
+    export(stacks(explanations), tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as arrays:
+        for index, epoch in enumerate(EPOCHS):
+            expected = explanations.explanation(epoch, "integrated_gradients")
+            np.testing.assert_array_equal(arrays["integrated_gradients/attributions"][index], expected.attributions())
+            np.testing.assert_array_equal(arrays["integrated_gradients/convergence_delta"][index], expected.column("convergence_delta"))
+            np.testing.assert_array_equal(arrays["integrated_gradients/sample_id"], expected.column("sample_id"))
+        assert arrays["integrated_gradients/epoch"].tolist() == list(EPOCHS)
+        assert arrays["occlusion/attributions"].shape == (1, 9)
+
+
+def test_netcdf_is_the_tree_that_xarray_opens_of_the_run(explanations: Explanations, tmp_path: Path) -> None:
+    pytest.importorskip("h5netcdf")
+    xarray = pytest.importorskip("xarray")
+    export(stacks(explanations), tmp_path / "out.nc")
+    expected = explanations.to_xarray()
+    with xarray.open_datatree(tmp_path / "out.nc", engine="h5netcdf") as tree:
+        assert set(tree.children) == set(expected.children)
+        for method, node in expected.children.items():
+            found = tree[method].to_dataset()
+            for name in (*node.data_vars, "sample_id", "label", "target", "prediction", "epoch", "step"):
+                assert found[name].dims == node[name].dims
+                np.testing.assert_array_equal(found[name].values, node[name].values)
+            assert {"step", "sample_id", "label", "target"} <= set(found.coords)
+            assert found.attrs["options"] == node.attrs["options"]
+
+
+def test_parquet_is_a_table_of_samples(explanations: Explanations, tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    export(stacks(explanations), tmp_path / "out.parquet")
+    table = pandas.read_parquet(tmp_path / "out.parquet")
+    assert len(table) == 27
+    one = table[(table.method == "integrated_gradients") & (table.epoch == 3)]
+    expected = explanations.explanation(3, "integrated_gradients")
+    for name in ("sample_id", "label", "target", "prediction", "score", "convergence_delta"):
+        np.testing.assert_array_equal(one[name], expected.column(name))
+    attributions = expected.attributions().astype(np.float64).reshape(9, -1)
+    np.testing.assert_allclose(one.attribution_sum, np.nansum(attributions, axis=1), rtol=1e-12, atol=1e-18)
+    np.testing.assert_allclose(one.attribution_largest, np.nanmax(np.abs(attributions), axis=1), rtol=1e-12)
+    assert one.attribution_nonfinite.tolist() == [0, 1, 0, 0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".nc", ".parquet"])
+def test_a_damaged_checkpoint_leaves_the_older_file(explanations: Explanations, tmp_path: Path, suffix: str) -> None:
+    (tmp_path / ATTRIBUTIONS).unlink()
+    destination = tmp_path / f"out{suffix}"
+    destination.write_text("older")
+    with pytest.raises(CheckpointError, match="is missing"):
+        export(stacks(explanations), destination)
+    assert destination.read_text() == "older"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["explanations", destination.name]
+
+
+def test_another_format_or_folder_is_refused(explanations: Explanations, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"one of .npz, .nc, .parquet; got 'out.csv'"):
+        export(stacks(explanations), tmp_path / "out.csv")
+    with pytest.raises(ValueError, match="does not exist"):
+        export(stacks(explanations), tmp_path / "absent" / "out.npz")

@@ -1,0 +1,58 @@
+"""`hvd-xai diff` as a user runs it."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hvd_xai import open_explanations
+from hvd_xai.cli.main import main
+from hvd_xai.drift import cosine_similarity
+from tests.runs_under_test import make_probe, make_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "run", make_probe(), epochs=[0, 1, 4])
+
+
+def diff(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr("sys.argv", ["hvd-xai", "diff", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_the_samples_that_changed_most_come_first(run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert diff(monkeypatch, run, "--epoch", 4, "--epoch", 0, "--method", "integrated_gradients", "--top", 3) == 0
+    said = capfd.readouterr().out
+    before, after = (open_explanations(run).explanation(epoch, "integrated_gradients") for epoch in (0, 4))
+    cosines = cosine_similarity(before.thumbnails(), after.thumbnails())
+    assert f"epoch 0 to 4: mean cosine {cosines.mean():.3f}" in said
+    listed = re.findall(r"^ *(\d+) +(-?\d\.\d{3})", said, re.MULTILINE)
+    rows = np.argsort(cosines)[:3]
+    assert listed == [(str(before.column("sample_id")[row]), f"{cosines[row]:.3f}") for row in rows]
+
+
+def test_they_are_drawn(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = tmp_path / "changed.png"
+    assert diff(monkeypatch, run, "--epoch", 0, "--epoch", 1, "--method", "grad_cam", "--png", picture) == 0
+    with Image.open(picture) as image:
+        assert image.width > 300
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--epoch", 1], "give two epochs"),
+        (["--epoch", 1, "--epoch", 9], "no method at both epochs 1 and 9"),
+        (["--epoch", 0, "--epoch", 1, "--png", "x.png"], "a picture shows one method"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(
+    run: Path, words: list[object], message: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert diff(monkeypatch, run, *words) == 1
+    assert message in capfd.readouterr().err

@@ -1,0 +1,123 @@
+"""What is stored comes out again; what does not, or cannot, is said."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hvd_xai import open_explanations
+from hvd_xai.attributions.grad_cam import grad_cam
+from hvd_xai.attributions.integrated_gradients import integrated_gradients
+from hvd_xai.checkpoint.reader import Explanations
+from hvd_xai.checkpoint.sealed import seal
+from hvd_xai.cli.main import main
+from hvd_xai.errors import CheckpointError
+from hvd_xai.explain import explain
+from hvd_xai.recompute import bound, recompute
+from hvd_xai.types import Attribution, Json, Probe
+from hvd_xai.world import World
+from tests.models_under_test import functional
+
+EPOCH = 2
+
+
+def doubled(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    return 2.0 * tf.gather(outputs, targets, batch_dims=1)
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    return functional()
+
+
+@pytest.fixture(scope="module")
+def run(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    generator = np.random.default_rng(0)
+    probe = Probe(generator.random((23, 8, 8, 1), np.float32), np.arange(23) % 3, np.arange(23) * 3)
+    folder = tmp_path_factory.mktemp("recompute")
+    model.save(folder / "model.keras")
+    methods: list[Attribution] = [partial(integrated_gradients, n_steps=6, rule="gauss_legendre"), grad_cam]
+    explain(model, probe, methods, world=World.alone(), checkpoint=folder / "run", epoch=EPOCH)
+    return folder
+
+
+@pytest.fixture
+def explanations(run: Path) -> Explanations:
+    return open_explanations(run / "run")
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "grad_cam"])
+def test_samples_come_out_again_to_the_bit(model: keras.Model, explanations: Explanations, method: str) -> None:
+    probe = explanations.probe()
+    assert probe is not None
+    found = recompute(model, explanations.explanation(EPOCH, method), probe, [3, 42, 21])
+    assert [one.sample_id for one in found] == [3, 42, 21]
+    assert all(one.matches and one.is_bit_equal for one in found)
+
+
+def test_another_model_is_refused(explanations: Explanations) -> None:
+    other = functional()
+    other.layers[-1].bias.assign([1.0, 0.0, 0.0])
+    probe = explanations.probe()
+    assert probe is not None
+    with pytest.raises(CheckpointError, match="explains other weights than this model has"):
+        recompute(other, explanations.explanation(EPOCH, "grad_cam"), probe, [3])
+
+
+def _forge(run: Path, method: str, **changes: Json) -> None:
+    """Makes a manifest say something else, and mends its digest."""
+    path = run / "explanations" / "epochs" / f"{EPOCH:06d}" / method / "manifest.json"
+    record = json.loads(path.read_text())
+    record.pop("digest")
+    path.write_bytes(seal({**record, "options": {**record["options"], **changes}}))
+
+
+def _main(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr("sys.argv", ["hvd-xai", "recompute", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_the_command_ends_with_0_or_1(
+    model: keras.Model, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--model", run / "model.keras", "--sample", "3")
+    assert _main(monkeypatch, run / "run", *words) == 0
+    assert capfd.readouterr().out.count("matches, equal to the bit (tolerance 9.8e-04)") == 2
+    forged = (run / "run").rename(tmp_path / "forged")
+    _forge(forged, "integrated_gradients", n_steps=1)
+    assert _main(monkeypatch, forged, *words, "--method", "integrated_gradients") == 1
+    assert "DIFFERS, largest difference" in capfd.readouterr().out
+    _forge(forged, "integrated_gradients", score="my_score")
+    assert _main(monkeypatch, forged, *words) == 1
+    assert "recorded by its name alone" in capfd.readouterr().err
+    _forge(forged, "integrated_gradients", score="output", n_steps=6)
+    forged.rename(run / "run")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"baseline": {"shape": [8, 8, 1], "dtype": "float32", "digest": "0" * 32}}, "was an array, of which a digest is recorded"),
+        ({"score": {"my_score": {"width": 3}}}, "was the function .*my_score.*, recorded by its name alone"),
+    ],
+)
+def test_options_that_cannot_be_had_again_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        bound("integrated_gradients", options)  # type: ignore[arg-type]  # JSON
+
+
+def test_a_method_of_ones_own_must_be_given() -> None:
+    with pytest.raises(CheckpointError, match="'my_method' is no method of hvd_xai; give the file"):
+        bound("my_method", {})
+    assert bound("my_method", {"width": [1, 2]}, doubled).keywords == {"width": (1, 2)}  # type: ignore[attr-defined]  # a partial
+
+
+def test_a_method_within_a_method_is_bound_again() -> None:
+    outer = bound("grad_cam", {"method": {"integrated_gradients": {"n_steps": 3}}})
+    assert outer.keywords["method"].keywords == {"n_steps": 3}  # type: ignore[attr-defined]  # as above

@@ -1,0 +1,111 @@
+"""A job that dies while it explains, and goes on: what it has computed is kept, and the checkpoint is as if nothing had happened."""
+
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hvd_xai import open_explanations
+from hvd_xai.checkpoint.schema import RankRows
+from hvd_xai.explain import explain
+from hvd_xai.row_files import RowFiles
+from hvd_xai.sinks.checkpoint import Checkpoint
+from hvd_xai.types import Attribution, Probe
+from hvd_xai.world import World
+from tests.checkpoint.small import make_attributions, make_header, make_rows
+from tests.models_under_test import functional
+
+N = 200  # in blocks of 64, 64, 64 and 8
+SEEN: list[int] = []
+
+
+def gradients(model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, /, *, ids: tf.Tensor, times: float = 1.0) -> tf.Tensor:
+    """Remembers which samples it attributed, and fails at the sample that `DIES` names."""
+
+    def remember(sample_ids: tf.Tensor) -> None:
+        if DIES in sample_ids.numpy():
+            raise RuntimeError("killed")
+        SEEN.extend(np.unique(sample_ids.numpy()).tolist())
+
+    with tf.control_dependencies([tf.py_function(remember, [ids], [])]), tf.GradientTape() as tape:
+        x = tf.identity(inputs)
+        tape.watch(x)
+        score = tf.gather(model(x), targets, batch_dims=1)
+    return times * tape.gradient(score, x)
+
+
+DIES = -1
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    return functional()
+
+
+@pytest.fixture
+def probe() -> Probe:
+    generator = np.random.default_rng(0)
+    return Probe(generator.random((N, 8, 8, 1), np.float32), (np.arange(N) % 3).astype(np.int32))
+
+
+def run(
+    model: keras.Model, probe: Probe, path: Path, method: Attribution = gradients, *, mode: str = "resume", dies: int = -1
+) -> list[int]:
+    """Explains, and returns the samples that were computed."""
+    global DIES  # noqa: PLW0603 - a method knows only what it is given
+    DIES = dies
+    SEEN.clear()
+    checkpoint = Checkpoint(path, mode=mode)  # type: ignore[arg-type]  # a mode
+    explain(model, probe, [method], world=World.alone(), checkpoint=checkpoint, row_files=RowFiles(path / "rows"))
+    return sorted(set(SEEN))
+
+
+def digests(path: Path) -> dict[str, str]:
+    return {file.key: file.xxh3_128 for file in open_explanations(path).explanation(0, "gradients").manifest.files}
+
+
+def test_a_job_goes_on_behind_the_rows_it_has(model: keras.Model, probe: Probe, tmp_path: Path) -> None:
+    assert run(model, probe, tmp_path / "whole", mode="new") == list(range(N))
+    assert not (tmp_path / "whole/rows").exists()
+    with pytest.raises(Exception, match="killed"):
+        run(model, probe, tmp_path / "dead", mode="new", dies=150)
+    (rows,) = (tmp_path / "dead/rows").iterdir()
+    with rows.open("ab") as file:
+        file.write(b"torn")
+    assert run(model, probe, tmp_path / "dead") == list(range(128, N))
+    assert digests(tmp_path / "dead") == digests(tmp_path / "whole")
+    assert not (tmp_path / "dead/rows").exists()
+    assert run(model, probe, tmp_path / "dead") == []  # committed already
+
+
+def test_rows_that_were_damaged_or_are_of_another_method_are_computed_again(model: keras.Model, probe: Probe, tmp_path: Path) -> None:
+    run(model, probe, tmp_path / "whole", mode="new")
+    with pytest.raises(Exception, match="killed"):
+        run(model, probe, tmp_path / "dead", mode="new", dies=150)
+    (rows,) = (tmp_path / "dead/rows").iterdir()
+    content = bytearray(rows.read_bytes())
+    content[len(content) // 128 * 70 + 9] ^= 1  # in an attribution of sample 70, in the second block
+    rows.write_bytes(content)
+    other = tmp_path / "other/rows"
+    other.mkdir(parents=True)
+    (other / rows.name).write_bytes(content)
+    assert run(model, probe, tmp_path / "dead") == list(range(64, N))
+    assert digests(tmp_path / "dead") == digests(tmp_path / "whole")
+    assert run(model, probe, tmp_path / "other", partial(gradients, times=2.0)) == list(range(N))
+
+
+def test_the_rows_of_all_ranks_are_counted(tmp_path: Path) -> None:
+    rows = make_rows(make_attributions(30, (2,)))
+    header = make_header(90, (2,), world_size=3)
+    mine, other = RowFiles(tmp_path), RowFiles(tmp_path)
+    with mine.open(header, rows.dtype, 0) as first, other.open(header, rows.dtype, 1) as second:
+        first.append(rows[:20])
+        second.append(rows[:10])
+        assert mine.n_rows() == 45  # of the third, which is on another host, half of its 30 are taken to be there
+        with RowFiles(tmp_path).open(header, rows.dtype, 2) as third:
+            third.append(rows)
+            assert mine.n_rows() == 60
+    assert header.ranks[2] == RankRows(2, "host2", 60, 90)
