@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
@@ -195,3 +196,15 @@ def reference(baseline: str | Baseline, inputs: Float32[tf.Tensor, "n ..."], ids
             " `expected_gradients` average over several"
         )
     return tf.broadcast_to(several[0], tf.shape(inputs)) if several.shape[1] == 1 else several[0]
+
+
+def held(model: keras.Model, inputs: Float32[tf.Tensor, "n ..."], references: Float32[tf.Tensor, "..."]) -> Float32[tf.Tensor, "..."]:
+    """Returns references from which a path to the inputs moves nothing that is a whole number, as tokens among several packed inputs.
+
+    Args:
+        model: what is explained; only a `hvd_xai.unpacking.RowModel` has such values.
+        inputs: `[n, ...]`.
+        references: of the inputs, as `references` or `reference` returned them.
+    """
+    is_whole = getattr(model, "is_whole", None)
+    return references if is_whole is None or not is_whole.any() else tf.where(is_whole, inputs, references)

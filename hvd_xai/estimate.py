@@ -13,6 +13,7 @@ from hvd_xai.compute import Compute
 from hvd_xai.loading import load_method
 from hvd_xai.precision import Precision
 from hvd_xai.types import Attribution, Probe
+from hvd_xai.unpacking import of_rows
 from hvd_xai.world import World
 
 _ENOUGH_SECONDS = 0.5  # of a call, to be measured by it
@@ -66,7 +67,9 @@ def estimate(
     for method in (methods,) if isinstance(methods, str) else methods:
         with world.together("calibrating"):
             function = load_method(method) if isinstance(method, str) else method
-            compute = Compute(model, function, micro_batch=rows.fitting(probe.inputs.shape[1:]), precision=precision)
+            compute = Compute(
+                of_rows(model, probe.packing), function, micro_batch=rows.fitting(probe.inputs.shape[1:]), precision=precision
+            )
             mine = (probe.inputs[start:stop], probe.targets[start:stop], probe.sample_ids[start:stop])
             compute.check(*mine)
             seconds = _seconds(compute, *mine) if start < stop else 0.0

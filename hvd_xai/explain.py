@@ -27,6 +27,7 @@ from hvd_xai.row_files import RowFiles, is_committed, kept_rows
 from hvd_xai.sinks import Sink
 from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.types import Attribution, Json, Probe, Progress, Score, Silent
+from hvd_xai.unpacking import of_rows
 from hvd_xai.world import World
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class Plan:
     ) -> None:
         self._precision = precision
         self._row_files = row_files
-        self._model, self._probe, self._world = model, probe, world
+        self._model, self._probe, self._world = of_rows(model, probe.packing), probe, world
         self._methods = (methods,) if isinstance(methods, str) else tuple(methods)
         self._micro_batch = rows.fitting(probe.inputs.shape[1:])
         self._checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)

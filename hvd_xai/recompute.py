@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from hvd_xai import provenance, rows
+from hvd_xai import baselines, provenance, rows, scores
 from hvd_xai.checkpoint.probe import ProbeReader
 from hvd_xai.checkpoint.reader import Explanation
 from hvd_xai.checkpoint.schema import encode
@@ -16,7 +16,9 @@ from hvd_xai.checkpoint.sealed import plain
 from hvd_xai.compute import Compute, Predict
 from hvd_xai.errors import CheckpointError
 from hvd_xai.loading import load_method, methods
+from hvd_xai.precision import Precision
 from hvd_xai.types import Attribution, Json
+from hvd_xai.unpacking import of_rows
 
 TOLERANCE = 2.0**-10
 """Of a sample's largest attribution: two roundings to float16, in which attributions are stored. Where hardware and versions are those that
@@ -91,10 +93,14 @@ def recompute(
     inputs = probe.inputs(stored_rows)
     targets, ids = probe.column("targets")[stored_rows], probe.column("sample_id")[stored_rows]
     micro_batch = rows.fitting(inputs.shape[1:])
-    function = bound(manifest.method, manifest.options, method)
+    explained = of_rows(model, probe.packing)
+    # how it was computed, and not an option of the method
+    precision: Precision | None = "bfloat16" if manifest.options.get("precision") == "bfloat16" else None
+    of_method = {name: value for name, value in manifest.options.items() if name not in ("precision", "precision_error")}
+    function = bound(manifest.method, of_method, method)
     try:
-        compute = Compute(model, function, micro_batch=micro_batch)
-        predict = Predict(model, score=compute.score, micro_batch=micro_batch)
+        compute = Compute(explained, function, micro_batch=micro_batch, precision=precision)
+        predict = Predict(explained, score=compute.score, micro_batch=micro_batch)
         computed, predicted = compute(inputs, targets, ids), predict(inputs, targets)
     except (TypeError, ValueError) as error:
         raise CheckpointError(
@@ -149,14 +155,27 @@ def _restored(method: str, option: str, value: Json) -> object:
                 f"option '{option}' of '{method}' was an array, of which a digest is recorded; it cannot be computed again"
             )
         inner, options = next(iter(value.items()), ("", None))
-        if len(value) != 1 or inner not in methods() or not isinstance(options, Mapping):
+        function = _function_named(option, inner) if len(value) == 1 and isinstance(options, Mapping) else None
+        if function is None or not isinstance(options, Mapping):
             raise CheckpointError(
                 f"option '{option}' of '{method}' was the function {dict(value)}, recorded by its name alone; it cannot be had again"
             )
-        return bound(inner, options)
+        return bound(inner, options, function)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return tuple(_restored(method, option, item) for item in value)
     return value
+
+
+def _function_named(option: str, name: str) -> Callable[..., Any] | None:
+    """Returns the method, score or baseline of that name, as the option takes; None if there is none."""
+    if name in methods():
+        return load_method(name)
+    try:
+        if option == "score":
+            return scores.resolve(name)
+        return baselines.resolve(name) if option in ("baseline", "background") else None
+    except ValueError:
+        return None
 
 
 def _difference(before: np.ndarray, now: np.ndarray) -> float:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_check
 
 import numpy as np
 
+from hvd_xai.packing import Packing, pack
+
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
@@ -101,6 +103,7 @@ class Probe:
         sample_ids: `[N]` whole numbers from 0 on, unique; `arange(N)` if left out. Rows of every checkpoint are ordered by it.
         labels: `[N]`, the data set's labels, if they are not the targets; integers where those are.
         class_names: names of the classes, for people.
+        packing: how several inputs lie in each row, as `Probe.of_several` has it; None for a model of one input.
 
     Raises:
         TypeError: if one of them is no NumPy array.
@@ -112,6 +115,7 @@ class Probe:
     sample_ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
+    packing: Packing | None = None
 
     def __post_init__(self) -> None:
         for name in ("inputs", "targets", "sample_ids", "labels"):
@@ -141,6 +145,33 @@ class Probe:
                 values = getattr(self, name)
                 if values is not None:
                     object.__setattr__(self, name, values[order])
+
+    @classmethod
+    def of_several(
+        cls,
+        inputs: Mapping[str, np.ndarray] | Sequence[np.ndarray],
+        targets: np.ndarray,
+        sample_ids: np.ndarray | None = None,
+        *,
+        labels: np.ndarray | None = None,
+        class_names: tuple[str, ...] = (),
+    ) -> "Probe":
+        """Returns the probe of a model of several inputs, which are packed into rows of float32; a copy is made of them.
+
+        Args:
+            inputs: `[N, ...]` arrays by the names that the model takes them by, or in its order.
+            targets: as `Probe`.
+            sample_ids: as `Probe`.
+            labels: as `Probe`.
+            class_names: as `Probe`.
+
+        Raises:
+            TypeError: as `Probe`.
+            ValueError: as `Probe`, or if whole numbers are too large for float32.
+        """
+        rows, packing = pack(inputs)
+        ids = np.empty(0, np.int64) if sample_ids is None else sample_ids
+        return cls(rows, targets, ids, labels, class_names, packing)
 
     def __len__(self) -> int:
         return len(self.inputs)

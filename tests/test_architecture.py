@@ -35,11 +35,12 @@ LAYERS = {
         "backward",
         "rescale",
         "layers",
+        "unpacking",
         "drift",
         "render",
         "sheet",
     ),
-    "ground": ("types", "errors", "log", "provenance", "quadrature", "loading", "horovod_build"),
+    "ground": ("types", "packing", "errors", "log", "provenance", "quadrature", "loading", "horovod_build"),
 }
 # Within a layer: all of numerics and of ground, and these.
 BESIDE = {

@@ -59,7 +59,7 @@ def expected_gradients(
     """
     if n_steps < 1:
         raise ValueError(f"`expected_gradients` needs n_steps >= 1; got {n_steps}")
-    start, n_background = _background(background, inputs.shape[1:])
+    start, n_background = _background(model, background, inputs.shape[1:])
     nodes, weights = quadrature.resolve(rule)(n_steps)
     # A row is a pair of a background example and a node: row r stands for background r // n_steps, node r % n_steps.
     pairs = rows.cut(np.arange(n_background * n_steps, dtype=np.float64), np.tile(weights / n_background, n_background), micro_batch)
@@ -93,12 +93,14 @@ def expected_gradients(
     return attributed
 
 
-def _background(background: str | Baseline | np.ndarray, shape: tf.TensorShape) -> tuple[Callable[[tf.Tensor, tf.Tensor], tf.Tensor], int]:
+def _background(
+    model: keras.Model, background: str | Baseline | np.ndarray, shape: tf.TensorShape
+) -> tuple[Callable[[tf.Tensor, tf.Tensor], tf.Tensor], int]:
     """Returns a function of inputs `[n, ...]` and sample ids that gives their background, `[n, b, ...]` or `[1, b, ...]`, and b."""
     baseline = functools.partial(baselines.samples, data=background) if isinstance(background, np.ndarray) else background
 
     def start(x: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-        several = baselines.references(baseline, x, ids)
+        several = baselines.held(model, x, baselines.references(baseline, x, ids))
         return tf.transpose(several, [1, 0, *range(2, several.shape.rank)])
 
     of_one = (tf.TensorSpec([1, *shape], tf.float32), tf.TensorSpec([1], tf.int64))

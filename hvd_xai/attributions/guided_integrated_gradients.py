@@ -60,7 +60,7 @@ def guided_integrated_gradients(
             f" {max_distance}"
         )
     x = tf.cast(inputs, tf.float32)
-    start = baselines.reference(baseline, x, ids)
+    start = baselines.held(model, x, baselines.reference(baseline, x, ids))
     n_features = x.shape[1:].num_elements()
     difference = x - start
     way = tf.reshape(tf.abs(difference), [-1, n_features])

@@ -74,7 +74,7 @@ def integrated_gradients(
         return gradients.of_score(model, points, of, score)
 
     if tolerance is not None:
-        paths = baselines.references(start, x, ids)
+        paths = baselines.held(model, x, baselines.references(start, x, ids))
         to_tolerance = functools.partial(_refined, model, score, gradient, x, targets, tolerance, micro_batch)
         total, gap, n_nodes, n_converged = _sum(lambda one: to_tolerance(tf.broadcast_to(one, tf.shape(x))), paths)
         n_paths = paths.shape[0]
@@ -89,7 +89,7 @@ def integrated_gradients(
             at_end, at_start = _ends(model, score, x, x_start, target)
             return attributions, _total(attributions) - (at_end - at_start)
 
-        paths = baselines.references(start, x, sample_id)
+        paths = baselines.held(model, x, baselines.references(start, x, sample_id))
         total, gap = _sum(of_path, paths)
         return Attributed(total / paths.shape[0], {"convergence_delta": gap / paths.shape[0]})
 

@@ -7,8 +7,9 @@ from jaxtyping import Shaped
 from hvd_xai.checkpoint.files import CommittedArray, read_record
 from hvd_xai.checkpoint.place import Place
 from hvd_xai.checkpoint.schema import MANIFEST, read_files
-from hvd_xai.checkpoint.sealed import unseal
+from hvd_xai.checkpoint.sealed import Fields, unseal
 from hvd_xai.errors import CheckpointError
+from hvd_xai.packing import Packing
 
 PROBE = "probe"
 
@@ -18,6 +19,10 @@ class ProbeReader:
 
     Args:
         path: its folder.
+
+    Attributes:
+        packing: how several inputs lie in a row; None for a model of one. Its `taken_apart` takes rows of inputs, and attributions of their
+            shape, apart again.
 
     Raises:
         CheckpointError: if there is none, or it is damaged.
@@ -33,6 +38,7 @@ class ProbeReader:
         self._shape = record.integers("input_shape")
         self._dtypes = record.texts("dtypes")
         self._where = record.where
+        self.packing = _packing(record) if "packing" in record.values else None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -61,3 +67,11 @@ class ProbeReader:
             raise CheckpointError(f"{self._where} names no array '{name}'; it has {', '.join(self._dtypes)}")
         files = {file.key: file for file in self.files}
         return CommittedArray(self.path, name, files, (self.n_samples, *shape), np.dtype(self._dtypes[name]))
+
+
+def _packing(record: Fields) -> Packing:
+    packed = Fields(record.mapping("packing"), f"{record.where}, packing")
+    shapes = packed.values.get("shapes")
+    if not isinstance(shapes, list) or not all(isinstance(shape, list) and all(isinstance(n, int) for n in shape) for shape in shapes):
+        raise CheckpointError(f"{packed.where} must have a list of shapes under 'shapes'; got {shapes!r}")
+    return Packing(packed.names("names"), tuple(map(tuple, shapes)), packed.names("dtypes"), packed.values.get("keyed") is True)

@@ -220,4 +220,6 @@ def _fill(directory: Path, probe: Probe, digest: str) -> None:
         "dtypes": {name: _little(values.dtype).str for name, values in arrays.items()},
         "files": [asdict(file) for file in files],
     }
+    if probe.packing is not None:
+        record["packing"] = asdict(probe.packing)
     (directory / MANIFEST).write_bytes(seal(record))
