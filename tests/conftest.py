@@ -1,4 +1,8 @@
-"""What every test runs under: shapes and types of the library's arguments are checked, and a launched session without a test fails."""
+"""What every test runs under: shapes and types of the library's arguments are checked, and a launched session without a test fails.
+
+In several processes (`pytest -n 2 --dist loadgroup`), one of them starts all the ranks, one launch after the other, from the beginning on;
+the others share the files.
+"""
 
 import os
 import tempfile
@@ -9,6 +13,8 @@ import pytest
 # Before anything imports TensorFlow, Keras or MPI.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_HOME", tempfile.mkdtemp(prefix="keras_home-"))  # Keras writes keras.json when it is imported
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # the processes share the cores
 if os.getuid() == 0:
     # Open MPI refuses to launch as root unless both are set.
     os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
@@ -17,6 +23,16 @@ if os.getuid() == 0:
 from jaxtyping import install_import_hook
 
 install_import_hook("hvd_xai", "beartype.beartype")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Says which tests stay in one process: those that start ranks, which come first, those of a file, and those of a `xdist_group`."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            group = "launched" if item.get_closest_marker("launched") else item.path.name
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("launched") is None)
+
 
 _LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE")
 
