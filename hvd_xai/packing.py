@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
 
 _LARGEST_INTEGER = 2**24  # the whole numbers that float32 holds are those up to here
 
@@ -62,8 +61,8 @@ class Packing:
         return {name: rows[:, self.columns(name)].reshape(len(rows), *shape) for name, shape in zip(self.names, self.shapes, strict=True)}
 
 
-def pack(inputs: Mapping[str, Any] | Sequence[Any]) -> tuple[Float32[np.ndarray, "n f"], Packing]:
-    """Packs several inputs into one array.
+def pack(inputs: Mapping[str, Any] | Sequence[Any]) -> tuple[np.ndarray, Packing]:
+    """Packs several inputs into one array `[n, f]`, float32.
 
     Args:
         inputs: arrays `[n, ...]` by name, or in order.
