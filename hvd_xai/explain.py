@@ -14,11 +14,13 @@ import numpy as np
 from jaxtyping import Float32
 
 from hvd_xai import provenance, rows
+from hvd_xai.checkpoint.arrays import shard_rows
 from hvd_xai.checkpoint.run import probe_digest
 from hvd_xai.checkpoint.schema import Header, RankRows, encode, row_dtype
 from hvd_xai.compute import Compute, Predict, Predicted
 from hvd_xai.loading import load_method
-from hvd_xai.merge import Spool, merge
+from hvd_xai.merge import Spool
+from hvd_xai.recording import Merge, Recorder
 from hvd_xai.sinks import Sink
 from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.types import Attribution, Json, Probe, Progress, Score, Silent
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 32 * 2**20
 BLOCK_SAMPLES = 64  # of one step of the progress bar, at most
+SHARDS_A_RANK = 16  # Zarr shards, from which on ranks are cut between them: then none has a sixteenth more to compute than another
 
 
 @dataclass(slots=True)
@@ -59,6 +62,21 @@ def _agree_on(world: World, phase: str, digest: str, complaint: str) -> None:
     world.agree(phase, None if odd is None else ValueError(f"rank {odd} differs from rank 0: {complaint}"))
 
 
+def cut(n_samples: int, size: int, shard: int) -> list[int]:
+    """Returns the rows that the ranks' shares begin at, and last `n_samples`: as even as can be, between Zarr shards where those are many.
+
+    A cut between Zarr shards spares moving the rest of one, some milliseconds, but computing is what takes long: it must stay even.
+
+    Args:
+        n_samples: of the probe.
+        size: ranks.
+        shard: rows of a Zarr shard.
+    """
+    n_shards = -(-n_samples // shard)
+    unit = shard if n_shards >= SHARDS_A_RANK * size else 1
+    return [min(n_samples, unit * (-(-n_samples // unit) * rank // size)) for rank in range(size + 1)]
+
+
 class Plan:
     """What is explained, with what, and where it goes; checked and compiled once, run at every epoch. Collective: every rank must make one.
 
@@ -70,6 +88,8 @@ class Plan:
         checkpoint: where explanation checkpoints are committed: a run directory, which must not hold a run yet, or a `Checkpoint`.
         sinks: called on the root with each committed explanation.
         progress: where the root says how far it is.
+        merge: who writes the attributions: `root` alone, which then receives them all; each rank its own Zarr shards, `direct`, where they
+            share a filesystem; `auto` finds out whether they do. The bytes on disk are the same.
 
     Attributes:
         computes: the compiled methods, in the order given.
@@ -88,12 +108,13 @@ class Plan:
         checkpoint: Checkpoint | str | Path,
         sinks: Sequence[Sink] = (),
         progress: Progress | None = None,
+        merge: Merge = "auto",
     ) -> None:
         self._model, self._probe, self._world = model, probe, world
         self._methods = (methods,) if isinstance(methods, str) else tuple(methods)
         self._micro_batch = rows.fitting(probe.inputs.shape[1:])
         self._checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-        self._sinks = tuple(sinks)
+        self._sinks, self._merge = tuple(sinks), merge
         self._watched = progress if progress is not None else Silent()
         self.computes: list[Compute] = []
         self._predicts: dict[str | Score, Predict] = {}
@@ -109,7 +130,8 @@ class Plan:
         """
         probe, world = self._probe, self._world
         self._progress = self._watched if world.is_root else Silent()
-        edges = [len(probe) * rank // world.size for rank in range(world.size + 1)]
+        attributions = np.dtype("<f2"), (len(probe), *probe.inputs.shape[1:])
+        edges = cut(len(probe), world.size, shard_rows(attributions[1], attributions[0]))
         self._start, self._stop = edges[world.rank : world.rank + 2]
         self._ranks = tuple(RankRows(rank, world.hosts[rank], edges[rank], edges[rank + 1]) for rank in range(world.size))
         with world.together("checking the probe"):
@@ -139,6 +161,7 @@ class Plan:
                 if world.resets:
                     self._checkpoint.rejoin(world.job)
                 self._checkpoint.open(probe, {"methods": dict(compute.described for compute in self.computes), "job": world.job})
+        self._recorder = Recorder(world, self._checkpoint, self._sinks, merge=self._merge)
 
     def run(self, epoch: int, step: int) -> Summary:
         """Explains the probe with every method. Collective: every rank must call this.
@@ -212,7 +235,8 @@ class Plan:
             prediction=predicted.predictions.dtype,
             per_sample=compute.per_sample,
         )
-        with Spool(dtype) as spool:
+        spool = Spool(dtype)
+        try:
             mine: list[Json] = []
             with summary.timed("attributing"), world.together(f"attributing with {method}"):
                 self._progress.start(f"epoch {epoch}  {method}", self._stop - self._start)
@@ -221,7 +245,14 @@ class Plan:
             n_gaps, total = np.array(world.allgather("gathering convergence deltas", mine), np.float64).sum(axis=0)
             if n_gaps > 0:
                 summary.convergence_delta[method] = float(total / n_gaps)
-            self._commit(header, spool, summary)
+            with summary.timed("merging"):
+                self._recorder.merge(header, spool)
+            with summary.timed("writing"):
+                self._recorder.commit()
+        except BaseException:
+            self._recorder.discard()
+            spool.close()
+            raise
 
     def _attribute(self, compute: Compute, spool: Spool, predicted: Predicted) -> Float32[np.ndarray, "g"]:
         """Computes this rank's rows into the spool; returns their convergence deltas, none where the method has none."""
@@ -243,31 +274,6 @@ class Plan:
             self._progress.advance(stop - start)
         return np.concatenate(gaps)
 
-    def _commit(self, header: Header, spool: Spool, summary: Summary) -> None:
-        """Merges the ranks' rows into a checkpoint, commits it, and shows it to the sinks. Collective: every rank must call this."""
-        world = self._world
-        before = summary.seconds["writing"]
-        with summary.timed("merging"):
-            with world.together("beginning an explanation checkpoint"):
-                writer = self._checkpoint.begin(header, spool.dtype) if world.is_root else None
-
-            def write(merged: np.ndarray) -> None:
-                with summary.timed("writing"):
-                    writer.append(merged)  # type: ignore[union-attr]  # called on the root only
-
-            try:
-                merge(world, spool, write)
-            except BaseException:
-                if writer is not None:
-                    writer.discard()
-                raise
-        summary.seconds["merging"] -= summary.seconds["writing"] - before
-        with summary.timed("writing"), world.together("committing an explanation checkpoint"):
-            if writer is not None:
-                committed = self._checkpoint.commit(writer)
-                for sink in self._sinks:
-                    sink(committed)
-
 
 def explain(
     model: "keras.Model",
@@ -280,12 +286,13 @@ def explain(
     epoch: int = 0,
     step: int = 0,
     progress: Progress | None = None,
+    merge: Merge = "auto",
 ) -> Summary:
     """Explains a probe once. Collective: every rank must call this.
 
     Args and errors are those of `Plan` and `Plan.run`.
     """
-    plan = Plan(model, probe, methods, world=world, checkpoint=checkpoint, sinks=sinks, progress=progress)
+    plan = Plan(model, probe, methods, world=world, checkpoint=checkpoint, sinks=sinks, progress=progress, merge=merge)
     summary = plan.run(epoch, step)
     plan.close()
     return summary
@@ -306,6 +313,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         every: explains after each `every`-th epoch, and after the last one, where training stops early too: then with the weights that it
             ends with.
         progress: where the root says how far it is.
+        merge: who writes the attributions, as `Plan` says.
 
     Raises:
         ValueError: if `every` is less than 1.
@@ -321,6 +329,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         sinks: Sequence[Sink] = (),
         every: int = 1,
         progress: Progress | None = None,
+        merge: Merge = "auto",
     ) -> None:
         super().__init__()
         if every < 1:
@@ -329,7 +338,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         self.summary: Summary | None = None
         store = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
         self._plan_of: Callable[[keras.Model], Plan] = lambda model: Plan(
-            model, probe, methods, world=world, checkpoint=store, sinks=sinks, progress=progress
+            model, probe, methods, world=world, checkpoint=store, sinks=sinks, progress=progress, merge=merge
         )
         self._plan: Plan | None = None
         self._left_out: int | None = None

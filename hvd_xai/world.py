@@ -14,6 +14,7 @@ tells the others so by way of the launcher, and they end as well.
 
 import atexit
 import importlib
+import itertools
 import json
 import logging
 import os
@@ -53,13 +54,16 @@ _LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "SLURM_ST
 
 @runtime_checkable
 class Transport(Protocol):
-    """The two collectives that everything else is made of."""
+    """The collectives that everything else is made of."""
 
     def allgather(self, phase: str, message: bytes) -> list[bytes]:
         """Collective: every rank must call this. Returns the message of each rank."""
 
     def gather(self, phase: str, block: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:
         """Collective: every rank must call this. Returns the ranks' rows in the order of ranks on the root, None elsewhere."""
+
+    def exchange(self, phase: str, block: np.ndarray, sent: Sequence[int], received: Sequence[int]) -> np.ndarray:
+        """Collective: every rank must call this. Returns the rows that each rank sent to this one, in the order of ranks."""
 
     def abort(self, code: int) -> None:
         """Ends every rank of the job now."""
@@ -170,6 +174,20 @@ class World:
         """
         return self._transport.gather(phase, rows, counts)
 
+    def exchange_rows(self, phase: str, rows: np.ndarray, sent: Sequence[int], received: Sequence[int]) -> np.ndarray:
+        """Sends rows from every rank to every other. Collective: every rank must call this.
+
+        Args:
+            phase: what is going on, for messages.
+            rows: `[sum(sent), ...]` in the order of the ranks that they go to; dtype and trailing shape as in `gather_rows`.
+            sent: rows that go to each rank.
+            received: rows that come from each rank; what that rank says it sends to this one.
+
+        Returns:
+            `[sum(received), ...]` in the order of the ranks that they come from.
+        """
+        return self._transport.exchange(phase, rows, sent, received)
+
     def agree(self, phase: str, error: BaseException | None = None) -> None:
         """Goes on on all ranks, or raises on all of them. Collective: every rank must call this.
 
@@ -259,6 +277,9 @@ class _Alone:
     def gather(self, phase: str, block: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:  # noqa: ARG002
         return block
 
+    def exchange(self, phase: str, block: np.ndarray, sent: Sequence[int], received: Sequence[int]) -> np.ndarray:  # noqa: ARG002
+        return block
+
     def abort(self, code: int) -> None:
         os._exit(code)
 
@@ -290,21 +311,34 @@ class _Mpi:
         return [received[end - length : end].tobytes() for end, length in zip(ends, lengths, strict=True)]
 
     def gather(self, phase: str, block: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:
-        row = self._mpi.BYTE.Create_contiguous(max(1, block.dtype.itemsize * int(np.prod(block.shape[1:])))).Commit()
-        try:
+        with self._row(block) as row:
             if self._rank != ROOT:
                 self._wait(phase, self._communicator.Igatherv([_as_bytes(block), len(block), row], None, root=ROOT))
                 return None
             received = np.empty((sum(counts), *block.shape[1:]), block.dtype)
-            starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).tolist()
-            into = [_as_bytes(received), list(counts), starts, row]
+            into = [_as_bytes(received), list(counts), _starts(counts), row]
             self._wait(phase, self._communicator.Igatherv([_as_bytes(block), len(block), row], into, root=ROOT))
             return received
-        finally:
-            row.Free()
+
+    def exchange(self, phase: str, block: np.ndarray, sent: Sequence[int], received: Sequence[int]) -> np.ndarray:
+        rows = np.empty((sum(received), *block.shape[1:]), block.dtype)
+        with self._row(block) as row:
+            outgoing = [_as_bytes(block), list(sent), _starts(sent), row]
+            incoming = [_as_bytes(rows), list(received), _starts(received), row]
+            self._wait(phase, self._communicator.Ialltoallv(outgoing, incoming))
+        return rows
 
     def abort(self, code: int) -> None:
         self._mpi.COMM_WORLD.Abort(code)
+
+    @contextmanager
+    def _row(self, block: np.ndarray) -> "Iterator[MPI.Datatype]":
+        """Makes the type of one row: counted in rows, no message comes near the 2^31 that MPI counts to."""
+        row = self._mpi.BYTE.Create_contiguous(max(1, block.dtype.itemsize * int(np.prod(block.shape[1:])))).Commit()
+        try:
+            yield row
+        finally:
+            row.Free()
 
     def _wait(self, phase: str, request: "MPI.Request") -> None:
         """Polls a collective until it is complete; ends the job when the deadline passes or a rank that it needs has exited."""
@@ -350,7 +384,7 @@ class _Horovod:
 
     def allgather(self, phase: str, message: bytes) -> list[bytes]:
         # each message goes with its length in front: an allgather concatenates, and only that tells where one ends
-        received = self._concatenate(phase, np.frombuffer(struct.pack("<q", len(message)) + message, np.uint8)).tobytes()
+        received = self._all(phase, np.frombuffer(struct.pack("<q", len(message)) + message, np.uint8)).tobytes()
         messages = []
         at = 0
         while at < len(received):
@@ -360,20 +394,33 @@ class _Horovod:
         return messages
 
     def gather(self, phase: str, block: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:
-        received = self._concatenate(phase, _as_bytes(block))
+        received = self._all(phase, _as_bytes(block))
         if self._rank != ROOT:
             return None
         return received.view(block.dtype).reshape(sum(counts), *block.shape[1:])
 
+    def exchange(self, phase: str, block: np.ndarray, sent: Sequence[int], received: Sequence[int]) -> np.ndarray:
+        size = block.dtype.itemsize * int(np.prod(block.shape[1:]))
+        splits = np.array(sent, np.int32) * size
+        with self._watched(phase):
+            rows, _ = self._horovod.alltoall(_as_bytes(block), splits, name="hvd_xai.alltoall")
+        return np.asarray(rows).view(block.dtype).reshape(sum(received), *block.shape[1:])
+
     def abort(self, code: int) -> None:
         os._exit(code)
 
-    def _concatenate(self, phase: str, block: np.ndarray) -> np.ndarray:
+    def _all(self, phase: str, block: np.ndarray) -> np.ndarray:
+        with self._watched(phase):
+            return np.asarray(self._horovod.allgather(block, name="hvd_xai.allgather"))
+
+    @contextmanager
+    def _watched(self, phase: str) -> Iterator[None]:
+        """Ends the job when the deadline passes before the block is done."""
         watchdog = threading.Timer(self._deadline, _die, (self, self._rank, _stuck(phase, self._deadline), EXIT_STUCK))
         watchdog.daemon = True
         watchdog.start()
         try:
-            return np.asarray(self._horovod.allgather(block, name="hvd_xai.allgather"))
+            yield
         finally:
             watchdog.cancel()
 
@@ -425,6 +472,11 @@ def _transport(horovod: ModuleType, mpi: ModuleType | None, deadline: float) -> 
     if horovod.size() == 1:
         return _Alone()
     return _Horovod(horovod, deadline) if mpi is None else _Mpi(mpi, deadline)
+
+
+def _starts(counts: Sequence[int]) -> list[int]:
+    """Returns where each rank's rows begin among those of all."""
+    return [0, *itertools.accumulate(counts)][:-1]
 
 
 def _as_bytes(rows: np.ndarray) -> np.ndarray:

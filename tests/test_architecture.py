@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     "entry": ("cli", "report"),
     "wiring": ("train", "explain"),
-    "merging": ("merge",),
+    "merging": ("merge", "recording"),
     "effects": ("sinks", "figures", "checkpoint", "world", "keras"),
     "numerics": ("compute", "rows", "attributions", "faithfulness", "scores", "baselines", "layers", "drift", "render", "sheet"),
     "ground": ("types", "errors", "log", "provenance", "quadrature", "loading", "horovod_build"),
@@ -26,6 +26,7 @@ LAYERS = {
 BESIDE = {
     ("cli", "report"),
     ("train", "explain"),
+    ("recording", "merge"),
     ("keras", "world"),
     ("sinks", "checkpoint"),
     ("sinks", "figures"),
@@ -45,7 +46,7 @@ DOORS = {
 }
 # Reading and inspecting checkpoints needs no TensorFlow: these import it for type checkers at most.
 TENSORFLOW = ("tensorflow", "keras")
-WITHOUT_TENSORFLOW = ("cli", "merge", "sinks", "figures", "checkpoint", "drift", "render", "sheet", *LAYERS["ground"])
+WITHOUT_TENSORFLOW = ("cli", "merge", "recording", "sinks", "figures", "checkpoint", "drift", "render", "sheet", *LAYERS["ground"])
 # What a recipe may import of ours, beside the names of hvd_xai itself; packages with all that is in them.
 PUBLIC_MODULES = ("hvd_xai.keras", "hvd_xai.attributions", "hvd_xai.baselines", "hvd_xai.scores", "hvd_xai.sinks", "hvd_xai.faithfulness")
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"}

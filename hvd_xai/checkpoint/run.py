@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 
 from hvd_xai.checkpoint import staging
-from hvd_xai.checkpoint.arrays import METADATA, ArrayWriter, group_metadata
+from hvd_xai.checkpoint.arrays import METADATA, ArrayWriter, create_array, group_metadata
 from hvd_xai.checkpoint.commit import STAGING, digest_file, fsync_directory, replace_durably, writing
 from hvd_xai.checkpoint.files import find_damage, read_record
 from hvd_xai.checkpoint.probe import PROBE, ProbeReader
@@ -207,7 +207,8 @@ def _fill(directory: Path, probe: Probe, digest: str) -> None:
     arrays = _arrays(probe)
     for name, values in arrays.items():
         axes = ("sample", *(f"axis_{axis}" for axis in range(1, values.ndim)))
-        writer = ArrayWriter(directory / name, values.shape, _little(values.dtype), axes)
+        files.append(create_array(directory / name, values.shape, _little(values.dtype), axes))
+        writer = ArrayWriter(directory / name, values.shape, _little(values.dtype))
         for block in _blocks(values):
             writer.append(block)
         files += writer.close()

@@ -120,7 +120,9 @@ def test_close_discards_what_was_not_committed(tmp_path: Path) -> None:
     rows = make_rows(make_attributions(4, ()))
     checkpoint = Checkpoint(tmp_path)
     checkpoint.begin(make_header(4, ()), rows.dtype)
+    checkpoint.begin(make_header(4, ()), rows.dtype)
+    assert len(leftovers(tmp_path / "explanations" / "epochs")) == 1  # one place, one that is begun
     checkpoint.begin(make_header(4, (), epoch=1), rows.dtype)
-    assert len(leftovers(tmp_path / "explanations" / "epochs")) == 1
+    assert len(leftovers(tmp_path / "explanations" / "epochs")) == 2
     checkpoint.close()
     assert leftovers(tmp_path / "explanations" / "epochs") == []
