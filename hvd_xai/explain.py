@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,11 +21,11 @@ from hvd_xai.checkpoint.schema import Header, RankRows, encode, row_dtype
 from hvd_xai.compute import Compute, Predict, Predicted
 from hvd_xai.loading import load_method
 from hvd_xai.merge import Spool
-from hvd_xai.recording import Merge, Recorder
+from hvd_xai.recording import Merge, OnError, Recorder
 from hvd_xai.sinks import Sink
 from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.types import Attribution, Json, Probe, Progress, Score, Silent
-from hvd_xai.world import World
+from hvd_xai.world import World, is_elastic
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +91,10 @@ class Plan:
         progress: where the root says how far it is.
         merge: who writes the attributions: `root` alone, which then receives them all; each rank its own Zarr shards, `direct`, where they
             share a filesystem; `auto` finds out whether they do. The bytes on disk are the same.
+        overlap: files are written, and sinks called, by a thread, until the next `run` or `close`. In elastic jobs, whose ranks may be gone
+            by then, never.
+        on_error: what an explanation that fails does on all ranks: "raise", or "warn" on the root and go on. What is found out before the
+            first one is always raised.
 
     Attributes:
         computes: the compiled methods, in the order given.
@@ -109,12 +114,16 @@ class Plan:
         sinks: Sequence[Sink] = (),
         progress: Progress | None = None,
         merge: Merge = "auto",
+        overlap: bool = False,
+        on_error: OnError = "raise",
     ) -> None:
         self._model, self._probe, self._world = model, probe, world
         self._methods = (methods,) if isinstance(methods, str) else tuple(methods)
         self._micro_batch = rows.fitting(probe.inputs.shape[1:])
         self._checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-        self._sinks, self._merge = tuple(sinks), merge
+        self._sinks, self._merge, self._on_error = tuple(sinks), merge, on_error
+        self._overlaps = overlap and not is_elastic(os.environ)
+        self._recorder: Recorder
         self._watched = progress if progress is not None else Silent()
         self.computes: list[Compute] = []
         self._predicts: dict[str | Score, Predict] = {}
@@ -129,6 +138,8 @@ class Plan:
             PeerError: as making a plan.
         """
         probe, world = self._probe, self._world
+        if self.computes:  # the ranks are others than those that it was made with
+            self._recorder.close()
         self._progress = self._watched if world.is_root else Silent()
         attributions = np.dtype("<f2"), (len(probe), *probe.inputs.shape[1:])
         edges = cut(len(probe), world.size, shard_rows(attributions[1], attributions[0]))
@@ -161,10 +172,10 @@ class Plan:
                 if world.resets:
                     self._checkpoint.rejoin(world.job)
                 self._checkpoint.open(probe, {"methods": dict(compute.described for compute in self.computes), "job": world.job})
-        self._recorder = Recorder(world, self._checkpoint, self._sinks, merge=self._merge)
+        self._recorder = Recorder(world, self._checkpoint, self._sinks, merge=self._merge, on_error=self._on_error)
 
     def run(self, epoch: int, step: int) -> Summary:
-        """Explains the probe with every method. Collective: every rank must call this.
+        """Explains the probe with every method, once what was explained before is committed. Collective: every rank must call this.
 
         Args:
             epoch: 0-based.
@@ -174,6 +185,8 @@ class Plan:
             PeerError: on all ranks, if any rank failed; nothing half-written is visible.
         """
         summary = Summary()
+        with summary.timed("writing"):
+            self._recorder.settle()
         with summary.timed("attributing"):
             with self._world.together("digesting the weights"):
                 weights = provenance.weights_digest(self._model)
@@ -188,10 +201,31 @@ class Plan:
                 predicted = {score: self._predicted(predict) for score, predict in self._predicts.items()}
         for compute in self.computes:
             self._explain(compute, epoch, step, weights, predicted[compute.score], summary)
+        if not self._overlaps:
+            with summary.timed("writing"):
+                self._recorder.settle()
         return summary
 
+    def advance(self) -> None:
+        """Has committed what is written by now; waits for nothing. Collective: every rank must call this.
+
+        Raises:
+            PeerError: on all ranks, if any rank could not write.
+        """
+        self._recorder.advance()
+
+    def has_settled(self, epoch: int) -> bool:
+        """Returns whether all of epochs up to this one is committed, or given up; known on the root, as soon as it is so."""
+        return self._recorder.has_settled(epoch)
+
     def close(self) -> None:
-        """Closes the sinks. Collective: every rank must call this."""
+        """Waits until all is committed, and closes the sinks. Collective: every rank must call this.
+
+        Raises:
+            PeerError: on all ranks, if any rank could not write.
+        """
+        self._recorder.settle()
+        self._recorder.close()
         with self._world.together("closing the sinks"):
             if self._world.is_root:
                 for sink in (*self._sinks, self._checkpoint):
@@ -247,12 +281,9 @@ class Plan:
                 summary.convergence_delta[method] = float(total / n_gaps)
             with summary.timed("merging"):
                 self._recorder.merge(header, spool)
-            with summary.timed("writing"):
-                self._recorder.commit()
-        except BaseException:
-            self._recorder.discard()
+        except Exception as error:  # noqa: BLE001 - `lose` raises it, or it is logged
             spool.close()
-            raise
+            self._recorder.lose(header, error)
 
     def _attribute(self, compute: Compute, spool: Spool, predicted: Predicted) -> Float32[np.ndarray, "g"]:
         """Computes this rank's rows into the spool; returns their convergence deltas, none where the method has none."""
@@ -301,6 +332,9 @@ def explain(
 class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
     """Explains the probe at the end of epochs and commits the result, while training goes on unchanged.
 
+    While the next epoch trains, a thread writes the files; they are committed some batches later, and the last ones when training ends.
+    Where `fit` ends with an error, what was not committed is lost.
+
     Put it after the callbacks that make the ranks' state equal. It adds `convergence_delta` to the epoch's logs, the mean magnitude over
     methods that have one, the same on every rank, so that later callbacks can decide by it.
 
@@ -309,11 +343,13 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         methods: names of methods, or functions of `hvd_xai.attributions` with options bound by `functools.partial`.
         world: the ranks, as `hvd_xai.keras.init()` returned them.
         checkpoint: where explanation checkpoints are committed: a run directory, which must not hold a run yet, or a `Checkpoint`.
-        sinks: called on the root with each committed explanation.
+        sinks: called on the root with each committed explanation, by the thread that writes: they must touch files only.
         every: explains after each `every`-th epoch, and after the last one, where training stops early too: then with the weights that it
             ends with.
         progress: where the root says how far it is.
         merge: who writes the attributions, as `Plan` says.
+        overlap: False has everything written before the next epoch begins, and sinks called in the thread that trains.
+        on_error: what an explanation that fails does, as on a full disk: "raise" ends training, "warn" loses it and says so.
 
     Raises:
         ValueError: if `every` is less than 1.
@@ -330,6 +366,8 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         every: int = 1,
         progress: Progress | None = None,
         merge: Merge = "auto",
+        overlap: bool = True,
+        on_error: OnError = "raise",
     ) -> None:
         super().__init__()
         if every < 1:
@@ -338,10 +376,24 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         self.summary: Summary | None = None
         store = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
         self._plan_of: Callable[[keras.Model], Plan] = lambda model: Plan(
-            model, probe, methods, world=world, checkpoint=store, sinks=sinks, progress=progress, merge=merge
+            model,
+            probe,
+            methods,
+            world=world,
+            checkpoint=store,
+            sinks=sinks,
+            progress=progress,
+            merge=merge,
+            overlap=overlap,
+            on_error=on_error,
         )
         self._plan: Plan | None = None
         self._left_out: int | None = None
+        self._n_batches = 0
+
+    def has_settled(self, epoch: int) -> bool:
+        """Returns whether all of epochs up to this one is committed, or given up; known on the root, as soon as it is so."""
+        return self._plan is None or self._plan.has_settled(epoch)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras calls it so
         """Checks everything before the first epoch. Collective: every rank must call this."""
@@ -349,6 +401,20 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
             self._plan = self._plan_of(self.model)
         else:  # the last fit was broken off, as when an elastic job loses a host
             self._plan.connect()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Counts batches anew."""
+        self._n_batches = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Has committed what was written meanwhile. Collective: every rank must call this.
+
+        The ranks ask each other after 1, 2, 4, 8, ... batches: seldom enough to cost nothing, and often enough that no more than half an
+        epoch is lost with a job that dies.
+        """
+        self._n_batches += 1
+        if self._plan is not None and self._n_batches & (self._n_batches - 1) == 0:
+            self._plan.advance()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Explains. Collective: every rank must call this."""
@@ -362,7 +428,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
             logs["convergence_delta"] = float(np.mean(list(self.summary.convergence_delta.values())))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        """Explains an epoch that training stopped at early, and closes the sinks. Collective: every rank must call this."""
+        """Explains an epoch that training stopped at early, and waits until all is committed. Collective: every rank must call this."""
         if self._plan is not None:
             if self._left_out is not None:
                 self.summary = self._plan.run(self._left_out, int(self.model.optimizer.iterations))

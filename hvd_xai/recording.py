@@ -1,8 +1,10 @@
-"""From the rows of all ranks to a committed checkpoint that the sinks have seen."""
+"""From the rows of all ranks to a committed checkpoint that the sinks have seen, while training goes on."""
 
+import logging
 import secrets
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -16,13 +18,17 @@ from hvd_xai.merge import Merged, Spool, merge
 from hvd_xai.sinks import Sink
 from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.types import Json
-from hvd_xai.world import ROOT, World
+from hvd_xai.world import ROOT, World, is_agreed
+
+log = logging.getLogger(__name__)
 
 Merge: TypeAlias = Literal["auto", "direct", "root"]
 """Who writes the large arrays: the root, each rank its own Zarr shards directly, or that where the ranks share the filesystem."""
+OnError: TypeAlias = Literal["raise", "warn"]
+"""What an explanation that fails does to training: ends it, or leaves a warning."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Unit:
     """A checkpoint on its way: what this rank writes of it, and where; on the root the writer that commits it."""
 
@@ -30,40 +36,41 @@ class _Unit:
     merged: Merged
     staged: Path
     writer: Writer | None
-
-    def write(self) -> Written:
-        """Writes this rank's part; it touches files only."""
-        if self.writer is not None:
-            for rows in self.merged.rows.blocks():
-                self.writer.append(rows)
-        parts = []
-        for part in self.merged.parts:
-            shape = (self.header.n_samples, *self.merged.mine.dtype[part.name].shape)
-            parts.append(write_shards(self.staged, part.name, shape, part.first, part.blocks()))
-        self.merged.close()
-        return Written(tuple(file for part in parts for file in part.files), sum(part.nonfinite for part in parts))
+    writing: "Future[Written]"
+    is_gathered: bool = False  # the root knows what all ranks wrote; the same on every rank
+    committing: "Future[None] | None" = None  # on the root, once it knows
 
 
 class Recorder:
-    """Merges the ranks' rows, writes them, commits, and shows the sinks. Collective: every rank must make one.
+    """Merges the ranks' rows, and has them written, committed and shown to the sinks. Collective: every rank must make one.
+
+    Files are written by a thread, so that training can go on meanwhile; the ranks talk to each other in the caller's thread alone. `merge`
+    hands rows over, `advance` looks in now and then, and `settle` waits until all is committed. Between a `settle` and the next lies one
+    epoch: more is never on its way.
 
     Args:
         world: the ranks.
         checkpoint: where explanations are committed; the root has opened it.
         sinks: called on the root with each committed explanation.
         merge: who writes the large arrays.
+        on_error: what a checkpoint that fails does on every rank: "raise" its error, or be lost, and "warn" on the root.
 
     Raises:
         CheckpointError: on all ranks, if `merge` is "direct" and some cannot write where the root does.
-        ValueError: if `merge` is none there is.
+        ValueError: if `merge` or `on_error` is none there is.
     """
 
-    def __init__(self, world: World, checkpoint: Checkpoint, sinks: Sequence[Sink] = (), *, merge: Merge = "auto") -> None:
-        if merge not in ("auto", "direct", "root"):
-            raise ValueError(f"merge must be 'auto', 'direct' or 'root'; got {merge!r}")
+    def __init__(
+        self, world: World, checkpoint: Checkpoint, sinks: Sequence[Sink] = (), *, merge: Merge = "auto", on_error: OnError = "raise"
+    ) -> None:
+        if merge not in ("auto", "direct", "root") or on_error not in ("raise", "warn"):
+            raise ValueError(f"merge must be 'auto', 'direct' or 'root', on_error 'raise' or 'warn'; got {merge!r} and {on_error!r}")
         self._world, self._checkpoint, self._sinks = world, checkpoint, tuple(sinks)
         self._is_direct = merge != "root" and self._share_files(required=merge == "direct")
-        self._unit: _Unit | None = None
+        self._on_error = on_error
+        self._thread = ThreadPoolExecutor(1, "hvd_xai-writing")
+        self._units: list[_Unit] = []
+        self._lost: list[tuple[Header, Exception]] = []
 
     def _share_files(self, *, required: bool) -> bool:
         """Returns whether every rank can write where the root does. Collective: every rank must call this."""
@@ -88,8 +95,16 @@ class Recorder:
             world.agree(phase, CheckpointError(f"{where}. Give a folder that all hosts share, or merge='root'."))
         return not apart
 
+    def has_settled(self, epoch: int) -> bool:
+        """Returns whether all of epochs up to this one is committed, or given up; known on the root, as soon as it is so."""
+        units = [unit for unit in self._units if unit.header.epoch <= epoch]
+        return all(unit.committing is not None and self._is_over(unit.committing) for unit in units)
+
+    def _is_over(self, committing: "Future[None]") -> bool:
+        return committing.done() and (self._on_error == "warn" or committing.exception() is None)
+
     def merge(self, header: Header, spool: Spool) -> None:
-        """Brings all ranks' rows to those that write them. Collective: every rank must call this.
+        """Brings all ranks' rows to those that write them, and begins to write. Collective: every rank must call this.
 
         Args:
             header: of the checkpoint.
@@ -107,39 +122,100 @@ class Recorder:
             # a name that means the same folder on every rank, wherever each of them stands
             named = None if writer is None else str(writer.staged.relative_to(self._checkpoint.explanations_dir))
             staged = self._checkpoint.explanations_dir / str(world.allgather("naming the staging folder", named)[ROOT])
-            self._unit = _Unit(header, merge(world, spool, shards), staged, writer)
+            merged = merge(world, spool, shards)
         except BaseException:
             if writer is not None:
                 self._checkpoint.discard(writer.destination)
             raise
+        self._units.append(_Unit(header, merged, staged, writer, self._thread.submit(_write, header, merged, staged, writer)))
 
-    def commit(self) -> None:
-        """Writes what was merged, commits it and shows it to the sinks. Collective: every rank must call this.
+    def advance(self) -> None:
+        """Has committed what all ranks have written by now; waits for nothing. Collective: every rank must call this.
 
         Raises:
-            PeerError: on all ranks, if any rank failed; nothing is committed then.
+            PeerError: on all ranks, if any rank could not write; under "warn" it is remembered.
         """
-        unit, world = self._unit, self._world
-        if unit is None:
-            return
-        mine: list[Json] = []
-        with world.together("writing an explanation checkpoint"):
-            mine = _to_json(unit.write())
-        written = [_from_json(part) for part in world.allgather("gathering what was written", mine)]
-        with world.together("committing an explanation checkpoint"):
-            if unit.writer is not None:
-                committed = self._checkpoint.commit(unit.writer, written)
-                for sink in self._sinks:
-                    sink(committed)
-        self._unit = None
+        waiting = [unit for unit in self._units if not unit.is_gathered]
+        if waiting and all(self._world.allgather("asking what is written", all(unit.writing.done() for unit in waiting))):
+            self._gather()
 
-    def discard(self) -> None:
-        """Discards what was not committed; each rank may do it by itself."""
-        if self._unit is not None:
-            self._unit.merged.close()
-            if self._unit.writer is not None:
-                self._checkpoint.discard(self._unit.writer.destination)
-        self._unit = None
+    def settle(self) -> None:
+        """Waits until all that was merged is committed and shown, or lost. Collective: every rank must call this.
+
+        Raises:
+            PeerError: on all ranks, if any rank could not write, or the root not commit; under "warn" the root logs what was lost.
+        """
+        self._gather()
+        for unit in list(self._units):
+            try:
+                with self._world.together("committing an explanation checkpoint"):
+                    if unit.committing is not None:
+                        unit.committing.result()
+            except Exception as error:  # noqa: BLE001 - `lose` raises it, or it is logged
+                self._drop(unit)
+                self.lose(unit.header, error)
+        self._units.clear()
+        if self._lost and self._world.is_root:
+            what = "; ".join(f"{header.method}: {error}" for header, error in self._lost)
+            log.warning("epoch %d has not all its explanations, and training goes on without them: %s", self._lost[0][0].epoch, what)
+        self._lost.clear()
+
+    def _gather(self) -> None:
+        """Waits for what the ranks write, tells the root, and has it commit. Collective: every rank must call this."""
+        for unit in [unit for unit in self._units if not unit.is_gathered]:
+            mine: list[Json] = []
+            try:
+                with self._world.together("writing an explanation checkpoint"):
+                    mine = _to_json(unit.writing.result())
+            except Exception as error:  # noqa: BLE001 - as above
+                self._drop(unit)
+                self.lose(unit.header, error)
+                continue
+            written = [_from_json(part) for part in self._world.allgather("gathering what was written", mine)]
+            unit.is_gathered = True
+            if unit.writer is not None:
+                unit.committing = self._thread.submit(self._commit, unit.writer, written)
+
+    def _commit(self, writer: Writer, written: Sequence[Written]) -> None:
+        """Commits, and shows the sinks; on the root, in the thread."""
+        committed = self._checkpoint.commit(writer, written)
+        for sink in self._sinks:
+            sink(committed)
+
+    def lose(self, header: Header, error: Exception) -> None:
+        """Raises an error, or remembers under "warn" that it has cost a checkpoint; every rank must do so.
+
+        Raises:
+            Exception: `error`, where losses are not borne, or where other ranks may not have met it.
+        """
+        if self._on_error == "raise" or not is_agreed(error):
+            raise error
+        self._lost.append((header, error))
+
+    def close(self) -> None:
+        """Discards what was not committed, once the thread is done with it; each rank may do it by itself. Safe to call twice."""
+        self._thread.shutdown(cancel_futures=True)
+        for unit in list(self._units):
+            self._drop(unit)
+
+    def _drop(self, unit: _Unit) -> None:
+        self._units.remove(unit)
+        unit.merged.close()
+        if unit.writer is not None:
+            self._checkpoint.discard(unit.writer.destination)
+
+
+def _write(header: Header, merged: Merged, staged: Path, writer: Writer | None) -> Written:
+    """Writes this rank's part of a checkpoint; it touches files only."""
+    if writer is not None:
+        for rows in merged.rows.blocks():
+            writer.append(rows)
+    parts = []
+    for part in merged.parts:
+        shape = (header.n_samples, *merged.mine.dtype[part.name].shape)
+        parts.append(write_shards(staged, part.name, shape, part.first, part.blocks()))
+    merged.close()
+    return Written(tuple(file for part in parts for file in part.files), sum(part.nonfinite for part in parts))
 
 
 def _to_json(written: Written) -> list[Json]:

@@ -50,7 +50,9 @@ keras.utils.set_random_seed(0)
 model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3), keras.layers.Flatten(), keras.layers.Dense(3)])
 model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.01)), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 inputs = np.random.default_rng(0).normal(size=(16, 4, 4, 1)).astype("float32")
-explain = Explain(Probe(inputs, np.zeros(16, "int32")), ["integrated_gradients", "grad_cam"], world=world, checkpoint=run)
+methods = ["integrated_gradients", "grad_cam"]
+# in the middle of training files are being written; elsewhere everything has been
+explain = Explain(Probe(inputs, np.zeros(16, "int32")), methods, world=world, checkpoint=run, overlap=when == "training")
 callbacks = [hvd.callbacks.BroadcastGlobalVariablesCallback(), Fail(what, when), explain]
 model.fit(inputs, np.zeros(16), batch_size=4, epochs=3, verbose=0, callbacks=callbacks)
 sys.stdout.write("ended well\n")

@@ -42,7 +42,8 @@ def test_one_ranks_end_is_the_end_of_all(launcher: Launcher, what: str, when: st
     assert says in ended.output, ended.output[-3000:]
     assert "ended well" not in ended.output
     assert not verify(run, deep=True)
-    assert open_explanations(run).epochs == [0]  # the first epoch's explanations are there, and of the second none is
+    # of the first epoch they are there, unless they were being written; of the second none is
+    assert open_explanations(run).epochs in ([[0], []] if when == "training" else [[0]])
 
 
 def _ranks(job: psutil.Process) -> list[psutil.Process]:
@@ -70,7 +71,7 @@ def test_a_rank_killed_at_any_instant_leaves_nothing_torn_and_the_run_goes_on(se
         end(job)
     assert not verify(tmp_path / "run", deep=True)
     done = open_explanations(tmp_path / "run").epochs
-    assert done[:2] == [0, 1]
+    assert done[:1] == [0]  # the second epoch's may have been on their way
     epochs = done[-1] + 2
     again = launch("mpirun", 2, *words, "--epochs", str(epochs), "--resume")
     assert again.code == 0, again.output[-3000:]

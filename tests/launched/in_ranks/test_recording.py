@@ -1,6 +1,8 @@
 """Who writes what must not show in the bytes, and what goes wrong on one rank is no checkpoint on any."""
 
 import itertools
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +64,8 @@ def _record(world: World, folder: Path, counts: list[int], merge: Merge, **heade
     spool = Spool(_rows().dtype)
     spool.append(_rows()[first : first + counts[world.rank]])
     recorder.merge(make_header(N_SAMPLES, SHAPE, world_size=world.size, **header), spool)  # type: ignore[arg-type]  # the caller's
-    recorder.commit()
+    recorder.settle()
+    recorder.close()
 
 
 @pytest.mark.parametrize("cut", ["even", "uneven", "one"])
@@ -108,9 +111,8 @@ def test_a_rank_that_cannot_write_leaves_no_checkpoint_and_all_go_on(
         (staged[0] / "attributions" / "c" / "2").write_text("stands where the last Zarr shard's folder must be made")
     world.agree("testing")
     with pytest.raises((PeerError, CheckpointError), match="cannot write"):
-        recorder.commit()
-    recorder.discard()
-    spool.close()
+        recorder.settle()
+    recorder.close()
     assert world.allgather("testing", world.rank) == list(range(world.size))
     if world.is_root:
         assert list((shared / "explanations" / "epochs").glob("0*")) == []
@@ -118,3 +120,55 @@ def test_a_rank_that_cannot_write_leaves_no_checkpoint_and_all_go_on(
     world.agree("testing")
     _record(world, shared, counts, merge)
     assert [explanation.n_samples for explanation in open_explanations(shared)] == [N_SAMPLES]
+
+
+def test_what_is_written_is_committed_before_anybody_waits_for_it(world: World, shared: Path) -> None:
+    counts = _counts(world.size, "even")
+    checkpoint = Checkpoint(shared)
+    with world.together("opening"):
+        if world.is_root:
+            checkpoint.open()
+    released = threading.Event()
+
+    class Slow:
+        def __call__(self, _: object, /) -> None:
+            assert released.wait(60)
+
+        def close(self) -> None:
+            pass
+
+    recorder = Recorder(world, checkpoint, [Slow()])
+    for epoch in (0, 1):
+        spool = Spool(_rows().dtype)
+        spool.append(_rows()[sum(counts[: world.rank]) : sum(counts[: world.rank + 1])])
+        recorder.merge(make_header(N_SAMPLES, SHAPE, world_size=world.size, epoch=epoch), spool)
+    for _ in range(10_000):
+        recorder.advance()
+        there = (shared / "explanations" / "epochs" / "000000" / "integrated_gradients").is_dir()
+        if world.allgather("testing", there)[0]:
+            break
+        time.sleep(0.01)
+    assert there or not world.is_root
+    assert not recorder.has_settled(0) or not world.is_root  # a sink has not seen it yet
+    released.set()
+    recorder.settle()
+    recorder.close()
+    assert recorder.has_settled(1)
+    assert open_explanations(shared).epochs == [0, 1]
+
+
+def test_closing_discards_what_was_not_committed(world: World, shared: Path) -> None:
+    counts = _counts(world.size, "uneven")
+    checkpoint = Checkpoint(shared)
+    with world.together("opening"):
+        if world.is_root:
+            checkpoint.open()
+    recorder = Recorder(world, checkpoint)
+    spool = Spool(_rows().dtype)
+    spool.append(_rows()[sum(counts[: world.rank]) : sum(counts[: world.rank + 1])])
+    recorder.merge(make_header(N_SAMPLES, SHAPE, world_size=world.size), spool)
+    recorder.close()
+    recorder.close()
+    world.agree("testing")
+    assert open_explanations(shared).epochs == []
+    assert leftovers(shared / "explanations" / "epochs") == [] or not world.is_root
