@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from jaxtyping import Float32
 
 from hvd_xai import provenance, rows
 from hvd_xai.checkpoint.arrays import shard_rows
+from hvd_xai.checkpoint.retention import Retention
 from hvd_xai.checkpoint.run import probe_digest
 from hvd_xai.checkpoint.schema import Header, RankRows, encode, row_dtype
 from hvd_xai.compute import Compute, Predict, Predicted
@@ -91,6 +92,7 @@ class Plan:
         progress: where the root says how far it is.
         merge: who writes the attributions: `root` alone, which then receives them all; each rank its own Zarr shards, `direct`, where they
             share a filesystem; `auto` finds out whether they do. The bytes on disk are the same.
+        retention: which epochs are kept when another one is committed; all of them if None.
         overlap: files are written, and sinks called, by a thread, until the next `run` or `close`. In elastic jobs, whose ranks may be gone
             by then, never.
         on_error: what an explanation that fails does on all ranks: "raise", or "warn" on the root and go on. What is found out before the
@@ -114,6 +116,7 @@ class Plan:
         sinks: Sequence[Sink] = (),
         progress: Progress | None = None,
         merge: Merge = "auto",
+        retention: Retention | None = None,
         overlap: bool = False,
         on_error: OnError = "raise",
     ) -> None:
@@ -121,7 +124,7 @@ class Plan:
         self._methods = (methods,) if isinstance(methods, str) else tuple(methods)
         self._micro_batch = rows.fitting(probe.inputs.shape[1:])
         self._checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-        self._sinks, self._merge, self._on_error = tuple(sinks), merge, on_error
+        self._sinks, self._merge, self._retention, self._on_error = tuple(sinks), merge, retention, on_error
         self._overlaps = overlap and not is_elastic(os.environ)
         self._recorder: Recorder
         self._watched = progress if progress is not None else Silent()
@@ -172,14 +175,17 @@ class Plan:
                 if world.resets:
                     self._checkpoint.rejoin(world.job)
                 self._checkpoint.open(probe, {"methods": dict(compute.described for compute in self.computes), "job": world.job})
-        self._recorder = Recorder(world, self._checkpoint, self._sinks, merge=self._merge, on_error=self._on_error)
+        self._recorder = Recorder(
+            world, self._checkpoint, self._sinks, merge=self._merge, retention=self._retention, on_error=self._on_error
+        )
 
-    def run(self, epoch: int, step: int) -> Summary:
+    def run(self, epoch: int, step: int, metrics: Mapping[str, float] | None = None) -> Summary:
         """Explains the probe with every method, once what was explained before is committed. Collective: every rank must call this.
 
         Args:
             epoch: 0-based.
             step: optimizer updates so far.
+            metrics: of the epoch, for the manifest; what is not finite is left out.
 
         Raises:
             PeerError: on all ranks, if any rank failed; nothing half-written is visible.
@@ -200,7 +206,8 @@ class Plan:
             with self._world.together("predicting the probe"):
                 predicted = {score: self._predicted(predict) for score, predict in self._predicts.items()}
         for compute in self.computes:
-            self._explain(compute, epoch, step, weights, predicted[compute.score], summary)
+            header = self._header(compute, epoch, step, weights, metrics or {})
+            self._explain(compute, header, predicted[compute.score], summary)
         if not self._overlaps:
             with summary.timed("writing"):
                 self._recorder.settle()
@@ -246,10 +253,9 @@ class Plan:
         step = whole * max(1, min(fitting, BLOCK_SAMPLES // whole))
         return [(start, min(start + step, self._stop)) for start in range(self._start, self._stop, step)] or [(self._start, self._start)]
 
-    def _explain(self, compute: Compute, epoch: int, step: int, weights: str, predicted: Predicted, summary: Summary) -> None:
-        """Attributes with one method, merges and commits. Collective: every rank must call this."""
-        world, (method, options) = self._world, compute.described
-        header = Header(
+    def _header(self, compute: Compute, epoch: int, step: int, weights: str, metrics: Mapping[str, float]) -> Header:
+        method, options = compute.described
+        return Header(
             run=self._checkpoint.run,
             epoch=epoch,
             step=step,
@@ -257,12 +263,17 @@ class Plan:
             options=options,
             n_samples=len(self._probe),
             sample_shape=compute.sample_shape,
-            world_size=world.size,
+            world_size=self._world.size,
             ranks=self._ranks,
             weights_digest=weights,
             probe_digest=self._digest,
             versions=provenance.versions(),
+            metrics={name: float(value) for name, value in metrics.items() if math.isfinite(value)},
         )
+
+    def _explain(self, compute: Compute, header: Header, predicted: Predicted, summary: Summary) -> None:
+        """Attributes with one method, and merges. Collective: every rank must call this."""
+        world, method = self._world, header.method
         dtype = row_dtype(
             compute.sample_shape,
             target=self._probe.targets.dtype,
@@ -273,7 +284,7 @@ class Plan:
         try:
             mine: list[Json] = []
             with summary.timed("attributing"), world.together(f"attributing with {method}"):
-                self._progress.start(f"epoch {epoch}  {method}", self._stop - self._start)
+                self._progress.start(f"epoch {header.epoch}  {method}", self._stop - self._start)
                 gaps = self._attribute(compute, spool, predicted)
                 mine = [len(gaps), float(np.abs(gaps).sum())]
             n_gaps, total = np.array(world.allgather("gathering convergence deltas", mine), np.float64).sum(axis=0)
@@ -348,6 +359,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
             ends with.
         progress: where the root says how far it is.
         merge: who writes the attributions, as `Plan` says.
+        retention: which epochs are kept when another one is committed, such as `Retention(last=5, best=("val_loss", "min"))`; all if None.
         overlap: False has everything written before the next epoch begins, and sinks called in the thread that trains.
         on_error: what an explanation that fails does, as on a full disk: "raise" ends training, "warn" loses it and says so.
 
@@ -366,6 +378,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         every: int = 1,
         progress: Progress | None = None,
         merge: Merge = "auto",
+        retention: Retention | None = None,
         overlap: bool = True,
         on_error: OnError = "raise",
     ) -> None:
@@ -384,6 +397,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
             sinks=sinks,
             progress=progress,
             merge=merge,
+            retention=retention,
             overlap=overlap,
             on_error=on_error,
         )
@@ -423,7 +437,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         self._left_out = None if last or (epoch + 1) % self.every == 0 else epoch
         if self._plan is None or self._left_out is not None:
             return
-        self.summary = self._plan.run(epoch, int(self.model.optimizer.iterations))
+        self.summary = self._plan.run(epoch, int(self.model.optimizer.iterations), logs)
         if logs is not None and self.summary.convergence_delta:
             logs["convergence_delta"] = float(np.mean(list(self.summary.convergence_delta.values())))
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from hvd_xai.checkpoint.arrays import shard_rows
 from hvd_xai.checkpoint.commit import STAGING
+from hvd_xai.checkpoint.retention import Retention, retain
 from hvd_xai.checkpoint.schema import FileEntry, Header
 from hvd_xai.checkpoint.writer import Writer, Written, write_shards
 from hvd_xai.errors import CheckpointError
@@ -53,6 +54,7 @@ class Recorder:
         checkpoint: where explanations are committed; the root has opened it.
         sinks: called on the root with each committed explanation.
         merge: who writes the large arrays.
+        retention: which epochs are kept when the checkpoints of another one are all committed; all of them if None.
         on_error: what a checkpoint that fails does on every rank: "raise" its error, or be lost, and "warn" on the root.
 
     Raises:
@@ -61,13 +63,20 @@ class Recorder:
     """
 
     def __init__(
-        self, world: World, checkpoint: Checkpoint, sinks: Sequence[Sink] = (), *, merge: Merge = "auto", on_error: OnError = "raise"
+        self,
+        world: World,
+        checkpoint: Checkpoint,
+        sinks: Sequence[Sink] = (),
+        *,
+        merge: Merge = "auto",
+        retention: Retention | None = None,
+        on_error: OnError = "raise",
     ) -> None:
         if merge not in ("auto", "direct", "root") or on_error not in ("raise", "warn"):
             raise ValueError(f"merge must be 'auto', 'direct' or 'root', on_error 'raise' or 'warn'; got {merge!r} and {on_error!r}")
         self._world, self._checkpoint, self._sinks = world, checkpoint, tuple(sinks)
         self._is_direct = merge != "root" and self._share_files(required=merge == "direct")
-        self._on_error = on_error
+        self._retention, self._on_error = retention, on_error
         self._thread = ThreadPoolExecutor(1, "hvd_xai-writing")
         self._units: list[_Unit] = []
         self._lost: list[tuple[Header, Exception]] = []
@@ -174,13 +183,23 @@ class Recorder:
             written = [_from_json(part) for part in self._world.allgather("gathering what was written", mine)]
             unit.is_gathered = True
             if unit.writer is not None:
-                unit.committing = self._thread.submit(self._commit, unit.writer, written)
+                others = [other.committing for other in self._units if other.committing is not None]
+                is_last = len(others) == len(self._units) - 1 and not self._lost
+                unit.committing = self._thread.submit(self._commit, unit.writer, written, others if is_last else None)
 
-    def _commit(self, writer: Writer, written: Sequence[Written]) -> None:
-        """Commits, and shows the sinks; on the root, in the thread."""
+    def _commit(self, writer: Writer, written: Sequence[Written], others: "Sequence[Future[None]] | None") -> None:
+        """Commits, and shows the sinks; on the root, in the thread.
+
+        Args:
+            writer: of the checkpoint.
+            written: by each rank.
+            others: that are committed before; None if this is not the last of its epoch, or another was lost: then nothing is removed.
+        """
         committed = self._checkpoint.commit(writer, written)
         for sink in self._sinks:
             sink(committed)
+        if self._retention is not None and others is not None and all(other.exception() is None for other in others):
+            retain(self._checkpoint.explanations_dir, self._retention)
 
     def lose(self, header: Header, error: Exception) -> None:
         """Raises an error, or remembers under "warn" that it has cost a checkpoint; every rank must do so.

@@ -1,7 +1,5 @@
 """Starts, resumes and overwrites the explanations of a run, and stores the probe that they explain."""
 
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -13,7 +11,7 @@ import xxhash
 
 from hvd_xai.checkpoint import staging
 from hvd_xai.checkpoint.arrays import METADATA, ArrayWriter, create_array, group_metadata
-from hvd_xai.checkpoint.commit import STAGING, digest_file, fsync_directory, replace_durably, writing
+from hvd_xai.checkpoint.commit import STAGING, digest_file, fsync_directory, remove_durably, remove_trash, replace_durably, writing
 from hvd_xai.checkpoint.files import find_damage, read_record
 from hvd_xai.checkpoint.probe import PROBE, ProbeReader
 from hvd_xai.checkpoint.schema import MANIFEST, FileEntry
@@ -28,7 +26,6 @@ Mode: TypeAlias = Literal["new", "resume", "overwrite"]
 EXPLANATIONS = "explanations"
 RUN = "run.json"
 
-_TRASH = ".trash-"
 _BLOCK_BYTES = 16 * 2**20
 
 
@@ -164,8 +161,7 @@ def probe_digest(probe: Probe) -> str:
 def _remove(explanations_dir: Path) -> None:
     """Removes a run's explanations, in one step for those who look; refuses a folder with anything else in it."""
     run_dir = explanations_dir.parent
-    for trash in run_dir.glob(f"{_TRASH}*"):
-        shutil.rmtree(trash, ignore_errors=True)
+    remove_trash(run_dir)
     if not explanations_dir.exists():
         return
     ours = (METADATA, RUN, EPOCHS, PROBE)
@@ -174,10 +170,7 @@ def _remove(explanations_dir: Path) -> None:
         raise CheckpointError(
             f"{explanations_dir} holds {', '.join(foreign[:5])}, which hvd_xai did not write; move that away to overwrite the run"
         )
-    trash = run_dir / f"{_TRASH}{EXPLANATIONS}-{secrets.token_hex(4)}"
-    explanations_dir.rename(trash)
-    fsync_directory(run_dir)
-    shutil.rmtree(trash)
+    remove_durably(explanations_dir)
 
 
 def _arrays(probe: Probe) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 
 from hvd_xai.checkpoint import staging
 from hvd_xai.checkpoint.arrays import METADATA, ArrayWriter, create_array, group_metadata, shard_key, shard_rows
-from hvd_xai.checkpoint.commit import digest_file, fsync_directory, fsync_file, writing
+from hvd_xai.checkpoint.commit import digest_file, fsync_directory, fsync_file, remove_trash, writing
 from hvd_xai.checkpoint.files import find_damage, read_manifest
 from hvd_xai.checkpoint.schema import MANIFEST, FileEntry, Header, Manifest, dtypes_of
 from hvd_xai.checkpoint.sealed import SCHEMA, plain
@@ -260,7 +260,8 @@ def _shard_keys(name: str, shape: tuple[int, ...], dtype: np.dtype) -> list[str]
 
 
 def sweep(explanations_dir: Path) -> list[Path]:
-    """Removes what dead writers left behind in a run, and returns what it removed; writers at work are left alone."""
+    """Removes what dead writers left behind in a run, and returns what they had staged; writers at work are left alone."""
+    remove_trash(explanations_dir / EPOCHS)
     return [path for directory in (explanations_dir, explanations_dir / EPOCHS) for path in staging.sweep(directory)]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from hvd_xai.checkpoint import arrays
-from hvd_xai.checkpoint.reader import open_explanations
+from hvd_xai.checkpoint.reader import Explanation, open_explanations
+from hvd_xai.checkpoint.retention import Retention
 from hvd_xai.checkpoint.staging import leftovers
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError, PeerError
@@ -155,6 +156,34 @@ def test_what_is_written_is_committed_before_anybody_waits_for_it(world: World, 
     recorder.close()
     assert recorder.has_settled(1)
     assert open_explanations(shared).epochs == [0, 1]
+
+
+def test_older_epochs_are_removed_only_once_a_newer_one_is_committed_whole(world: World, shared: Path) -> None:
+    class FullAtEpoch2:
+        def __call__(self, explanation: Explanation, /) -> None:
+            if explanation.manifest.epoch == 2 and explanation.manifest.method == "grad_cam":
+                raise OSError("No space left on device")
+
+        def close(self) -> None:
+            pass
+
+    counts = _counts(world.size, "even")
+    checkpoint = Checkpoint(shared)
+    with world.together("opening"):
+        if world.is_root:
+            checkpoint.open()
+    recorder = Recorder(world, checkpoint, [FullAtEpoch2()], retention=Retention(last=1), on_error="warn")
+    left = []
+    for epoch in (0, 1, 2, 3):
+        for method in ("grad_cam", "integrated_gradients"):
+            spool = Spool(_rows().dtype)
+            spool.append(_rows()[sum(counts[: world.rank]) : sum(counts[: world.rank + 1])])
+            recorder.merge(make_header(N_SAMPLES, SHAPE, world_size=world.size, epoch=epoch, method=method), spool)
+        recorder.settle()
+        left.append(open_explanations(shared).epochs)
+    recorder.close()
+    assert left == [[0], [1], [1, 2], [3]]
+    assert verify(shared, deep=True) == []
 
 
 def test_closing_discards_what_was_not_committed(world: World, shared: Path) -> None:
