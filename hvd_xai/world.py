@@ -46,7 +46,8 @@ ROOT = 0
 DEADLINE_SECONDS = 1800.0
 EXIT_STUCK = 75  # EX_TEMPFAIL: the job was ended because a rank was waited for in vain
 
-_EXIT_TAG = 7
+_EXIT_TAG, _WAIT_TAG = 7, 8
+_PATIENCE_SECONDS = 1.0  # after which a rank tells the root that it waits
 _FAILURE = "hvd_xai/failure"  # where a rank of an elastic job leaves why it ended, in the store that its launcher runs
 _STORE_SECONDS = 5.0
 _LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -295,10 +296,11 @@ class _Mpi:
         self._mpi = mpi
         self._deadline = deadline
         self._communicator = mpi.COMM_WORLD.Dup()
-        self._exits = mpi.COMM_WORLD.Dup()
+        self._words = mpi.COMM_WORLD.Dup()  # what ranks tell each other beside the collectives
         self._rank, self._size = self._communicator.Get_rank(), self._communicator.Get_size()
         self._collectives = 0
-        self._left: dict[int, int] = {}
+        self._left: dict[int, int] = {}  # by rank, how many collectives it took part in before it exited
+        self._waiting: dict[int, int] = {}  # on the root: by rank, the newest collective that it said it waits in
         atexit.register(self._say_exit)
 
     def allgather(self, phase: str, message: bytes) -> list[bytes]:
@@ -341,37 +343,59 @@ class _Mpi:
             row.Free()
 
     def _wait(self, phase: str, request: "MPI.Request") -> None:
-        """Polls a collective until it is complete; ends the job when the deadline passes or a rank that it needs has exited."""
+        """Polls a collective until it is complete; ends the job when the deadline passes or a rank that it needs has exited.
+
+        A rank that waits long tells the root, so that the root can name those that do not: they are stuck elsewhere. The others give the
+        root some time to do so.
+        """
         self._collectives += 1
         started = time.monotonic()
         pause = 0.0
+        patience = min(_PATIENCE_SECONDS, self._deadline / 4)
+        deadline = self._deadline + (0 if self._rank == ROOT else 2 * patience)
+        is_known = self._rank == ROOT
         while not request.Test():
             waited = time.monotonic() - started
-            self._hear_exits()
+            if waited > patience and not is_known:
+                self._tell(ROOT, _WAIT_TAG)
+                is_known = True
+            self._hear(_EXIT_TAG, self._left)
+            self._hear(_WAIT_TAG, self._waiting)
             gone = [rank for rank, collectives in self._left.items() if collectives < self._collectives]
             if gone:
                 _die(self, self._rank, f"rank {gone[0]} exited while rank {self._rank} waits for it in '{phase}'", 1)
-            if waited > self._deadline:
-                _die(self, self._rank, _stuck(phase, self._deadline), EXIT_STUCK)
+            if waited > deadline:
+                _die(self, self._rank, f"{_stuck(phase, self._deadline)} {self._missing()}", EXIT_STUCK)
             # spin for a millisecond, for latency; then sleep up to another, for the cores
             pause = 0.0 if waited < 1e-3 else min(1e-3, pause + 5e-5)
             time.sleep(pause)
 
-    def _hear_exits(self) -> None:
+    def _missing(self) -> str:
+        """Says which ranks are not in the collective that this one waits in, as far as it knows."""
+        if self._rank != ROOT:
+            return "Rank 0, which would have said which ranks are missing, is one of them."
+        missing = [rank for rank in range(1, self._size) if self._waiting.get(rank, 0) < self._collectives]
+        some = ", ".join(map(str, missing[:10])) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        return f"Missing: rank {some}." if missing else "No rank is missing: the network is stuck."
+
+    def _hear(self, tag: int, into: dict[int, int]) -> None:
+        """Takes in what other ranks told this one with a tag."""
         status = self._mpi.Status()
-        while self._exits.Iprobe(source=self._mpi.ANY_SOURCE, tag=_EXIT_TAG, status=status):
+        while self._words.Iprobe(source=self._mpi.ANY_SOURCE, tag=tag, status=status):
             collectives = np.empty(1, np.int64)
-            self._exits.Recv(collectives, source=status.Get_source(), tag=_EXIT_TAG)
-            self._left[status.Get_source()] = int(collectives[0])
+            self._words.Recv(collectives, source=status.Get_source(), tag=tag)
+            into[status.Get_source()] = int(collectives[0])
+
+    def _tell(self, listener: int, tag: int) -> None:
+        """Tells another rank how many collectives this one has begun, whether that listens or not."""
+        self._words.Isend(np.array([self._collectives], np.int64), dest=listener, tag=tag).Free()
 
     def _say_exit(self) -> None:
-        """Tells those that may wait for this rank how many collectives it took part in: the root, which is in all of them."""
+        """Tells those that may wait for this rank that it leaves: the root, which is in all collectives."""
         if self._mpi.Is_finalized():
             return
-        listeners = [ROOT] if self._rank != ROOT else range(1, self._size)
-        collectives = np.array([self._collectives], np.int64)
-        for listener in listeners:
-            self._exits.Isend(collectives, dest=listener, tag=_EXIT_TAG).Free()
+        for listener in [ROOT] if self._rank != ROOT else range(1, self._size):
+            self._tell(listener, _EXIT_TAG)
 
 
 class _Horovod:
