@@ -1,5 +1,8 @@
 """Starts, resumes and overwrites the explanations of a run, and stores the probe that they explain."""
 
+import fcntl
+import logging
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -25,8 +28,12 @@ Mode: TypeAlias = Literal["new", "resume", "overwrite"]
 
 EXPLANATIONS = "explanations"
 RUN = "run.json"
+LOCK = ".lock"
+"""In the run's folder, locked by the job that writes there."""
 
 _BLOCK_BYTES = 16 * 2**20
+
+log = logging.getLogger(__name__)
 
 
 def check_run(path: str | Path, mode: Mode) -> None:
@@ -42,6 +49,32 @@ def check_run(path: str | Path, mode: Mode) -> None:
         raise RunExistsError(
             f"{path} holds a run already. Add --resume to go on with it, --overwrite to delete its explanations, or give another --output."
         )
+
+
+def claim(path: str | Path) -> int:
+    """Claims a run for this process, until it ends or closes what is returned.
+
+    Args:
+        path: the run's folder, made if it is not there.
+
+    Returns:
+        A file descriptor that holds the lock.
+
+    Raises:
+        RunExistsError: if another process has claimed it.
+        CheckpointError: if the place cannot be written.
+    """
+    with writing(Path(path)):
+        Path(path).mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(Path(path) / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process dies
+    except (BlockingIOError, PermissionError) as error:
+        os.close(descriptor)
+        raise RunExistsError(f"another job is writing to {path}. Wait until it ends, or give another --output.") from error
+    except OSError as error:
+        log.warning("%s cannot be locked (%s): see to it that no other job writes there", path, error.strerror)
+    return descriptor
 
 
 def open_run(path: str | Path, *, config: Mapping[str, Json], mode: Mode = "new") -> Path:

@@ -1,12 +1,13 @@
 """Explanation checkpoints as a sink: where merged rows are committed, and where any explanation can be copied to."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hvd_xai.checkpoint.reader import Explanation
-from hvd_xai.checkpoint.run import EXPLANATIONS, Mode, add_to_config, check_run, job_of, open_run, probe_digest, write_probe
+from hvd_xai.checkpoint.run import EXPLANATIONS, Mode, add_to_config, check_run, claim, job_of, open_run, probe_digest, write_probe
 from hvd_xai.checkpoint.schema import Header
 from hvd_xai.checkpoint.writer import Writer, Written
 from hvd_xai.types import Json, Probe
@@ -30,6 +31,8 @@ class Checkpoint:
         self._mode: Mode = mode
         self._opened: Path | None = None
         self._begun: dict[Path, Writer] = {}
+        self._lock: int | None = None
+        self._is_rejoined = False
 
     @property
     def run(self) -> str:
@@ -60,10 +63,12 @@ class Checkpoint:
             `<run>/explanations`.
 
         Raises:
-            RunExistsError: if the folder holds a run and the mode is "new".
+            RunExistsError: if the folder holds a run and the mode is "new", or another job writes to it.
             CheckpointError: if the place cannot be written, or the run is of another probe.
         """
         if self._opened is None:
+            if self._lock is None and not self._is_rejoined:
+                self._lock = claim(self._run_dir)
             self._opened = open_run(self._run_dir, config=self._config, mode=self._mode)
         if probe is not None:
             write_probe(self._opened, probe)
@@ -80,7 +85,8 @@ class Checkpoint:
         """
         if job_of(self._run_dir) == job:
             self.close()
-            self._mode, self._opened = "resume", None
+            # the rank that was the root may live on, and hold the lock
+            self._mode, self._opened, self._is_rejoined = "resume", None, True
 
     def begin(self, header: Header, dtype: np.dtype, *, elsewhere: Sequence[str] = ()) -> Writer:
         """Starts a checkpoint, to which rows are appended. One in the same place that was begun before and not committed is discarded.
@@ -132,6 +138,9 @@ class Checkpoint:
             writer.discard()
 
     def close(self) -> None:
-        """Discards all that was begun and not committed. Safe to call twice."""
+        """Discards all that was begun and not committed, and lets other jobs write to the run. Safe to call twice."""
         for destination in list(self._begun):
             self.discard(destination)
+        if self._lock is not None:
+            os.close(self._lock)
+        self._lock = None
