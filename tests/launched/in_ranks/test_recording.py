@@ -102,6 +102,8 @@ def test_a_rank_that_cannot_write_leaves_no_checkpoint_and_all_go_on(
         if world.is_root:
             checkpoint.open()
     recorder = Recorder(world, checkpoint, merge=merge)
+    spoilt = threading.Event()
+    recorder._thread.submit(spoilt.wait, 60)  # before anything is written
     spool = Spool(_rows().dtype)
     spool.append(_rows()[sum(counts[: world.rank]) : sum(counts[: world.rank + 1])])
     recorder.merge(make_header(N_SAMPLES, SHAPE, world_size=world.size), spool)
@@ -111,6 +113,7 @@ def test_a_rank_that_cannot_write_leaves_no_checkpoint_and_all_go_on(
         (staged[0] / "attributions" / "c").mkdir()
         (staged[0] / "attributions" / "c" / "2").write_text("stands where the last Zarr shard's folder must be made")
     world.agree("testing")
+    spoilt.set()
     with pytest.raises((PeerError, CheckpointError), match="cannot write"):
         recorder.settle()
     recorder.close()
