@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hvd_xai.checkpoint.reader import Explanation as Explanation
     from hvd_xai.checkpoint.reader import Explanations as Explanations
     from hvd_xai.checkpoint.reader import open_explanations as open_explanations
+    from hvd_xai.checkpoint.retention import Retention as Retention
     from hvd_xai.errors import HvdXaiError as HvdXaiError
     from hvd_xai.explain import Explain as Explain
     from hvd_xai.train import Run as Run
@@ -32,6 +33,7 @@ _PUBLIC = {
     "Explanations": "hvd_xai.checkpoint.reader",
     "HvdXaiError": "hvd_xai.errors",
     "Probe": "hvd_xai.types",
+    "Retention": "hvd_xai.checkpoint.retention",
     "Run": "hvd_xai.train",
     "World": "hvd_xai.world",
     "open_explanations": "hvd_xai.checkpoint.reader",

@@ -1,346 +1,23 @@
-"""Explains a model's probe on all ranks: shard, compute, agree, merge, commit, show. As a function, and as a Keras callback."""
+"""Explains a model's probe on all ranks, as a function and as a Keras callback."""
 
-import logging
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from jaxtyping import Float32
 
-from hvd_xai import provenance, rows
-from hvd_xai.checkpoint.run import probe_digest
-from hvd_xai.checkpoint.schema import Header, RankRows, encode, row_dtype
-from hvd_xai.compute import Compute, Predict, Predicted
+from hvd_xai.checkpoint.retention import Retention
 from hvd_xai.estimate import Estimate, estimate
-from hvd_xai.loading import load_method
-from hvd_xai.merge import Spool, merge
+from hvd_xai.plan import Plan, Summary
 from hvd_xai.precision import Precision
-from hvd_xai.row_files import RowFiles, is_committed, kept_rows
+from hvd_xai.recording import Merge, OnError, Recorder
+from hvd_xai.row_files import RowFiles
 from hvd_xai.sinks import Sink
 from hvd_xai.sinks.checkpoint import Checkpoint
-from hvd_xai.types import Attribution, Json, Probe, Progress, Score, Silent
-from hvd_xai.unpacking import of_rows
+from hvd_xai.types import Attribution, Probe, Progress
 from hvd_xai.world import World
-
-log = logging.getLogger(__name__)
-
-BLOCK_BYTES = 32 * 2**20
-BLOCK_SAMPLES = 64  # of one step of the progress bar, at most
-N_MEASURED = 8  # examples whose error is measured, the first of the probe, however many ranks there are
-
-
-@dataclass(slots=True)
-class Summary:
-    """What one explanation of the probe came to; the same on every rank.
-
-    Attributes:
-        convergence_delta: mean magnitude of each method's convergence delta over the probe, by method; of those that have one.
-        seconds: this rank's seconds by stage: attributing, merging, writing.
-    """
-
-    convergence_delta: dict[str, float] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=lambda: {"attributing": 0.0, "merging": 0.0, "writing": 0.0})
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Adds the seconds that a block takes to a stage."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - started
-
-
-def _agree_on(world: World, phase: str, digest: str, complaint: str) -> None:
-    """Raises on every rank unless all have the same digest. Collective: every rank must call this."""
-    digests = world.allgather(phase, digest)
-    odd = next((rank for rank, theirs in enumerate(digests) if theirs != digests[0]), None)
-    world.agree(phase, None if odd is None else ValueError(f"rank {odd} differs from rank 0: {complaint}"))
-
-
-class Plan:
-    """What is explained, with what, and where it goes; checked and compiled once, run at every epoch. Collective: every rank must make one.
-
-    Args:
-        model: a built Keras model; every rank's has the same weights.
-        probe: the examples; the same on every rank, each computes its share.
-        methods: names of methods, or functions of `hvd_xai.attributions` with options bound by `functools.partial`.
-        world: the ranks.
-        checkpoint: where explanation checkpoints are committed: a run directory, which must not hold a run yet, or a `Checkpoint`.
-        sinks: called on the root with each committed explanation.
-        progress: where the root says how far it is.
-        precision: `bfloat16` to explain in it, faster and by some percent less exactly; training is not touched. How far the first examples
-            of the probe are off is recorded with each explanation, as the option `precision_error`: the relative L2 distance of their
-            attributions from those in the model's own precision.
-        row_files: where rows are kept until they are committed, so that a job that was killed goes on behind them; nowhere if left out.
-
-    Attributes:
-        computes: the compiled methods, in the order given.
-
-    Raises:
-        PeerError: on all ranks, if the probe or a method is not right for the model, the ranks' probes differ, or the run cannot be opened.
-    """
-
-    def __init__(
-        self,
-        model: "keras.Model",
-        probe: Probe,
-        methods: Sequence[Attribution | str],
-        *,
-        world: World,
-        checkpoint: Checkpoint | str | Path,
-        sinks: Sequence[Sink] = (),
-        progress: Progress | None = None,
-        precision: Precision | None = None,
-        row_files: RowFiles | None = None,
-    ) -> None:
-        self._precision = precision
-        self._row_files = row_files
-        self._model, self._probe, self._world = of_rows(model, probe.packing), probe, world
-        self._methods = (methods,) if isinstance(methods, str) else tuple(methods)
-        self._micro_batch = rows.fitting(probe.inputs.shape[1:])
-        self._checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-        self._sinks = tuple(sinks)
-        self._watched = progress if progress is not None else Silent()
-        self.computes: list[Compute] = []
-        self._exact: list[Compute] = []
-        self._predicts: dict[str | Score, Predict] = {}
-        self.connect()
-
-    def connect(self) -> None:
-        """Shares the probe among the ranks that there are now, after a reset of an elastic job. Collective: every rank must call this.
-
-        What was compiled is kept. A rank that has joined makes its plan meanwhile, in the same steps.
-
-        Raises:
-            PeerError: as making a plan.
-        """
-        probe, world = self._probe, self._world
-        self._progress = self._watched if world.is_root else Silent()
-        edges = [len(probe) * rank // world.size for rank in range(world.size + 1)]
-        self._start, self._stop = edges[world.rank : world.rank + 2]
-        self._ranks = tuple(RankRows(rank, world.hosts[rank], edges[rank], edges[rank + 1]) for rank in range(world.size))
-        with world.together("checking the probe"):
-            if not self._methods:
-                raise ValueError("no method was given to explain with; pass e.g. methods=[integrated_gradients]")
-            probe.check_finite(self._start, self._stop)
-            self._digest = probe_digest(probe)
-        _agree_on(world, "comparing the probes", self._digest, "the ranks were given different probes; load the same one on every rank.")
-        with world.together("compiling the methods"):
-            mine = slice(self._start, self._stop)
-            shard = (probe.inputs[mine], probe.targets[mine], probe.sample_ids[mine])
-            if not self.computes:
-                functions = [load_method(method) if isinstance(method, str) else method for method in self._methods]
-                compiled = partial(Compute, self._model, micro_batch=self._micro_batch)
-                self.computes = [compiled(function, precision=self._precision) for function in functions]
-                self._exact = [] if self._precision is None else [compiled(function) for function in functions]
-                # one pass through the model for each score that is explained, not for each method
-                scores = dict.fromkeys(compute.score for compute in self.computes)
-                self._predicts = {score: Predict(self._model, score=score, micro_batch=self._micro_batch) for score in scores}
-            for compute in self.computes:
-                compute.check(*shard)
-            for predict in self._predicts.values():
-                predict.check(*shard)
-            names = [compute.described[0] for compute in self.computes]
-            if len(set(names)) < len(names):
-                raise ValueError(f"each method is committed under its name, so it can be given once; got {', '.join(names)}")
-        with world.together("opening the run"):
-            if world.is_root:
-                if world.resets:
-                    self._checkpoint.rejoin(world.job)
-                self._checkpoint.open(probe, {**self._facts(), "job": world.job})
-
-    def _facts(self) -> dict[str, Json]:
-        """Returns what somebody needs to repeat the run, beside what each manifest says."""
-        return {
-            "methods": dict(compute.described for compute in self.computes),
-            "versions": provenance.versions(),
-            "hosts": sorted(set(self._world.hosts)),
-            "git_commit": provenance.git_commit(),
-        }
-
-    def run(self, epoch: int, step: int) -> Summary:
-        """Explains the probe with every method. Collective: every rank must call this.
-
-        Args:
-            epoch: 0-based.
-            step: optimizer updates so far.
-
-        Raises:
-            PeerError: on all ranks, if any rank failed; nothing half-written is visible.
-        """
-        summary = Summary()
-        with summary.timed("attributing"):
-            with self._world.together("digesting the weights"):
-                weights = provenance.weights_digest(self._model)
-            _agree_on(
-                self._world,
-                "comparing the weights",
-                weights,
-                "the ranks hold different weights, so their explanations would not belong together. Put"
-                " BroadcastGlobalVariablesCallback before Explain, and train with a DistributedOptimizer.",
-            )
-            with self._world.together("predicting the probe"):
-                predicted = {score: self._predicted(predict) for score, predict in self._predicts.items()}
-        for compute, exact in zip_longest(self.computes, self._exact):
-            self._explain(compute, exact, epoch, step, weights, predicted[compute.score], summary)
-        return summary
-
-    def close(self) -> None:
-        """Closes the sinks. Collective: every rank must call this."""
-        with self._world.together("closing the sinks"):
-            if self._world.is_root:
-                for sink in (*self._sinks, self._checkpoint):
-                    sink.close()
-
-    def _predicted(self, predict: Predict) -> Predicted:
-        probe = self._probe
-        blocks = [
-            predict(probe.inputs[start:stop], probe.targets[start:stop])
-            for start, stop in self._blocks(probe.inputs.shape[1:], predict.micro_batch)
-        ]
-        return Predicted(np.concatenate([block.predictions for block in blocks]), np.concatenate([block.scores for block in blocks]))
-
-    def _blocks(self, sample_shape: tuple[int, ...], micro_batch: int) -> list[tuple[int, int]]:
-        """Cuts this rank's rows into micro-batches, as many as make a step of the bar; one empty range where it has no rows."""
-        whole = min(micro_batch, BLOCK_SAMPLES)
-        fitting = BLOCK_BYTES // (4 * whole * max(1, math.prod(sample_shape)))
-        step = whole * max(1, min(fitting, BLOCK_SAMPLES // whole))
-        return [(start, min(start + step, self._stop)) for start in range(self._start, self._stop, step)] or [(self._start, self._start)]
-
-    def _explain(
-        self, compute: Compute, exact: Compute | None, epoch: int, step: int, weights: str, predicted: Predicted, summary: Summary
-    ) -> None:
-        """Attributes with one method, merges and commits. Collective: every rank must call this."""
-        world, (method, options) = self._world, compute.described
-        if exact is not None:
-            with summary.timed("attributing"):
-                options = {**options, "precision_error": self._precision_error(compute, exact)}
-        header = Header(
-            run=self._checkpoint.run,
-            epoch=epoch,
-            step=step,
-            method=method,
-            options=options,
-            n_samples=len(self._probe),
-            sample_shape=compute.sample_shape,
-            world_size=world.size,
-            ranks=self._ranks,
-            weights_digest=weights,
-            probe_digest=self._digest,
-            versions=provenance.versions(),
-        )
-        dtype = row_dtype(
-            compute.sample_shape,
-            target=self._probe.targets.dtype,
-            prediction=predicted.predictions.dtype,
-            per_sample=compute.per_sample,
-        )
-        if self._row_files is not None and self._is_committed(header):
-            self._progress.say(f"{method} was committed already")
-            return
-        with world.together("opening the spool"):
-            spool = Spool(dtype) if self._row_files is None else self._row_files.open(header, dtype, world.rank)
-        with spool:
-            mine: list[Json] = []
-            with summary.timed("attributing"), world.together(f"attributing with {method}"):
-                n_rows = self._stop - self._start if self._row_files is None else len(self._probe)
-                self._progress.start(f"epoch {epoch}  {method}", n_rows)
-                if len(spool):
-                    log.info("%d of %d rows of %s are there already", len(spool), self._stop - self._start, method)
-                gaps = self._attribute(compute, spool, predicted)
-                mine = [len(gaps), float(np.abs(gaps).sum())]
-            n_gaps, total = np.array(world.allgather("gathering convergence deltas", mine), np.float64).sum(axis=0)
-            if n_gaps > 0:
-                summary.convergence_delta[method] = float(total / n_gaps)
-            self._commit(header, spool, summary)
-        if self._row_files is not None:
-            with world.together("removing the rows that are committed"):
-                self._row_files.remove()
-
-    def _is_committed(self, header: Header) -> bool:
-        """Returns whether the root finds this very explanation. Collective: every rank must call this."""
-        found: list[Json] = []
-        with self._world.together("looking for what is committed"):
-            if self._world.is_root and is_committed(self._checkpoint.open(), header):
-                found = [True]
-        return bool(self._world.allgather("telling what is committed", found)[0])
-
-    def _precision_error(self, compute: Compute, exact: Compute) -> float | None:
-        """Returns what the precision does to the probe's first examples: the relative L2 distance; None if it is not finite.
-
-        Collective: every rank must call this.
-        """
-        mine: list[Json] = [0.0, 0.0]
-        with self._world.together("measuring the error of the precision"):
-            first = slice(self._start, min(self._stop, N_MEASURED))
-            if first.start < first.stop:
-                examples = (self._probe.inputs[first], self._probe.targets[first], self._probe.sample_ids[first])
-                got, want = (one(*examples).attributions.astype(np.float64) for one in (compute, exact))
-                mine = [float(((got - want) ** 2).sum()), float((want**2).sum())]
-        squares = self._world.allgather("gathering the error of the precision", mine)
-        distance, norm = np.array(squares, np.float64).sum(axis=0)
-        error = float(np.sqrt(distance / norm)) if norm > 0 else 0.0
-        return error if math.isfinite(error) else None
-
-    def _attribute(self, compute: Compute, spool: Spool, predicted: Predicted) -> Float32[np.ndarray, "g"]:
-        """Computes this rank's rows into the spool; returns their convergence deltas, none where the method has none."""
-        probe, gaps, n_said = self._probe, [np.empty(0, np.float32)], 0
-        labels = probe.targets if probe.labels is None else probe.labels
-        for start, stop in self._blocks(compute.sample_shape, compute.micro_batch):
-            among_mine = slice(start - self._start, stop - self._start)
-            encoded = kept_rows(spool, among_mine.start, probe.sample_ids[start:stop])
-            if encoded is None:
-                computed = compute(probe.inputs[start:stop], probe.targets[start:stop], probe.sample_ids[start:stop])
-                columns = {
-                    "sample_id": probe.sample_ids[start:stop],
-                    "target": probe.targets[start:stop],
-                    "label": labels[start:stop],
-                    "prediction": predicted.predictions[among_mine],
-                    "score": predicted.scores[among_mine],
-                    **computed.per_sample,
-                }
-                encoded = encode(spool.dtype, computed.attributions, rank=self._world.rank, **columns)
-                spool.append(encoded)
-            if "convergence_delta" in compute.per_sample:
-                gaps.append(np.asarray(encoded["convergence_delta"], np.float32))
-            n_done = stop - self._start if self._row_files is None else self._row_files.n_rows()
-            self._progress.advance(n_done - n_said)
-            n_said = n_done
-        return np.concatenate(gaps)
-
-    def _commit(self, header: Header, spool: Spool, summary: Summary) -> None:
-        """Merges the ranks' rows into a checkpoint, commits it, and shows it to the sinks. Collective: every rank must call this."""
-        world = self._world
-        before = summary.seconds["writing"]
-        with summary.timed("merging"):
-            with world.together("beginning an explanation checkpoint"):
-                writer = self._checkpoint.begin(header, spool.dtype) if world.is_root else None
-
-            def write(merged: np.ndarray) -> None:
-                with summary.timed("writing"):
-                    writer.append(merged)  # type: ignore[union-attr]  # called on the root only
-
-            try:
-                merge(world, spool, write)
-            except BaseException:
-                if writer is not None:
-                    writer.discard()
-                raise
-        summary.seconds["merging"] -= summary.seconds["writing"] - before
-        with summary.timed("writing"), world.together("committing an explanation checkpoint"):
-            if writer is not None:
-                committed = self._checkpoint.commit(writer)
-                for sink in self._sinks:
-                    sink(committed)
 
 
 def explain(
@@ -356,10 +33,11 @@ def explain(
     progress: Progress | None = None,
     precision: Precision | None = None,
     row_files: RowFiles | None = None,
+    merge: Merge = "auto",
 ) -> Summary:
     """Explains a probe once. Collective: every rank must call this.
 
-    Args and errors are those of `Plan` and `Plan.run`.
+    Args and errors are those of `Plan` and `Plan.run`, and `merge` that of `Recorder`.
     """
     plan = Plan(
         model,
@@ -371,6 +49,7 @@ def explain(
         progress=progress,
         precision=precision,
         row_files=row_files,
+        recorder=partial(Recorder, merge=merge),
     )
     summary = plan.run(epoch, step)
     plan.close()
@@ -380,6 +59,9 @@ def explain(
 class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
     """Explains the probe at the end of epochs and commits the result, while training goes on unchanged.
 
+    While the next epoch trains, a thread writes the files; they are committed some batches later, and the last ones when training ends.
+    Where `fit` ends with an error, what was not committed is lost.
+
     Put it after the callbacks that make the ranks' state equal. It adds `convergence_delta` to the epoch's logs, the mean magnitude over
     methods that have one, the same on every rank, so that later callbacks can decide by it.
 
@@ -388,11 +70,15 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         methods: names of methods, or functions of `hvd_xai.attributions` with options bound by `functools.partial`.
         world: the ranks, as `hvd_xai.keras.init()` returned them.
         checkpoint: where explanation checkpoints are committed: a run directory, which must not hold a run yet, or a `Checkpoint`.
-        sinks: called on the root with each committed explanation.
+        sinks: called on the root with each committed explanation, by the thread that writes: they must touch files only.
         every: explains after each `every`-th epoch, and after the last one, where training stops early too: then with the weights that it
             ends with.
         progress: where the root says how far it is.
         precision: `bfloat16` to explain in it, as `Plan` says.
+        merge: who writes the attributions, as `Recorder` says.
+        retention: which epochs are kept when another one is committed, such as `Retention(last=5, best=("val_loss", "min"))`; all if None.
+        overlap: False has everything written, and shown to the sinks, before the next epoch begins.
+        on_error: what an explanation that fails does, as on a full disk: "raise" ends training, "warn" loses it and says so.
 
     Raises:
         ValueError: if `every` is less than 1.
@@ -409,6 +95,10 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         every: int = 1,
         progress: Progress | None = None,
         precision: Precision | None = None,
+        merge: Merge = "auto",
+        retention: Retention | None = None,
+        overlap: bool = True,
+        on_error: OnError = "raise",
     ) -> None:
         super().__init__()
         if every < 1:
@@ -418,10 +108,24 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         self.summary: Summary | None = None
         store = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
         self._plan_of: Callable[[keras.Model], Plan] = lambda model: Plan(
-            model, probe, methods, world=world, checkpoint=store, sinks=sinks, progress=progress, precision=precision
+            model,
+            probe,
+            methods,
+            world=world,
+            checkpoint=store,
+            sinks=sinks,
+            progress=progress,
+            precision=precision,
+            recorder=partial(Recorder, merge=merge, retention=retention, on_error=on_error),
+            overlap=overlap,
         )
         self._plan: Plan | None = None
         self._left_out: int | None = None
+        self._n_batches = 0
+
+    def has_settled(self, epoch: int) -> bool:
+        """Returns whether all of epochs up to this one is committed, or given up; known on the root, as soon as it is so."""
+        return self._plan is None or self._plan.has_settled(epoch)
 
     def estimate(self, model: "keras.Model") -> list[Estimate]:
         """Estimates what explaining an epoch will take, and explains nothing. Collective: every rank must call this."""
@@ -434,6 +138,20 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         else:  # the last fit was broken off, as when an elastic job loses a host
             self._plan.connect()
 
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Counts batches anew."""
+        self._n_batches = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Has committed what was written meanwhile. Collective: every rank must call this.
+
+        The ranks ask each other after 1, 2, 4, 8, ... batches: seldom enough to cost nothing, and often enough that no more than half an
+        epoch is lost with a job that dies.
+        """
+        self._n_batches += 1
+        if self._plan is not None and self._n_batches & (self._n_batches - 1) == 0:
+            self._plan.advance()
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Explains. Collective: every rank must call this."""
         self.summary = None
@@ -441,12 +159,12 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         self._left_out = None if last or (epoch + 1) % self.every == 0 else epoch
         if self._plan is None or self._left_out is not None:
             return
-        self.summary = self._plan.run(epoch, int(self.model.optimizer.iterations))
+        self.summary = self._plan.run(epoch, int(self.model.optimizer.iterations), logs)
         if logs is not None and self.summary.convergence_delta:
             logs["convergence_delta"] = float(np.mean(list(self.summary.convergence_delta.values())))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        """Explains an epoch that training stopped at early, and closes the sinks. Collective: every rank must call this."""
+        """Explains an epoch that training stopped at early, and waits until all is committed. Collective: every rank must call this."""
         if self._plan is not None:
             if self._left_out is not None:
                 self.summary = self._plan.run(self._left_out, int(self.model.optimizer.iterations))

@@ -1,6 +1,7 @@
 """Rows of an explanation that is not finished, on disk, so that a job that was killed goes on behind them."""
 
 import json
+import shutil
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -12,58 +13,58 @@ from hvd_xai.checkpoint.files import read_manifest
 from hvd_xai.checkpoint.schema import MANIFEST, Header, RankRows, content_hashes
 from hvd_xai.checkpoint.sealed import plain
 from hvd_xai.checkpoint.writer import EPOCHS
-from hvd_xai.merge import Spool
+from hvd_xai.merge import Spool, count_rows
 
-# Who computes which rows stands in a file's name, and where the run lies and on which hosts changes no number.
-_NOT_IN_DIGEST = ("ranks", "run", "world_size")
+# Who computes which rows stands in a folder's name; where the run lies, on which hosts, and how it was trained changes no number.
+_NOT_IN_DIGEST = ("metrics", "ranks", "run", "world_size")
 
 
 class RowFiles:
-    """A folder with one file a rank and method. Its name says of which weights, probe, method, options and versions the rows are.
+    """A folder with one spool a rank and method. Its name says of which weights, probe, method, options and versions the rows are.
 
     Ranks that do not share a filesystem each have a folder of this name. Other numbers of ranks cut the rows otherwise: they start anew.
 
     Args:
-        folder: made when the first file is.
+        folder: made when the first spool is.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._prefix = ""
-        self._row_bytes = 1
-        self._own = Path()
+        self._dtype = np.dtype([])
+        self._own: Path | None = None
         self._ranks: tuple[RankRows, ...] = ()
 
     def open(self, header: Header, dtype: np.dtype, rank: int) -> Spool:
-        """Opens the file of a rank's rows, with the rows that an earlier job has left in it."""
+        """Opens the spool of a rank's rows, with those that an earlier job has left in it."""
         record = {name: value for name, value in asdict(header).items() if name not in _NOT_IN_DIGEST}
         text = json.dumps(plain({**record, "dtype": str(dtype.descr)}), sort_keys=True)
         self._prefix = f"{header.method}-{xxhash.xxh3_64_hexdigest(text.encode())}"
-        self._row_bytes, self._ranks = dtype.itemsize, header.ranks
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._dtype, self._ranks = dtype, header.ranks
         self._own = self._path(header.ranks[rank])
         return Spool(dtype, path=self._own)
 
     def n_rows(self) -> int:
-        """Returns how many rows all ranks have; of a rank whose file cannot be seen from here, as large a share as this rank has."""
+        """Returns how many rows all ranks have; of a rank whose spool cannot be seen from here, as large a share as this rank has."""
         sizes = {rows: self._size(rows) for rows in self._ranks}
         seen = [(size, rows.stop - rows.start) for rows, size in sizes.items() if size is not None and rows.stop > rows.start]
         share = sum(size for size, _ in seen) / max(1, sum(length for _, length in seen))
         return sum(int(share * (rows.stop - rows.start)) if size is None else size for rows, size in sizes.items())
 
     def remove(self) -> None:
-        """Removes this rank's file, once its rows are committed, and the folder if it was the last."""
-        self._own.unlink(missing_ok=True)
-        if not any(self._folder.iterdir()):
-            with suppress(FileNotFoundError):  # another rank was first
-                self._folder.rmdir()
+        """Removes this rank's rows, once they are committed, and the folder if they were the last."""
+        if self._own is not None:
+            shutil.rmtree(self._own)
+            self._own = None
+        with suppress(OSError):  # rows of others are in it, or another rank was first
+            self._folder.rmdir()
 
     def _path(self, rows: RankRows) -> Path:
-        return self._folder / f"{self._prefix}-{rows.start}-{rows.stop}.rows"
+        return self._folder / f"{self._prefix}-{rows.start}-{rows.stop}"
 
     def _size(self, rows: RankRows) -> int | None:
         try:
-            return self._path(rows).stat().st_size // self._row_bytes
+            return count_rows(self._path(rows), self._dtype)
         except FileNotFoundError:
             return None
 

@@ -18,7 +18,16 @@ from hvd_xai.estimate import Estimate
 from hvd_xai.explain import Explain
 from hvd_xai.keras import DistributedOptimizer, batches
 from hvd_xai.keras.callbacks import BroadcastGlobalVariablesCallback, LearningRateWarmupCallback, MetricAverageCallback
-from hvd_xai.keras.model_files import Trained, load_state, read_trained, remove_models, save_model, seed_states, set_seed_states
+from hvd_xai.keras.model_files import (
+    Trained,
+    load_state,
+    publish_model,
+    read_trained,
+    remove_models,
+    seed_states,
+    set_seed_states,
+    stage_model,
+)
 from hvd_xai.loading import Recipe
 from hvd_xai.provenance import git_commit
 from hvd_xai.sinks.checkpoint import Checkpoint
@@ -144,7 +153,8 @@ def train(
         run = Run(world, data.probe, checkpoint, output, settings.epochs, progress)
         of_recipes = [callback for one in callbacks for callback in _callbacks_of(one, run, options.get(f"{one.name}.build", {}))]
     warmup = [] if learning_rate is None else [LearningRateWarmupCallback(learning_rate * world.size, settings.warmup_epochs)]
-    if not any(isinstance(callback, Explain) for callback in of_recipes):
+    explains = [callback for callback in of_recipes if isinstance(callback, Explain)]
+    if not explains:
         with world.together("opening the run"):
             if world.is_root:
                 checkpoint.open()
@@ -161,8 +171,8 @@ def train(
             MetricAverageCallback(),
             *warmup,
             *of_recipes,
-            _SaveModel(models, world, learning_rate, anew=done is None),
-            _Report(progress, [callback for callback in of_recipes if isinstance(callback, Explain)]),
+            _SaveModel(models, world, learning_rate, explains, anew=done is None),
+            _Report(progress, explains),
         ],
     )
     return model
@@ -237,7 +247,7 @@ def _callbacks_of(recipe: Recipe, run: Run, options: Mapping[str, Any]) -> "list
 def _find(output: Path, models: Path, config: Mapping[str, Json], world: World) -> Trained | None:
     """Returns how far the run that is to be resumed has come, as the root sees it. Collective: every rank must call this.
 
-    The model of an epoch is saved behind its explanations, so the newest model has them: together they are the pair that is gone on from.
+    The model of an epoch is published behind its explanations, so the newest has them: together they are the pair that is gone on from.
     What was explained of a later epoch is of weights that were lost, and will be explained again.
     """
     found: list[Json] = []
@@ -330,11 +340,12 @@ def _share(arrays: tuple[np.ndarray, np.ndarray], world: World) -> tuple[np.ndar
 
 
 class _SaveModel(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
-    """Saves the model after each epoch, once it is explained: a model that is there has its explanations."""
+    """Saves the model after each epoch, and publishes it once its explanations are committed: a model that is there has them."""
 
-    def __init__(self, folder: Path, world: World, learning_rate: float | None, *, anew: bool) -> None:
+    def __init__(self, folder: Path, world: World, learning_rate: float | None, explains: Sequence[Explain], *, anew: bool) -> None:
         super().__init__()
-        self._folder, self._world, self._learning_rate, self._anew = folder, world, learning_rate, anew
+        self._folder, self._world, self._learning_rate, self._explains, self._anew = folder, world, learning_rate, explains, anew
+        self._staged: int | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras calls it so
         """Removes what another run has left here, which this one must not be resumed from. Collective: every rank must call this."""
@@ -342,13 +353,30 @@ class _SaveModel(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships
             if self._world.is_root and self._anew:
                 remove_models(self._folder)
 
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Publishes, as soon as it may be; where that fails on the root, it ends the job."""
+        self._publish()
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Collective: every rank must call this."""
         seeds: Any = self._world.allgather("gathering the seeds", seed_states(self.model))
         with self._world.together("saving the model"):
             if self._world.is_root:
+                self._publish()
                 step = int(self.model.optimizer.iterations)
-                save_model(self.model, self._folder, Trained(epoch, step, self._world.size, self._learning_rate, seeds))
+                stage_model(self.model, self._folder, Trained(epoch, step, self._world.size, self._learning_rate, seeds))
+                self._staged = epoch
+                self._publish()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Publishes the last one. Collective: every rank must call this."""
+        with self._world.together("saving the model"):
+            self._publish()
+
+    def _publish(self) -> None:
+        if self._staged is not None and all(explain.has_settled(self._staged) for explain in self._explains):
+            publish_model(self._folder, self._staged)
+            self._staged = None
 
 
 class _Report(keras.callbacks.Callback):  # type: ignore[misc]  # as above

@@ -14,6 +14,7 @@ tells the others so by way of the launcher, and they end as well.
 
 import atexit
 import importlib
+import itertools
 import json
 import logging
 import os
@@ -45,7 +46,8 @@ ROOT = 0
 DEADLINE_SECONDS = 1800.0
 EXIT_STUCK = 75  # EX_TEMPFAIL: the job was ended because a rank was waited for in vain
 
-_EXIT_TAG = 7
+_EXIT_TAG, _WAIT_TAG = 7, 8
+_PATIENCE_SECONDS = 1.0  # after which a rank tells the root that it waits
 _FAILURE = "hvd_xai/failure"  # where a rank of an elastic job leaves why it ended, in the store that its launcher runs
 _STORE_SECONDS = 5.0
 _LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -53,13 +55,16 @@ _LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "SLURM_ST
 
 @runtime_checkable
 class Transport(Protocol):
-    """The two collectives that everything else is made of."""
+    """The collectives that everything else is made of."""
 
     def allgather(self, phase: str, message: bytes) -> list[bytes]:
         """Collective: every rank must call this. Returns the message of each rank."""
 
     def gather(self, phase: str, block: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:
         """Collective: every rank must call this. Returns the ranks' rows in the order of ranks on the root, None elsewhere."""
+
+    def exchange(self, phase: str, block: np.ndarray, sent: Sequence[int], received: Sequence[int]) -> np.ndarray:
+        """Collective: every rank must call this. Returns the rows that each rank sent to this one, in the order of ranks."""
 
     def abort(self, code: int) -> None:
         """Ends every rank of the job now."""
@@ -170,6 +175,20 @@ class World:
         """
         return self._transport.gather(phase, rows, counts)
 
+    def exchange_rows(self, phase: str, rows: np.ndarray, sent: Sequence[int], received: Sequence[int]) -> np.ndarray:
+        """Sends rows from every rank to every other. Collective: every rank must call this.
+
+        Args:
+            phase: what is going on, for messages.
+            rows: `[sum(sent), ...]` in the order of the ranks that they go to; dtype and trailing shape as in `gather_rows`.
+            sent: rows that go to each rank.
+            received: rows that come from each rank; what that rank says it sends to this one.
+
+        Returns:
+            `[sum(received), ...]` in the order of the ranks that they come from.
+        """
+        return self._transport.exchange(phase, rows, sent, received)
+
     def agree(self, phase: str, error: BaseException | None = None) -> None:
         """Goes on on all ranks, or raises on all of them. Collective: every rank must call this.
 
@@ -259,6 +278,9 @@ class _Alone:
     def gather(self, phase: str, block: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:  # noqa: ARG002
         return block
 
+    def exchange(self, phase: str, block: np.ndarray, sent: Sequence[int], received: Sequence[int]) -> np.ndarray:  # noqa: ARG002
+        return block
+
     def abort(self, code: int) -> None:
         os._exit(code)
 
@@ -274,10 +296,11 @@ class _Mpi:
         self._mpi = mpi
         self._deadline = deadline
         self._communicator = mpi.COMM_WORLD.Dup()
-        self._exits = mpi.COMM_WORLD.Dup()
+        self._words = mpi.COMM_WORLD.Dup()  # what ranks tell each other beside the collectives
         self._rank, self._size = self._communicator.Get_rank(), self._communicator.Get_size()
         self._collectives = 0
-        self._left: dict[int, int] = {}
+        self._left: dict[int, int] = {}  # by rank, how many collectives it took part in before it exited
+        self._waiting: dict[int, int] = {}  # on the root: by rank, the newest collective that it said it waits in
         atexit.register(self._say_exit)
 
     def allgather(self, phase: str, message: bytes) -> list[bytes]:
@@ -290,54 +313,89 @@ class _Mpi:
         return [received[end - length : end].tobytes() for end, length in zip(ends, lengths, strict=True)]
 
     def gather(self, phase: str, block: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:
-        row = self._mpi.BYTE.Create_contiguous(max(1, block.dtype.itemsize * int(np.prod(block.shape[1:])))).Commit()
-        try:
+        with self._row(block) as row:
             if self._rank != ROOT:
                 self._wait(phase, self._communicator.Igatherv([_as_bytes(block), len(block), row], None, root=ROOT))
                 return None
             received = np.empty((sum(counts), *block.shape[1:]), block.dtype)
-            starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).tolist()
-            into = [_as_bytes(received), list(counts), starts, row]
+            into = [_as_bytes(received), list(counts), _starts(counts), row]
             self._wait(phase, self._communicator.Igatherv([_as_bytes(block), len(block), row], into, root=ROOT))
             return received
-        finally:
-            row.Free()
+
+    def exchange(self, phase: str, block: np.ndarray, sent: Sequence[int], received: Sequence[int]) -> np.ndarray:
+        rows = np.empty((sum(received), *block.shape[1:]), block.dtype)
+        with self._row(block) as row:
+            outgoing = [_as_bytes(block), list(sent), _starts(sent), row]
+            incoming = [_as_bytes(rows), list(received), _starts(received), row]
+            self._wait(phase, self._communicator.Ialltoallv(outgoing, incoming))
+        return rows
 
     def abort(self, code: int) -> None:
         self._mpi.COMM_WORLD.Abort(code)
 
+    @contextmanager
+    def _row(self, block: np.ndarray) -> "Iterator[MPI.Datatype]":
+        """Makes the type of one row: counted in rows, no message comes near the 2^31 that MPI counts to."""
+        row = self._mpi.BYTE.Create_contiguous(max(1, block.dtype.itemsize * int(np.prod(block.shape[1:])))).Commit()
+        try:
+            yield row
+        finally:
+            row.Free()
+
     def _wait(self, phase: str, request: "MPI.Request") -> None:
-        """Polls a collective until it is complete; ends the job when the deadline passes or a rank that it needs has exited."""
+        """Polls a collective until it is complete; ends the job when the deadline passes or a rank that it needs has exited.
+
+        A rank that waits long tells the root, so that the root can name those that do not: they are stuck elsewhere. The others give the
+        root some time to do so.
+        """
         self._collectives += 1
         started = time.monotonic()
         pause = 0.0
+        patience = min(_PATIENCE_SECONDS, self._deadline / 4)
+        deadline = self._deadline + (0 if self._rank == ROOT else 2 * patience)
+        is_known = self._rank == ROOT
         while not request.Test():
             waited = time.monotonic() - started
-            self._hear_exits()
+            if waited > patience and not is_known:
+                self._tell(ROOT, _WAIT_TAG)
+                is_known = True
+            self._hear(_EXIT_TAG, self._left)
+            self._hear(_WAIT_TAG, self._waiting)
             gone = [rank for rank, collectives in self._left.items() if collectives < self._collectives]
             if gone:
                 _die(self, self._rank, f"rank {gone[0]} exited while rank {self._rank} waits for it in '{phase}'", 1)
-            if waited > self._deadline:
-                _die(self, self._rank, _stuck(phase, self._deadline), EXIT_STUCK)
+            if waited > deadline:
+                _die(self, self._rank, f"{_stuck(phase, self._deadline)} {self._missing()}", EXIT_STUCK)
             # spin for a millisecond, for latency; then sleep up to another, for the cores
             pause = 0.0 if waited < 1e-3 else min(1e-3, pause + 5e-5)
             time.sleep(pause)
 
-    def _hear_exits(self) -> None:
+    def _missing(self) -> str:
+        """Says which ranks are not in the collective that this one waits in, as far as it knows."""
+        if self._rank != ROOT:
+            return "Rank 0, which would have said which ranks are missing, is one of them."
+        missing = [rank for rank in range(1, self._size) if self._waiting.get(rank, 0) < self._collectives]
+        some = ", ".join(map(str, missing[:10])) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        return f"Missing: rank {some}." if missing else "No rank is missing: the network is stuck."
+
+    def _hear(self, tag: int, into: dict[int, int]) -> None:
+        """Takes in what other ranks told this one with a tag."""
         status = self._mpi.Status()
-        while self._exits.Iprobe(source=self._mpi.ANY_SOURCE, tag=_EXIT_TAG, status=status):
+        while self._words.Iprobe(source=self._mpi.ANY_SOURCE, tag=tag, status=status):
             collectives = np.empty(1, np.int64)
-            self._exits.Recv(collectives, source=status.Get_source(), tag=_EXIT_TAG)
-            self._left[status.Get_source()] = int(collectives[0])
+            self._words.Recv(collectives, source=status.Get_source(), tag=tag)
+            into[status.Get_source()] = int(collectives[0])
+
+    def _tell(self, listener: int, tag: int) -> None:
+        """Tells another rank how many collectives this one has begun, whether that listens or not."""
+        self._words.Isend(np.array([self._collectives], np.int64), dest=listener, tag=tag).Free()
 
     def _say_exit(self) -> None:
-        """Tells those that may wait for this rank how many collectives it took part in: the root, which is in all of them."""
+        """Tells those that may wait for this rank that it leaves: the root, which is in all collectives."""
         if self._mpi.Is_finalized():
             return
-        listeners = [ROOT] if self._rank != ROOT else range(1, self._size)
-        collectives = np.array([self._collectives], np.int64)
-        for listener in listeners:
-            self._exits.Isend(collectives, dest=listener, tag=_EXIT_TAG).Free()
+        for listener in [ROOT] if self._rank != ROOT else range(1, self._size):
+            self._tell(listener, _EXIT_TAG)
 
 
 class _Horovod:
@@ -350,7 +408,7 @@ class _Horovod:
 
     def allgather(self, phase: str, message: bytes) -> list[bytes]:
         # each message goes with its length in front: an allgather concatenates, and only that tells where one ends
-        received = self._concatenate(phase, np.frombuffer(struct.pack("<q", len(message)) + message, np.uint8)).tobytes()
+        received = self._all(phase, np.frombuffer(struct.pack("<q", len(message)) + message, np.uint8)).tobytes()
         messages = []
         at = 0
         while at < len(received):
@@ -360,20 +418,33 @@ class _Horovod:
         return messages
 
     def gather(self, phase: str, block: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:
-        received = self._concatenate(phase, _as_bytes(block))
+        received = self._all(phase, _as_bytes(block))
         if self._rank != ROOT:
             return None
         return received.view(block.dtype).reshape(sum(counts), *block.shape[1:])
 
+    def exchange(self, phase: str, block: np.ndarray, sent: Sequence[int], received: Sequence[int]) -> np.ndarray:
+        size = block.dtype.itemsize * int(np.prod(block.shape[1:]))
+        splits = np.array(sent, np.int32) * size
+        with self._watched(phase):
+            rows, _ = self._horovod.alltoall(_as_bytes(block), splits, name="hvd_xai.alltoall")
+        return np.asarray(rows).view(block.dtype).reshape(sum(received), *block.shape[1:])
+
     def abort(self, code: int) -> None:
         os._exit(code)
 
-    def _concatenate(self, phase: str, block: np.ndarray) -> np.ndarray:
+    def _all(self, phase: str, block: np.ndarray) -> np.ndarray:
+        with self._watched(phase):
+            return np.asarray(self._horovod.allgather(block, name="hvd_xai.allgather"))
+
+    @contextmanager
+    def _watched(self, phase: str) -> Iterator[None]:
+        """Ends the job when the deadline passes before the block is done."""
         watchdog = threading.Timer(self._deadline, _die, (self, self._rank, _stuck(phase, self._deadline), EXIT_STUCK))
         watchdog.daemon = True
         watchdog.start()
         try:
-            return np.asarray(self._horovod.allgather(block, name="hvd_xai.allgather"))
+            yield
         finally:
             watchdog.cancel()
 
@@ -425,6 +496,11 @@ def _transport(horovod: ModuleType, mpi: ModuleType | None, deadline: float) -> 
     if horovod.size() == 1:
         return _Alone()
     return _Horovod(horovod, deadline) if mpi is None else _Mpi(mpi, deadline)
+
+
+def _starts(counts: Sequence[int]) -> list[int]:
+    """Returns where each rank's rows begin among those of all."""
+    return [0, *itertools.accumulate(counts)][:-1]
 
 
 def _as_bytes(rows: np.ndarray) -> np.ndarray:

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 # From the top down. A unit is a module or a package right below hvd_xai; it imports from lower layers, and from itself.
 LAYERS = {
     "entry": ("cli", "report"),
-    "wiring": ("train", "explain", "estimate", "recompute"),
-    "merging": ("merge", "row_files"),
+    "wiring": ("train", "explain", "plan", "estimate", "recompute"),
+    "merging": ("merge", "recording", "row_files"),
     "effects": ("sinks", "figures", "checkpoint", "world", "keras", "datasets", "saved_model"),
     "numerics": (
         "compute",
@@ -48,6 +48,8 @@ BESIDE = {
     ("train", "explain"),
     ("train", "estimate"),
     ("explain", "estimate"),
+    ("explain", "plan"),
+    ("recording", "merge"),
     ("keras", "world"),
     ("sinks", "checkpoint"),
     ("sinks", "figures"),
@@ -73,7 +75,19 @@ DOORS = {
 }
 # Reading and inspecting checkpoints needs no TensorFlow: these import it for type checkers at most.
 TENSORFLOW = ("tensorflow", "keras")
-WITHOUT_TENSORFLOW = ("cli", "merge", "row_files", "sinks", "figures", "checkpoint", "drift", "render", "sheet", *LAYERS["ground"])
+WITHOUT_TENSORFLOW = (
+    "cli",
+    "merge",
+    "recording",
+    "row_files",
+    "sinks",
+    "figures",
+    "checkpoint",
+    "drift",
+    "render",
+    "sheet",
+    *LAYERS["ground"],
+)
 # What a recipe may import of ours, beside the names of hvd_xai itself; packages with all that is in them.
 PUBLIC_MODULES = ("hvd_xai.keras", "hvd_xai.attributions", "hvd_xai.baselines", "hvd_xai.scores", "hvd_xai.sinks", "hvd_xai.faithfulness")
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"}

@@ -1,5 +1,6 @@
 """A job that dies while it explains, and goes on: what it has computed is kept, and the checkpoint is as if nothing had happened."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -73,8 +74,9 @@ def test_a_job_goes_on_behind_the_rows_it_has(model: keras.Model, probe: Probe, 
     with pytest.raises(Exception, match="killed"):
         run(model, probe, tmp_path / "dead", mode="new", dies=150)
     (rows,) = (tmp_path / "dead/rows").iterdir()
-    with rows.open("ab") as file:
-        file.write(b"torn")
+    for field in ("attributions", "sample_id"):  # as a job leaves them that is killed while it writes
+        with (rows / field).open("ab") as file:
+            file.write(b"torn" * 99)
     assert run(model, probe, tmp_path / "dead") == list(range(128, N))
     assert digests(tmp_path / "dead") == digests(tmp_path / "whole")
     assert not (tmp_path / "dead/rows").exists()
@@ -86,12 +88,10 @@ def test_rows_that_were_damaged_or_are_of_another_method_are_computed_again(mode
     with pytest.raises(Exception, match="killed"):
         run(model, probe, tmp_path / "dead", mode="new", dies=150)
     (rows,) = (tmp_path / "dead/rows").iterdir()
-    content = bytearray(rows.read_bytes())
-    content[len(content) // 128 * 70 + 9] ^= 1  # in an attribution of sample 70, in the second block
-    rows.write_bytes(content)
-    other = tmp_path / "other/rows"
-    other.mkdir(parents=True)
-    (other / rows.name).write_bytes(content)
+    content = bytearray((rows / "attributions").read_bytes())
+    content[len(content) // 128 * 70 + 9] ^= 1  # of sample 70, in the second block
+    (rows / "attributions").write_bytes(content)
+    shutil.copytree(rows, tmp_path / "other/rows" / rows.name)
     assert run(model, probe, tmp_path / "dead") == list(range(64, N))
     assert digests(tmp_path / "dead") == digests(tmp_path / "whole")
     assert run(model, probe, tmp_path / "other", partial(gradients, times=2.0)) == list(range(N))

@@ -47,6 +47,15 @@ def layout(n_rows: int, row_bytes: int) -> tuple[int, int]:
     return chunk, min(shard, math.ceil(n_rows / chunk) * chunk)
 
 
+def shard_rows(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Returns the rows of a Zarr shard of an array of this shape and dtype."""
+    return layout(shape[0], _row_bytes(shape, dtype))[1]
+
+
+def _row_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return dtype.itemsize * math.prod(shape[1:])
+
+
 def _power_of_two(limit: int) -> int:
     """Returns the largest power of two up to `limit`, at least 1."""
     return 1 << (max(1, limit).bit_length() - 1)
@@ -62,8 +71,14 @@ def shard_key(name: str, index: int, ndim: int) -> str:
     return "/".join([name, "c", str(index), *["0"] * (ndim - 1)])
 
 
-class ArrayWriter:
-    """Streams rows into one new array, holding one Zarr shard at most.
+def create_array(
+    directory: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    dimension_names: tuple[str, ...],
+    attributes: Mapping[str, Json] | None = None,
+) -> FileEntry:
+    """Makes a new array, which has no values yet.
 
     Args:
         directory: the array's folder, which is made; its name is the array's.
@@ -71,26 +86,35 @@ class ArrayWriter:
         dtype: of its values.
         dimension_names: one an axis.
         attributes: of the array.
+
+    Returns:
+        The file of its metadata, named relative to the array's parent.
+    """
+    chunk, shard = layout(shape[0], _row_bytes(shape, dtype))
+    directory.mkdir()
+    (directory / METADATA).write_bytes(_as_text(_metadata(shape, dtype, chunk, shard, dimension_names, attributes or {})))
+    return FileEntry(f"{directory.name}/{METADATA}", *digest_file(directory / METADATA))
+
+
+class ArrayWriter:
+    """Streams rows into an array that `create_array` made, holding one Zarr shard at most.
+
+    Several writers, in one process or in many, may fill one array, each its own Zarr shards.
+
+    Args:
+        directory: the array's folder.
+        shape: of the whole array.
+        dtype: of its values.
+        first: the row that the first one appended is; a Zarr shard begins there.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        shape: tuple[int, ...],
-        dtype: np.dtype,
-        dimension_names: tuple[str, ...],
-        attributes: Mapping[str, Json] | None = None,
-    ) -> None:
-        chunk, shard = layout(shape[0], dtype.itemsize * math.prod(shape[1:]))
-        directory.mkdir()
+    def __init__(self, directory: Path, shape: tuple[int, ...], dtype: np.dtype, *, first: int = 0) -> None:
         self._directory = directory
         self._files: list[FileEntry] = []
-        (directory / METADATA).write_bytes(_as_text(_metadata(shape, dtype, chunk, shard, dimension_names, attributes or {})))
-        self._add_file(f"{directory.name}/{METADATA}")
         self._array = _open(directory, writable=True)
-        self._buffer = np.empty((shard, *shape[1:]), dtype)
+        self._buffer = np.empty((shard_rows(shape, dtype), *shape[1:]), dtype)
         self._filled = 0
-        self._written = 0
+        self._written = first
 
     def append(self, values: Shaped[np.ndarray, "n ..."]) -> None:
         """Adds rows after those before. Every Zarr shard is written once, as soon as it is full."""
@@ -103,20 +127,17 @@ class ArrayWriter:
                 self._flush()
 
     def close(self) -> list[FileEntry]:
-        """Writes what is left, and returns the array's files, named relative to the array's parent."""
+        """Writes what is left, and returns the files of the Zarr shards, named relative to the array's parent."""
         if self._filled:
             self._flush()
         return self._files
 
     def _flush(self) -> None:
-        index, start = self._written // len(self._buffer), self._written
-        self._array[start : start + self._filled] = self._buffer[: self._filled]
-        self._add_file(shard_key(self._directory.name, index, self._buffer.ndim))
+        key = shard_key(self._directory.name, self._written // len(self._buffer), self._buffer.ndim)
+        self._array[self._written : self._written + self._filled] = self._buffer[: self._filled]
+        self._files.append(FileEntry(key, *digest_file(self._directory.parent / key)))
         self._written += self._filled
         self._filled = 0
-
-    def _add_file(self, key: str) -> None:
-        self._files.append(FileEntry(key, *digest_file(self._directory.parent / key)))
 
 
 class ArrayReader:

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from hvd_xai.errors import CheckpointError
 
 STAGING = ".staging-"
 """Names of what is not committed yet begin so; readers pass them over, and `staging.sweep` removes those nobody works on."""
+TRASH = ".trash-"
+"""Names of what is being removed begin so."""
 
 _BLOCK = 2**20
 _N_THREADS = 8
@@ -85,6 +88,20 @@ def replace_durably(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
         raise
     fsync_directory(path.parent)
+
+
+def remove_durably(directory: Path) -> None:
+    """Removes a directory, in one step for those who look."""
+    trash = directory.with_name(f"{TRASH}{directory.name}-{secrets.token_hex(4)}")
+    directory.rename(trash)
+    fsync_directory(directory.parent)
+    shutil.rmtree(trash)
+
+
+def remove_trash(parent: Path) -> None:
+    """Removes what a killed job was removing."""
+    for trash in parent.glob(f"{TRASH}*"):
+        shutil.rmtree(trash, ignore_errors=True)
 
 
 def digest_file(path: Place) -> tuple[int, str]:

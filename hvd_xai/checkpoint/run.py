@@ -1,7 +1,8 @@
 """Starts, resumes and overwrites the explanations of a run, and stores the probe that they explain."""
 
-import secrets
-import shutil
+import fcntl
+import logging
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -12,8 +13,8 @@ import numpy as np
 import xxhash
 
 from hvd_xai.checkpoint import staging
-from hvd_xai.checkpoint.arrays import METADATA, ArrayWriter, group_metadata
-from hvd_xai.checkpoint.commit import STAGING, digest_file, fsync_directory, replace_durably, writing
+from hvd_xai.checkpoint.arrays import METADATA, ArrayWriter, create_array, group_metadata
+from hvd_xai.checkpoint.commit import STAGING, digest_file, fsync_directory, remove_durably, remove_trash, replace_durably, writing
 from hvd_xai.checkpoint.files import find_damage, read_record
 from hvd_xai.checkpoint.probe import PROBE, ProbeReader
 from hvd_xai.checkpoint.schema import MANIFEST, FileEntry
@@ -27,9 +28,12 @@ Mode: TypeAlias = Literal["new", "resume", "overwrite"]
 
 EXPLANATIONS = "explanations"
 RUN = "run.json"
+LOCK = ".lock"
+"""In the run's folder, locked by the job that writes there."""
 
-_TRASH = ".trash-"
 _BLOCK_BYTES = 16 * 2**20
+
+log = logging.getLogger(__name__)
 
 
 def check_run(path: str | Path, mode: Mode) -> None:
@@ -45,6 +49,32 @@ def check_run(path: str | Path, mode: Mode) -> None:
         raise RunExistsError(
             f"{path} holds a run already. Add --resume to go on with it, --overwrite to delete its explanations, or give another --output."
         )
+
+
+def claim(path: str | Path) -> int:
+    """Claims a run for this process, until it ends or closes what is returned.
+
+    Args:
+        path: the run's folder, made if it is not there.
+
+    Returns:
+        A file descriptor that holds the lock.
+
+    Raises:
+        RunExistsError: if another process has claimed it.
+        CheckpointError: if the place cannot be written.
+    """
+    with writing(Path(path)):
+        Path(path).mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(Path(path) / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process dies
+    except (BlockingIOError, PermissionError) as error:
+        os.close(descriptor)
+        raise RunExistsError(f"another job is writing to {path}. Wait until it ends, or give another --output.") from error
+    except OSError as error:
+        log.warning("%s cannot be locked (%s): see to it that no other job writes there", path, error.strerror)
+    return descriptor
 
 
 def open_run(path: str | Path, *, config: Mapping[str, Json], mode: Mode = "new") -> Path:
@@ -164,8 +194,7 @@ def probe_digest(probe: Probe) -> str:
 def _remove(explanations_dir: Path) -> None:
     """Removes a run's explanations, in one step for those who look; refuses a folder with anything else in it."""
     run_dir = explanations_dir.parent
-    for trash in run_dir.glob(f"{_TRASH}*"):
-        shutil.rmtree(trash, ignore_errors=True)
+    remove_trash(run_dir)
     if not explanations_dir.exists():
         return
     ours = (METADATA, RUN, EPOCHS, PROBE)
@@ -174,10 +203,7 @@ def _remove(explanations_dir: Path) -> None:
         raise CheckpointError(
             f"{explanations_dir} holds {', '.join(foreign[:5])}, which hvd_xai did not write; move that away to overwrite the run"
         )
-    trash = run_dir / f"{_TRASH}{EXPLANATIONS}-{secrets.token_hex(4)}"
-    explanations_dir.rename(trash)
-    fsync_directory(run_dir)
-    shutil.rmtree(trash)
+    remove_durably(explanations_dir)
 
 
 def _arrays(probe: Probe) -> dict[str, np.ndarray]:
@@ -207,7 +233,8 @@ def _fill(directory: Path, probe: Probe, digest: str) -> None:
     arrays = _arrays(probe)
     for name, values in arrays.items():
         axes = ("sample", *(f"axis_{axis}" for axis in range(1, values.ndim)))
-        writer = ArrayWriter(directory / name, values.shape, _little(values.dtype), axes)
+        files.append(create_array(directory / name, values.shape, _little(values.dtype), axes))
+        writer = ArrayWriter(directory / name, values.shape, _little(values.dtype))
         for block in _blocks(values):
             writer.append(block)
         files += writer.close()

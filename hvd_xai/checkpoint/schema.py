@@ -6,7 +6,7 @@ A sample's row travels as one record, so that everything a sample has moves toge
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import PurePosixPath
 
@@ -184,6 +184,7 @@ class Header:
         weights_digest: digest of the weights explained.
         probe_digest: digest of the probe.
         versions: versions of what computed it, by name.
+        metrics: of the epoch, by name, such as `val_loss`; finite ones.
 
     Raises:
         ValueError: if a value is not as said here.
@@ -201,6 +202,7 @@ class Header:
     weights_digest: str
     probe_digest: str
     versions: Mapping[str, str]
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.method):
@@ -267,7 +269,7 @@ class Manifest(Header):
 
     def to_json(self) -> bytes:
         """Returns the manifest as JSON text that carries its own digest."""
-        record: dict[str, Json] = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("ranks", "files")}
+        record: dict[str, Json] = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("ranks", "files")}
         record["ranks"] = [{name: getattr(rows, name) for name in RankRows.__slots__} for rows in self.ranks]
         record["files"] = [{name: getattr(file, name) for name in FileEntry.__slots__} for file in self.files]
         return seal(record)
@@ -297,6 +299,7 @@ class Manifest(Header):
                 weights_digest=record.text("weights_digest"),
                 probe_digest=record.text("probe_digest"),
                 versions=record.texts("versions"),
+                metrics=record.numbers("metrics") if "metrics" in record.values else {},
                 dtypes=record.texts("dtypes"),
                 sample_order_digest=record.digest("sample_order_digest"),
                 nonfinite=record.integer("nonfinite"),

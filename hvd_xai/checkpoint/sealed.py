@@ -140,6 +140,13 @@ class Fields:
             raise self._wrong(key, "an object of strings")
         return {name: str(item) for name, item in value.items()}
 
+    def numbers(self, key: str) -> dict[str, float]:
+        """Returns an object whose values are numbers."""
+        value = self.mapping(key)
+        if not all(isinstance(item, int | float) and not isinstance(item, bool) for item in value.values()):
+            raise self._wrong(key, "an object of numbers")
+        return {name: float(item) for name, item in value.items() if isinstance(item, int | float)}
+
     def _list(self, key: str, kind: type, expected: str) -> list[Json]:
         value = self.values.get(key)
         if not isinstance(value, list) or not all(isinstance(item, kind) and not isinstance(item, bool) for item in value):

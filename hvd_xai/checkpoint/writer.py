@@ -1,14 +1,17 @@
 """Writes one explanation checkpoint: rows stream in, and it appears whole or not at all."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 import xxhash
+from jaxtyping import Shaped
 
 from hvd_xai.checkpoint import staging
-from hvd_xai.checkpoint.arrays import METADATA, ArrayWriter, group_metadata
-from hvd_xai.checkpoint.commit import digest_file, fsync_directory, fsync_file, writing
+from hvd_xai.checkpoint.arrays import METADATA, ArrayWriter, create_array, group_metadata, shard_key, shard_rows
+from hvd_xai.checkpoint.commit import digest_file, fsync_directory, fsync_file, remove_trash, writing
 from hvd_xai.checkpoint.files import find_damage, read_manifest
 from hvd_xai.checkpoint.schema import MANIFEST, FileEntry, Header, Manifest, axes_of, dtypes_of
 from hvd_xai.checkpoint.sealed import SCHEMA, plain
@@ -20,27 +23,43 @@ EPOCHS = "epochs"
 _COORDINATES = "sample_id label prediction target"
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What somebody wrote of a checkpoint: files, and how many attribution values in them are NaN or infinite."""
+
+    files: tuple[FileEntry, ...]
+    nonfinite: int
+
+
 class Writer:
     """Writes the explanation of one epoch and method.
 
     Rows come in order of sample id, in blocks of any size; each array holds back one Zarr shard at most. The bytes of the arrays depend on
-    the rows and on `n_samples`, never on the blocks or the number of ranks.
+    the rows and on `n_samples`, never on the blocks or the number of ranks, nor on who writes which Zarr shard.
 
     Args:
         explanations_dir: `<run>/explanations`, as `open_run` returns it.
         header: what is known beforehand.
         dtype: of the rows, from `row_dtype`.
+        elsewhere: fields whose Zarr shards are written by others, with `write_shards`; rows that are appended come without them.
+
+    Attributes:
+        appended: dtype of the rows that `append` takes.
+        destination: the checkpoint's folder, once it is committed.
 
     Raises:
         ValueError: if the dtype's sample shape is not the header's.
         CheckpointError: if nothing can be written there.
     """
 
-    def __init__(self, explanations_dir: Path, header: Header, dtype: np.dtype) -> None:
+    def __init__(self, explanations_dir: Path, header: Header, dtype: np.dtype, *, elsewhere: Sequence[str] = ()) -> None:
         if dtype["attributions"].shape != tuple(header.sample_shape):
             raise ValueError(f"rows hold attributions of shape {dtype['attributions'].shape}; the header says {header.sample_shape}")
         self._header = header
         self._dtype = dtype
+        names = [name for name in dtype.names or () if name not in elsewhere]
+        self.appended = np.dtype([(name, dtype[name]) for name in names])
+        self._elsewhere = tuple(elsewhere)
         self._epoch_dir = explanations_dir / EPOCHS / f"{header.epoch:06d}"
         self.destination = self._epoch_dir / header.method
         self._sample_order = xxhash.xxh3_128()
@@ -53,31 +72,43 @@ class Writer:
             (explanations_dir / EPOCHS).mkdir(parents=True, exist_ok=True)
             self._staging = staging.Staging(explanations_dir / EPOCHS, f"{header.epoch:06d}-{header.method}")
             try:
-                self._arrays = {name: self._create(name) for name in dtype.names or ()}
+                self._files = [self._create(name) for name in dtype.names or ()]
+                self._arrays = {name: self._fill(name) for name in names}
             except BaseException:
                 self._staging.discard()
                 raise
 
-    def _create(self, name: str) -> ArrayWriter:
+    @property
+    def staged(self) -> Path:
+        """The folder that `write_shards` writes into, until the commit."""
+        return self._staging.directory
+
+    def _create(self, name: str) -> FileEntry:
         field = self._dtype[name]
         attributes: dict[str, Json] = {}
         if name == "attributions":
             attributes = {"long_name": "attributions divided by scale", "ancillary_variables": "scale", "coordinates": _COORDINATES}
-        shape = (self._header.n_samples, *field.shape)
-        return ArrayWriter(self._staging.directory / name, shape, field.base, ("sample", *axes_of(name, len(field.shape))), attributes)
+        return create_array(self.staged / name, self._shape(name), field.base, ("sample", *axes_of(name, len(field.shape))), attributes)
+
+    def _fill(self, name: str) -> ArrayWriter:
+        return ArrayWriter(self.staged / name, self._shape(name), self._dtype[name].base)
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return (self._header.n_samples, *self._dtype[name].shape)
 
     def append(self, rows: np.ndarray) -> None:
         """Adds rows after those before.
 
         Args:
-            rows: `[n]` records of the writer's dtype; n may be 0. Sample ids ascend, within the block and from block to block.
+            rows: `[n]` records of the writer's dtype, without the fields that are written elsewhere; n may be 0. Sample ids ascend,
+                within the block and from block to block.
 
         Raises:
             ValueError: if the rows are of another dtype, out of order, or more than `n_samples`; nothing of them is written.
             CheckpointError: if they cannot be written; the checkpoint cannot be committed any more.
         """
         self._check_open()
-        if rows.dtype != self._dtype or rows.ndim != 1:
+        if rows.dtype != self.appended or rows.ndim != 1:
             raise ValueError(f"rows must be [n] records of the dtype the writer was made with; got {rows.ndim}-D {rows.dtype}")
         if self._n_rows + len(rows) > self._header.n_samples:
             raise ValueError(f"{self.destination.name} must have {self._header.n_samples} rows; got {self._n_rows + len(rows)}")
@@ -95,9 +126,10 @@ class Writer:
         self._sample_order.update(sample_ids.data)
         self._last_id = int(sample_ids[-1])
         self._n_rows += len(rows)
-        self._nonfinite += int(np.count_nonzero(~np.isfinite(rows["attributions"])))
+        if "attributions" in self._arrays:
+            self._nonfinite += int(np.count_nonzero(~np.isfinite(rows["attributions"])))
 
-    def commit(self, replace: bool = False) -> Path:
+    def commit(self, replace: bool = False, written: Iterable[Written] = ()) -> Path:
         """Makes the checkpoint durable and renames it into place; from then on it exists, and is never changed.
 
         Committing what is there already, of the same weights, probe, method and options, is a success: a job that died just after a commit
@@ -105,22 +137,24 @@ class Writer:
 
         Args:
             replace: takes the place of a checkpoint that is there, in one step.
+            written: by others; each Zarr shard of the fields that are written elsewhere, once.
 
         Returns:
             The checkpoint's folder.
 
         Raises:
-            CheckpointError: if rows are missing, if it cannot be written, or if another explanation was committed there first.
+            CheckpointError: if rows or Zarr shards are missing, it cannot be written, or another explanation was committed there first.
         """
         self._check_open()
         if self._n_rows != self._header.n_samples:
             raise CheckpointError(f"{self.destination} must have {self._header.n_samples} rows to be committed; got {self._n_rows}")
         self._failed = True
         with writing(self.destination):
+            theirs = self._check_shards(written)
             files = [file for array in self._arrays.values() for file in array.close()]
-            manifest = self._manifest([self._create_group(), *files])
+            manifest = self._manifest([self._create_group(), *self._files, *files, *theirs])
             self._make_epoch()
-            (self._staging.directory / MANIFEST).write_bytes(manifest.to_json())
+            (self.staged / MANIFEST).write_bytes(manifest.to_json())
             try:
                 self._staging.publish(self.destination, replace=replace)
             except FileExistsError:
@@ -140,6 +174,20 @@ class Writer:
             state = "was committed" if self._committed else "failed or was discarded"
             raise CheckpointError(f"the writer of {self.destination} {state}; make a new Writer")
 
+    def _check_shards(self, written: Iterable[Written]) -> list[FileEntry]:
+        """Takes in what others wrote; raises unless that is every Zarr shard it must be, once."""
+        files: list[FileEntry] = []
+        for part in written:
+            files += part.files
+            self._nonfinite += part.nonfinite
+        found = sorted(file.key for file in files)
+        expected = sorted(key for name in self._elsewhere for key in _shard_keys(name, self._shape(name), self._dtype[name].base))
+        if found != expected:
+            odd = next(key for key in sorted({*found, *expected}) if found.count(key) != expected.count(key))
+            often = f"{expected.count(odd)} times; got it {found.count(odd)} times"
+            raise CheckpointError(f"{self.destination} must have the Zarr shard '{odd}' {often}")
+        return files
+
     def _create_group(self) -> FileEntry:
         """Writes the group's metadata; made late, so that Zarr does not list a checkpoint that is being written."""
         attributes: dict[str, Json] = {
@@ -149,7 +197,7 @@ class Writer:
             "epoch": self._header.epoch,
             "step": self._header.step,
         }
-        path = self._staging.directory / METADATA
+        path = self.staged / METADATA
         path.write_bytes(group_metadata(attributes))
         return FileEntry(METADATA, *digest_file(path))
 
@@ -157,7 +205,7 @@ class Writer:
         """Makes the epoch's folder, a Zarr group; other methods' writers may do so at the same time."""
         self._epoch_dir.mkdir(exist_ok=True)
         if not (self._epoch_dir / METADATA).exists():
-            prepared = self._staging.directory / ".epoch"
+            prepared = self.staged / ".epoch"
             prepared.write_bytes(group_metadata({"epoch": self._header.epoch}))
             fsync_file(prepared)
             prepared.replace(self._epoch_dir / METADATA)
@@ -175,8 +223,40 @@ class Writer:
         )
 
 
+def write_shards(staged: Path, name: str, shape: tuple[int, ...], first: int, blocks: Iterable[Shaped[np.ndarray, "n ..."]]) -> Written:
+    """Writes Zarr shards of one array into a checkpoint that another process commits; they are on the disk when this returns.
+
+    Args:
+        staged: the folder of the checkpoint that is being written, as `Writer.staged` says.
+        name: of the array.
+        shape: of the whole array.
+        first: the row that the first one is; a Zarr shard begins there.
+        blocks: the rows, in order, up to the end of a Zarr shard or of the array.
+
+    Raises:
+        CheckpointError: if they cannot be written.
+    """
+    writer, nonfinite = None, 0
+    with writing(staged / name):
+        for values in blocks:
+            writer = writer or ArrayWriter(staged / name, shape, values.dtype, first=first)
+            writer.append(values)
+            nonfinite += int(np.count_nonzero(~np.isfinite(values))) if name == "attributions" else 0
+        files = writer.close() if writer is not None else []
+        for file in files:
+            fsync_file(staged / file.key)
+        for directory in {parent for file in files for parent in (staged / file.key).relative_to(staged).parents}:
+            fsync_directory(staged / directory)
+    return Written(tuple(files), nonfinite)
+
+
+def _shard_keys(name: str, shape: tuple[int, ...], dtype: np.dtype) -> list[str]:
+    return [shard_key(name, index, len(shape)) for index in range(-(-shape[0] // shard_rows(shape, dtype)))]
+
+
 def sweep(explanations_dir: Path) -> list[Path]:
-    """Removes what dead writers left behind in a run, and returns what it removed; writers at work are left alone."""
+    """Removes what dead writers left behind in a run, and returns what they had staged; writers at work are left alone."""
+    remove_trash(explanations_dir / EPOCHS)
     return [path for directory in (explanations_dir, explanations_dir / EPOCHS) for path in staging.sweep(directory)]
 
 

@@ -71,26 +71,34 @@ def load_model(
     return model
 
 
-def save_model(model: "keras.Model", folder: Path, trained: Trained) -> Path:
-    """Saves the model and its optimizer's state after an epoch, whole or not at all, and then removes older ones.
+def stage_model(model: "keras.Model", folder: Path, trained: Trained) -> None:
+    """Saves the model and its optimizer's state after an epoch under a name that nobody resumes from, until `publish_model`.
 
     Raises:
-        OSError: if the disk is full or read-only; the older file is kept then.
+        OSError: if the disk is full or read-only.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = model_file(folder, trained.epoch)
-    writing = folder / f"{_WRITING}{path.name}"
+    writing = _staged_file(folder, trained.epoch)
     try:
         model.save(writing)
         with zipfile.ZipFile(writing, "a") as archive:
             archive.writestr(_MEMBER, json.dumps(asdict(trained)))
         with writing.open("rb") as file:
             os.fsync(file.fileno())
-        writing.replace(path)
-        _fsync(folder)
-    finally:
+    except BaseException:
         writing.unlink(missing_ok=True)
-    remove_models(folder, but=trained.epoch)
+        raise
+
+
+def publish_model(folder: Path, epoch: int) -> Path:
+    """Makes what was staged the model that a run is resumed from, in one step, and then removes older ones.
+
+    Raises:
+        OSError: if the disk is read-only; the older file is kept then.
+    """
+    path = _staged_file(folder, epoch).replace(model_file(folder, epoch))
+    _fsync(folder)
+    remove_models(folder, but=epoch)
     return path
 
 
@@ -106,6 +114,10 @@ def remove_models(folder: Path, but: int | None = None) -> None:
 def model_file(folder: Path, epoch: int) -> Path:
     """Returns where the model of an epoch lies."""
     return folder / f"epoch-{epoch:06d}.keras"
+
+
+def _staged_file(folder: Path, epoch: int) -> Path:
+    return folder / f"{_WRITING}{model_file(folder, epoch).name}"
 
 
 def read_trained(folder: Path) -> Trained | None:

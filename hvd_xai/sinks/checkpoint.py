@@ -1,14 +1,15 @@
 """Explanation checkpoints as a sink: where merged rows are committed, and where any explanation can be copied to."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hvd_xai.checkpoint.reader import Explanation
-from hvd_xai.checkpoint.run import Mode, add_to_config, check_run, job_of, open_run, probe_digest, write_probe
+from hvd_xai.checkpoint.run import EXPLANATIONS, Mode, add_to_config, check_run, claim, job_of, open_run, probe_digest, write_probe
 from hvd_xai.checkpoint.schema import Header
-from hvd_xai.checkpoint.writer import Writer
+from hvd_xai.checkpoint.writer import Writer, Written
 from hvd_xai.types import Json, Probe
 
 _BLOCK_BYTES = 16 * 2**20
@@ -28,13 +29,20 @@ class Checkpoint:
         self._run_dir = Path(run_dir)
         self._config = config or {}
         self._mode: Mode = mode
-        self._explanations_dir: Path | None = None
-        self._writer: Writer | None = None
+        self._opened: Path | None = None
+        self._begun: dict[Path, Writer] = {}
+        self._lock: int | None = None
+        self._is_rejoined = False
 
     @property
     def run(self) -> str:
         """The run's name: that of its folder."""
         return self._run_dir.resolve().name
+
+    @property
+    def explanations_dir(self) -> Path:
+        """`<run>/explanations`, as this rank names it."""
+        return self._run_dir / EXPLANATIONS
 
     def check(self) -> None:
         """Refuses a folder that holds a run where the mode is "new". It writes nothing: call it before work that may fail.
@@ -55,17 +63,19 @@ class Checkpoint:
             `<run>/explanations`.
 
         Raises:
-            RunExistsError: if the folder holds a run and the mode is "new".
+            RunExistsError: if the folder holds a run and the mode is "new", or another job writes to it.
             CheckpointError: if the place cannot be written, or the run is of another probe.
         """
-        if self._explanations_dir is None:
-            self._explanations_dir = open_run(self._run_dir, config=self._config, mode=self._mode)
+        if self._opened is None:
+            if self._lock is None and not self._is_rejoined:
+                self._lock = claim(self._run_dir)
+            self._opened = open_run(self._run_dir, config=self._config, mode=self._mode)
         if probe is not None:
-            write_probe(self._explanations_dir, probe)
+            write_probe(self._opened, probe)
             facts = {**(facts or {}), "probe_digest": probe_digest(probe)}
         if facts:
-            add_to_config(self._explanations_dir, facts)
-        return self._explanations_dir
+            add_to_config(self._opened, facts)
+        return self._opened
 
     def rejoin(self, job: str) -> None:
         """Goes on, whatever the mode, with a run that this very job began before its ranks changed; another rank may have begun it.
@@ -75,25 +85,34 @@ class Checkpoint:
         """
         if job_of(self._run_dir) == job:
             self.close()
-            self._mode, self._explanations_dir = "resume", None
+            # the rank that was the root may live on, and hold the lock
+            self._mode, self._opened, self._is_rejoined = "resume", None, True
 
-    def begin(self, header: Header, dtype: np.dtype) -> Writer:
-        """Starts a checkpoint, to which rows are appended. One that was begun before and not committed is discarded.
+    def begin(self, header: Header, dtype: np.dtype, *, elsewhere: Sequence[str] = ()) -> Writer:
+        """Starts a checkpoint, to which rows are appended. One in the same place that was begun before and not committed is discarded.
+
+        Args:
+            header: what is known beforehand.
+            dtype: of the rows.
+            elsewhere: fields whose Zarr shards are written by others, as `Writer` says.
 
         Raises:
             CheckpointError: if it cannot be written.
         """
-        self.close()
-        self._writer = Writer(self.open(), header, dtype)
-        return self._writer
+        writer = Writer(self.open(), header, dtype, elsewhere=elsewhere)
+        self.discard(writer.destination)
+        self._begun[writer.destination] = writer
+        return writer
 
-    def commit(self, writer: Writer) -> Explanation:
-        """Commits what was begun, and returns it opened.
+    def commit(self, writer: Writer, written: Iterable[Written] = ()) -> Explanation:
+        """Commits what was begun, with what others wrote of it, and returns it opened.
 
         Raises:
             CheckpointError: if rows are missing, it cannot be written, or another explanation was committed in its place first.
         """
-        return Explanation(writer.commit(replace=self._mode == "resume"))
+        path = writer.commit(replace=self._mode == "resume", written=written)
+        del self._begun[writer.destination]
+        return Explanation(path)
 
     def __call__(self, explanation: Explanation, /) -> None:
         """Copies an explanation into this run, in bounded blocks and to the bit; does nothing for one of this run itself.
@@ -110,10 +129,18 @@ class Checkpoint:
                 writer.append(explanation.rows(start, start + size))
             self.commit(writer)
         finally:
-            self.close()
+            self.discard(writer.destination)
+
+    def discard(self, destination: Path) -> None:
+        """Discards what was begun for this place and not committed, if there is any."""
+        writer = self._begun.pop(destination, None)
+        if writer is not None:
+            writer.discard()
 
     def close(self) -> None:
-        """Discards what was begun and not committed. Safe to call twice."""
-        if self._writer is not None:
-            self._writer.discard()
-            self._writer = None
+        """Discards all that was begun and not committed, and lets other jobs write to the run. Safe to call twice."""
+        for destination in list(self._begun):
+            self.discard(destination)
+        if self._lock is not None:
+            os.close(self._lock)
+        self._lock = None

@@ -1,5 +1,6 @@
 """Small explanations for the tests of checkpoints."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ def make_header(
     method: str = "integrated_gradients",
     world_size: int = 1,
     weights_digest: str = "w0",
+    metrics: Mapping[str, float] | None = None,
 ) -> Header:
     edges = [n_samples * rank // world_size for rank in range(world_size + 1)]
     return Header(
@@ -57,6 +59,7 @@ def make_header(
         weights_digest=weights_digest,
         probe_digest="p0",
         versions={"hvd_xai": "0.1.0"},
+        metrics=metrics or {},
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hvd_xai.checkpoint import arrays
-from hvd_xai.checkpoint.arrays import ArrayReader, ArrayWriter, layout
+from hvd_xai.checkpoint.arrays import ArrayReader, ArrayWriter, create_array, layout
 from hvd_xai.errors import CheckpointError
 from tests.checkpoint.small import read_plain
 
@@ -42,11 +42,12 @@ def small_layout(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_come_back_at_every_boundary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_rows: int) -> None:
     small_layout(monkeypatch)
     values = np.random.default_rng(n_rows).normal(size=(n_rows, 8)).astype("<f4")
-    writer = ArrayWriter(tmp_path / "x", values.shape, values.dtype, ("sample", "feature"))
+    create_array(tmp_path / "x", values.shape, values.dtype, ("sample", "feature"))
+    writer = ArrayWriter(tmp_path / "x", values.shape, values.dtype)
     for start in range(0, n_rows, 5):
         writer.append(values[start : start + 5])
     files = writer.close()
-    assert sorted(file.key for file in files) == sorted(["x/zarr.json", *(f"x/c/{index}/0" for index in range(-(-n_rows // 16)))])
+    assert sorted(file.key for file in files) == sorted(f"x/c/{index}/0" for index in range(-(-n_rows // 16)))
     assert all((tmp_path / file.key).stat().st_size == file.size for file in files)
     reader = ArrayReader(tmp_path / "x", values.shape, values.dtype)
     for start, stop in ((0, n_rows), (n_rows // 2, n_rows), (n_rows - 1, n_rows)):
@@ -55,7 +56,8 @@ def test_rows_come_back_at_every_boundary(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("fill", [0, np.nan])
 def test_rows_equal_to_the_fill_value_are_written(tmp_path: Path, fill: float) -> None:
-    writer = ArrayWriter(tmp_path / "x", (3, 2), np.dtype("<f4"), ("sample", "feature"))
+    create_array(tmp_path / "x", (3, 2), np.dtype("<f4"), ("sample", "feature"))
+    writer = ArrayWriter(tmp_path / "x", (3, 2), np.dtype("<f4"))
     writer.append(np.full((3, 2), fill, "<f4"))
     writer.close()
     assert (tmp_path / "x" / "c" / "0" / "0").is_file()
@@ -66,7 +68,8 @@ def test_rows_equal_to_the_fill_value_are_written(tmp_path: Path, fill: float) -
 def test_every_dtype_of_a_column_is_stored(tmp_path: Path, dtype: str) -> None:
     zarr = pytest.importorskip("zarr")
     values = np.array([0, 1, 1], dtype)
-    writer = ArrayWriter(tmp_path / "x", (3,), np.dtype(dtype), ("sample",))
+    create_array(tmp_path / "x", (3,), np.dtype(dtype), ("sample",))
+    writer = ArrayWriter(tmp_path / "x", (3,), np.dtype(dtype))
     writer.append(values)
     writer.close()
     array = zarr.open_array(tmp_path / "x", mode="r")
@@ -77,7 +80,8 @@ def test_every_dtype_of_a_column_is_stored(tmp_path: Path, dtype: str) -> None:
 def test_memory_is_bounded_by_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrays, "SHARD_BYTES", 2**20)
     n_rows, block = 2**11, np.random.default_rng(0).normal(size=(2**7, 2**10)).astype("<f4")  # 16 MiB in all, in blocks of 512 KiB
-    writer = ArrayWriter(tmp_path / "x", (n_rows, 2**10), block.dtype, ("sample", "feature"))
+    create_array(tmp_path / "x", (n_rows, 2**10), block.dtype, ("sample", "feature"))
+    writer = ArrayWriter(tmp_path / "x", (n_rows, 2**10), block.dtype)
     tracemalloc.start()
     try:
         for _ in range(n_rows // len(block)):
@@ -91,7 +95,7 @@ def test_memory_is_bounded_by_a_shard(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_metadata_says_the_codecs_that_readers_need(tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
-    ArrayWriter(tmp_path / "x", (300, 8, 8), np.dtype("<f2"), ("sample", "y", "x"), {"units": "1"})
+    create_array(tmp_path / "x", (300, 8, 8), np.dtype("<f2"), ("sample", "y", "x"), {"units": "1"})
     array = zarr.open_array(tmp_path / "x", mode="r")
     assert (array.chunks, array.shards, array.metadata.dimension_names) == ((128, 8, 8), (384, 8, 8), ("sample", "y", "x"))
     assert np.isnan(array.fill_value)
@@ -104,7 +108,7 @@ def test_metadata_says_the_codecs_that_readers_need(tmp_path: Path) -> None:
 
 
 def test_array_of_another_shape_or_dtype_is_refused(tmp_path: Path) -> None:
-    ArrayWriter(tmp_path / "x", (3,), np.dtype("<f4"), ("sample",))
+    create_array(tmp_path / "x", (3,), np.dtype("<f4"), ("sample",))
     for shape, dtype in (((4,), "<f4"), ((3,), "<f8")):
         with pytest.raises(CheckpointError, match="must have shape"):
             ArrayReader(tmp_path / "x", shape, np.dtype(dtype))
@@ -120,7 +124,8 @@ def test_broken_metadata_is_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_every_flipped_byte_is_found_by_who_reads_it(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(40, 64)).astype("<f4")
-    writer = ArrayWriter(tmp_path / "x", values.shape, values.dtype, ("sample", "feature"))
+    create_array(tmp_path / "x", values.shape, values.dtype, ("sample", "feature"))
+    writer = ArrayWriter(tmp_path / "x", values.shape, values.dtype)
     writer.append(values)
     writer.close()
     path = tmp_path / "x" / "c" / "0" / "0"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hvd_xai.checkpoint import arrays
-from hvd_xai.checkpoint.arrays import ArrayReader, ArrayWriter
+from hvd_xai.checkpoint.arrays import ArrayReader, ArrayWriter, create_array
 from hvd_xai.checkpoint.schema import FileEntry
 from hvd_xai.errors import CheckpointError
 
@@ -20,7 +20,8 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write(directory: Path, values: np.ndarray) -> list[FileEntry]:
-    writer = ArrayWriter(directory, values.shape, values.dtype, ("sample", "feature"))
+    create_array(directory, values.shape, values.dtype, ("sample", "feature"))
+    writer = ArrayWriter(directory, values.shape, values.dtype)
     for start in range(0, len(values), 5):
         writer.append(values[start : start + 5])
     return writer.close()

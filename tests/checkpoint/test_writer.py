@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hvd_xai.checkpoint import arrays, commit
 from hvd_xai.checkpoint.reader import Explanation
 from hvd_xai.checkpoint.schema import Manifest, decode
 from hvd_xai.checkpoint.staging import leftovers
-from hvd_xai.checkpoint.writer import Writer, sweep
+from hvd_xai.checkpoint.writer import Writer, Written, sweep, write_shards
 from hvd_xai.errors import CheckpointError
 from tests.checkpoint.small import SHAPES, begin, files_under, make_attributions, make_header, make_rows, read_plain, write
 
@@ -45,6 +46,27 @@ def test_bytes_depend_on_rows_alone_not_on_blocks_or_world_size(tmp_path: Path, 
             start, stop = stop, min(n_samples, stop + int(generator.integers(0, 20)))
             writer.append(rows[start:stop])
         assert Explanation(writer.commit()).manifest.files == expected.files
+
+
+@pytest.mark.parametrize("spoil", [lambda parts: parts[:1], lambda parts: [*parts, parts[0]], lambda parts: parts])
+def test_zarr_shards_written_elsewhere_are_committed_when_all_are_there_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[list[Written]], list[Written]]
+) -> None:
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(arrays, "SHARD_BYTES", 256)
+    attributions = make_attributions(40, (3, 2))
+    attributions[5, 0, 0], attributions[35, 0, 0] = np.nan, np.inf
+    rows = make_rows(attributions)
+    writer = Writer(tmp_path, make_header(40, (3, 2)), rows.dtype, elsewhere=["attributions"])
+    writer.append(rows[[name for name in rows.dtype.names or () if name != "attributions"]].astype(writer.appended))
+    parts = [
+        write_shards(writer.staged, "attributions", (40, 3, 2), first, [rows["attributions"][first : first + n]])
+        for first, n in ((0, 32), (32, 8))
+    ]
+    whole = spoil(parts) == parts
+    with nullcontext() if whole else pytest.raises(CheckpointError, match=r"must have the Zarr shard 'attributions/c/\d/0/0' 1 times"):
+        assert Explanation(writer.commit(written=spoil(parts))).manifest.files == write(tmp_path / "whole", rows).manifest.files
+    assert not whole or Explanation(writer.destination).manifest.nonfinite == 2
 
 
 def test_manifest_says_what_the_rows_held(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A small training that explains itself, in which rank 1 does something to itself at some point: `failing.py WHAT WHEN RUN`."""
+"""A small training that explains itself, in which a rank does something to itself at some point: `failing.py WHAT WHEN RUN RANK`."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from hvd_xai import Explain, Probe
 
 
 def _raise() -> None:
-    raise RuntimeError("rank 1 has had enough")
+    raise RuntimeError("this rank has had enough")
 
 
 WHAT: dict[str, Callable[[], object]] = {
@@ -22,12 +22,13 @@ WHAT: dict[str, Callable[[], object]] = {
     "exit0": lambda: sys.exit(0),
     "exit7": lambda: sys.exit(7),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "stop": lambda: time.sleep(1000),
+    "sleep": lambda: time.sleep(1000),
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
 }
 
 
 class Fail(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
-    """Fails on rank 1 in the second epoch."""
+    """Fails on one rank in the second epoch."""
 
     def __init__(self, what: str, when: str) -> None:
         super().__init__()
@@ -35,22 +36,25 @@ class Fail(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no ty
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:  # noqa: ARG002
         """In the middle of training."""
-        if self._when == "training" and hvd.rank() == 1 and int(self.model.optimizer.iterations) == 6:
+        if self._when == "training" and hvd.rank() == rank and int(self.model.optimizer.iterations) == 6:
             self._what()
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
         """Just before explaining, when the other ranks wait in our collective."""
-        if self._when == "explaining" and hvd.rank() == 1 and epoch == 1:
+        if self._when == "explaining" and hvd.rank() == rank and epoch == 1:
             self._what()
 
 
-what, when, run = sys.argv[1:]
+what, when, run = sys.argv[1:4]
+rank = int(sys.argv[4])
 world = hvd.init()
 keras.utils.set_random_seed(0)
 model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3), keras.layers.Flatten(), keras.layers.Dense(3)])
 model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.01)), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 inputs = np.random.default_rng(0).normal(size=(16, 4, 4, 1)).astype("float32")
-explain = Explain(Probe(inputs, np.zeros(16, "int32")), ["integrated_gradients", "grad_cam"], world=world, checkpoint=run)
+methods = ["integrated_gradients", "grad_cam"]
+# in the middle of training files are being written; elsewhere everything has been
+explain = Explain(Probe(inputs, np.zeros(16, "int32")), methods, world=world, checkpoint=run, overlap=when == "training")
 callbacks = [hvd.callbacks.BroadcastGlobalVariablesCallback(), Fail(what, when), explain]
 model.fit(inputs, np.zeros(16), batch_size=4, epochs=3, verbose=0, callbacks=callbacks)
 sys.stdout.write("ended well\n")

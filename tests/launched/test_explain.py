@@ -33,7 +33,7 @@ def test_a_killed_job_is_resumed_to_the_bit(tmp_path: Path) -> None:
     job = start("mpirun", 2, HVD_XAI, *words, str(run))
     try:
         deadline = time.monotonic() + 200
-        while not any(path.stat().st_size for path in run.glob("unfinished/rows/*")):
+        while not any(path.stat().st_size for path in run.glob("unfinished/rows/*/convergence_delta")):
             assert job.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.002)
@@ -45,7 +45,7 @@ def test_a_killed_job_is_resumed_to_the_bit(tmp_path: Path) -> None:
     resumed = launch("mpirun", 2, HVD_XAI, *words, str(run), "--resume")
     assert resumed.code == 0, resumed.output[-4000:]
     assert "rows of integrated_gradients are there already" in resumed.output
-    assert sorted(path.name for path in run.iterdir()) == ["explanations"]
+    assert sorted(path.name for path in run.iterdir()) == [".lock", "explanations"]
     assert verify(run, deep=True) == []
     first, second = (open_explanations(path).explanation(0, "integrated_gradients").manifest for path in (tmp_path / "whole", run))
     assert {file.key: file.xxh3_128 for file in first.files} == {file.key: file.xxh3_128 for file in second.files}

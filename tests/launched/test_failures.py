@@ -1,5 +1,6 @@
 """From outside: a rank raises, exits, is killed or gets stuck. The job ends in seconds, non-zero, and what was committed is whole."""
 
+import os
 import random
 import re
 import signal
@@ -22,34 +23,37 @@ SECONDS = 75  # start-up of TensorFlow on busy cores included; a hang would last
 
 
 @pytest.mark.parametrize(
-    ("launcher", "what", "when", "says"),
+    ("launcher", "what", "when", "rank", "says"),
     [
-        ("mpirun", "raise", "explaining", "RuntimeError: rank 1 has had enough"),
-        ("mpirun", "raise", "training", "RuntimeError: rank 1 has had enough"),
-        ("mpirun", "exit0", "explaining", "rank 1 exited while rank 0 waits for it"),
-        ("mpirun", "kill", "explaining", "signal 9"),
-        ("mpirun", "stop", "explaining", f"waited {DEADLINE} s for the other ranks"),
-        ("gloo", "raise", "explaining", "RuntimeError: rank 1 has had enough"),
-        ("gloo", "exit0", "explaining", ""),
-        ("gloo", "kill", "training", ""),
-        ("gloo", "stop", "explaining", f"waited {DEADLINE} s for the other ranks"),
+        ("mpirun", "raise", "explaining", 1, "RuntimeError: this rank has had enough"),
+        ("mpirun", "raise", "training", 1, "RuntimeError: this rank has had enough"),
+        ("mpirun", "exit0", "explaining", 1, "rank 1 exited while rank 0 waits for it"),
+        ("mpirun", "kill", "explaining", 1, "signal 9"),
+        ("mpirun", "kill", "training", 0, "signal 9"),
+        ("mpirun", "stop", "explaining", 1, f"waited {DEADLINE} s for the other ranks.*Missing: rank 1\\."),
+        ("mpirun", "stop", "explaining", 0, f"waited {DEADLINE} s for the other ranks.*Rank 0, .* is one of them"),
+        ("gloo", "raise", "explaining", 1, "RuntimeError: this rank has had enough"),
+        ("gloo", "exit0", "explaining", 1, ""),
+        ("gloo", "kill", "training", 1, ""),
+        ("gloo", "sleep", "explaining", 1, f"waited {DEADLINE} s for the other ranks"),
     ],
 )
-def test_one_ranks_end_is_the_end_of_all(launcher: Launcher, what: str, when: str, says: str, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    ended = launch(launcher, 2, sys.executable, FAILING, what, when, str(run), limit=SECONDS, env={"HVD_XAI_DEADLINE": str(DEADLINE)})
+def test_one_ranks_end_is_the_end_of_all(launcher: Launcher, what: str, when: str, rank: int, says: str, tmp_path: Path) -> None:
+    run, env = tmp_path / "run", {"HVD_XAI_DEADLINE": str(DEADLINE)}
+    ended = launch(launcher, 3 - (launcher == "gloo"), sys.executable, FAILING, what, when, str(run), str(rank), limit=SECONDS, env=env)
     assert ended.code != 0
-    assert says in ended.output, ended.output[-3000:]
+    assert re.search(says, ended.output), ended.output[-3000:]
     assert "ended well" not in ended.output
     assert not verify(run, deep=True)
-    assert open_explanations(run).epochs == [0]  # the first epoch's explanations are there, and of the second none is
+    # of the first epoch they are there, unless they were being written; of the second none is
+    assert open_explanations(run).epochs in ([[0], []] if when == "training" else [[0]])
 
 
 def _ranks(job: psutil.Process) -> list[psutil.Process]:
     return [child for child in job.children(recursive=True) if "train" in child.cmdline() and "hvd-xai" in " ".join(child.cmdline())]
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("HVD_XAI_TEST_KILLED_JOBS", "2"))))
 def test_a_rank_killed_at_any_instant_leaves_nothing_torn_and_the_run_goes_on(seed: int, tmp_path: Path) -> None:
     draw = random.Random(seed)
     words = [str(BIN / "hvd-xai"), "train", "digits_cnn", "--set", "filters=4", "--set", "n_steps=20", "--output", str(tmp_path / "run")]
@@ -70,7 +74,7 @@ def test_a_rank_killed_at_any_instant_leaves_nothing_torn_and_the_run_goes_on(se
         end(job)
     assert not verify(tmp_path / "run", deep=True)
     done = open_explanations(tmp_path / "run").epochs
-    assert done[:2] == [0, 1]
+    assert done[:1] == [0]  # the second epoch's may have been on their way
     epochs = done[-1] + 2
     again = launch("mpirun", 2, *words, "--epochs", str(epochs), "--resume")
     assert again.code == 0, again.output[-3000:]

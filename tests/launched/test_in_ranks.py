@@ -14,12 +14,13 @@ HERE = Path(__file__).parent
 
 
 # Everything on two ranks. What depends on how many there are on one and three too, what depends on the transport over Gloo too.
-BY_SIZE = ("test_world.py", "test_merge.py", "test_explain.py")
+BY_SIZE = ("test_world.py", "test_merge.py", "test_recording.py", "test_explain.py")
 LAUNCHES: list[tuple[Launcher, int, tuple[str, ...]]] = [
     ("mpirun", 1, BY_SIZE),
     ("mpirun", 2, ("",)),
     ("mpirun", 3, (*BY_SIZE, "test_optimizer.py", "test_data.py")),
-    ("gloo", 2, ("test_world.py", "test_merge.py", "test_elastic.py", "test_tuning.py")),
+    ("mpirun", 5, ("test_merge.py", "test_recording.py")),
+    ("gloo", 2, ("test_world.py", "test_merge.py", "test_recording.py", "test_elastic.py", "test_tuning.py")),
 ]
 
 TABLE = re.compile(r"^\d ranks against one process:.*\n(?:  .*\n)+", re.MULTILINE)

@@ -79,8 +79,9 @@ class Dies(keras.callbacks.Callback):
         self._die("saving")
 
 
-def build(run: Run) -> list[keras.callbacks.Callback]:
-    explain = Explain(run.probe, [partial(integrated_gradients, n_steps=3)], world=run.world, checkpoint=run.checkpoint)
+def build(run: Run, *, overlap: bool = False) -> list[keras.callbacks.Callback]:
+    methods = [partial(integrated_gradients, n_steps=3)]
+    explain = Explain(run.probe, methods, world=run.world, checkpoint=run.checkpoint, overlap=overlap)
     return [explain, Dies(run.world.rank)]
 """
 
@@ -131,7 +132,25 @@ def test_a_killed_run_ends_as_one_that_was_not(recipes: Path, whole: Path, tmp_p
     resumed = _train(recipes, run, "--resume")
     assert resumed.code == 0, resumed.output[-4000:]
     assert "WARNING" not in resumed.output, resumed.output[-4000:]
+    _assert_equal(run, whole)
 
+
+def test_a_run_that_was_killed_while_files_were_written_ends_as_one_that_was_not(recipes: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    killed = _train(recipes, run, "--set", "overlap=true", dies="training 2 1")
+    assert killed.code != 0, killed.output[-4000:]
+    published = [path.name for path in (run / "models").glob("epoch-*.keras")]
+    committed = open_explanations(run).epochs
+    assert committed in ([0], [0, 1])
+    assert published in [[f"epoch-{epoch:06d}.keras"] for epoch in committed] + [[]]  # a model that is there has its explanations
+    resumed = _train(recipes, run, "--resume", "--set", "overlap=true")
+    assert resumed.code == 0, resumed.output[-4000:]
+    _assert_equal(run, whole)
+    assert not list((run / "explanations").rglob(".staging-*"))
+
+
+def _assert_equal(run: Path, whole: Path) -> None:
+    """Compares two runs to the bit: their last models, and the explanations of all epochs."""
     expected, found = _state(whole), _state(run)
     assert found.keys() == expected.keys()
     assert any("optimizer" in name for name in expected)

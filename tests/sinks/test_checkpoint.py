@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +122,25 @@ def test_close_discards_what_was_not_committed(tmp_path: Path) -> None:
     rows = make_rows(make_attributions(4, ()))
     checkpoint = Checkpoint(tmp_path)
     checkpoint.begin(make_header(4, ()), rows.dtype)
+    checkpoint.begin(make_header(4, ()), rows.dtype)
+    assert len(leftovers(tmp_path / "explanations" / "epochs")) == 1  # one place, one that is begun
     checkpoint.begin(make_header(4, (), epoch=1), rows.dtype)
-    assert len(leftovers(tmp_path / "explanations" / "epochs")) == 1
+    assert len(leftovers(tmp_path / "explanations" / "epochs")) == 2
     checkpoint.close()
     assert leftovers(tmp_path / "explanations" / "epochs") == []
+
+
+def test_a_run_that_another_job_writes_is_refused_until_that_ends(tmp_path: Path) -> None:
+    code = "import sys; from hvd_xai.sinks.checkpoint import Checkpoint; Checkpoint(sys.argv[1]).open(); print('open', flush=True); input()"
+    words = [sys.executable, "-c", code, str(tmp_path / "run")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "open\n"
+        modes: tuple[Mode, ...] = ("resume", "overwrite")
+        for mode in modes:
+            with pytest.raises(RunExistsError, match=r"another job is writing to .*run. Wait until it ends"):
+                Checkpoint(tmp_path / "run", mode=mode).open()
+        job.kill()
+    checkpoint = Checkpoint(tmp_path / "run", mode="resume")
+    assert commit(checkpoint, make_rows(make_attributions(4, ()))).n_samples == 4
+    checkpoint.close()

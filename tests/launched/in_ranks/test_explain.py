@@ -1,6 +1,6 @@
 """Explaining on ranks: what comes out does not depend on them, and what goes wrong does so on all of them."""
 
-from collections.abc import Callable
+import threading
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,10 @@ from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.errors import PeerError
 from hvd_xai.estimate import estimate
-from hvd_xai.explain import Plan, explain
+from hvd_xai.explain import explain
+from hvd_xai.plan import Plan
 from hvd_xai.precision import Precision
+from hvd_xai.recording import OnError
 from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.types import Attribution
 from hvd_xai.world import World
@@ -88,19 +90,66 @@ def test_final_weights_are_bit_equal_with_and_without_explanations(world: World,
     random = np.random.default_rng(1)
     x, y = random.normal(size=(24, 6, 6, 1)).astype("float32"), random.integers(0, 4, 24)
 
-    def trained(callbacks: Callable[[], list[keras.callbacks.Callback]]) -> list[np.ndarray]:
+    def trained(callbacks: list[keras.callbacks.Callback]) -> list[np.ndarray]:
         model = _model()
         model.compile(hvd.DistributedOptimizer(keras.optimizers.Adam(0.01)), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         state = [hvd.callbacks.BroadcastGlobalVariablesCallback(), hvd.callbacks.MetricAverageCallback()]
         mine = hvd.shard(x, y, world=world)
-        model.fit(*mine, batch_size=4, epochs=2, verbose=0, callbacks=[*state, *callbacks()])
+        model.fit(*mine, batch_size=4, epochs=2, verbose=0, callbacks=[*state, *callbacks])
         weights: list[np.ndarray] = [*model.get_weights(), *(variable.numpy() for variable in model.optimizer.variables)]
         return weights
 
-    plain = trained(list)
-    explained = trained(lambda: [Explain(_probe(), METHODS, world=world, checkpoint=tmp_path / "run")])
-    for a, b in zip(plain, explained, strict=True):
-        np.testing.assert_array_equal(a, b)
+    plain = trained([])
+    for overlap in (False, True):
+        explain = Explain(_probe(), METHODS, world=world, checkpoint=tmp_path / f"overlap_{overlap}", overlap=overlap)
+        explained = trained([explain])
+        for a, b in zip(plain, explained, strict=True):
+            np.testing.assert_array_equal(a, b)
+    if world.is_root:
+        apart, beside = (list(open_explanations(tmp_path / f"overlap_{overlap}")) for overlap in (False, True))
+        assert [one.manifest.files for one in apart] == [one.manifest.files for one in beside]
+        assert len(beside) == 4
+
+
+class _Full:
+    """A sink whose disk is full from the second explanation on."""
+
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+
+    def __call__(self, _: object, /) -> None:
+        self.threads.append(threading.current_thread().name)
+        if len(self.threads) > 1:
+            raise OSError("No space left on device")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_what_fails_while_training_goes_on_ends_it_or_is_lost_with_a_warning(
+    world: World, tmp_path: Path, overlap: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = _model()
+    model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.01)), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    sink = _Full()
+
+    def fit(run: str, on_error: OnError) -> None:
+        explain = Explain(_probe(), METHODS[:1], world=world, checkpoint=tmp_path / run, sinks=[sink], overlap=overlap, on_error=on_error)
+        callbacks = [hvd.callbacks.BroadcastGlobalVariablesCallback(), explain]
+        model.fit(np.zeros((4, 6, 6, 1)), np.zeros(4), epochs=3, verbose=0, callbacks=callbacks)
+
+    fit("warned", "warn")
+    said = [record.getMessage() for record in caplog.records if "has not all its explanations" in record.getMessage()]
+    assert len(said) == (2 if world.is_root else 0)
+    if world.is_root:
+        assert "epoch 1 has not all" in said[0]
+        assert "integrated_gradients" in said[0]
+        assert "No space left on device" in said[0]
+        assert threading.main_thread().name not in sink.threads
+        assert open_explanations(tmp_path / "warned").epochs == [0, 1, 2]  # the sink failed; what it was shown is committed
+    with _raises(world, OSError, "No space left on device", alike=False):
+        fit("raised", "raise")
 
 
 def test_training_goes_on_unchanged_after_a_method_failed(world: World, tmp_path: Path) -> None:

@@ -12,13 +12,18 @@ import tensorflow as tf
 
 import hvd_xai.keras as hvd
 from hvd_xai.errors import CheckpointError
-from hvd_xai.keras.model_files import Trained, load_state, read_trained, save_model, seed_states, set_seed_states
+from hvd_xai.keras.model_files import Trained, load_state, publish_model, read_trained, seed_states, set_seed_states, stage_model
 from hvd_xai.keras.optimizer import is_distributed, reduce_before_overflow_check
 from hvd_xai.world import World
 
 
 class Quick(keras.optimizers.RMSprop):  # type: ignore[misc]  # keras ships no types
     """An optimizer of one's own."""
+
+
+def _save(model: keras.Model, folder: Path, trained: Trained) -> Path:
+    stage_model(model, folder, trained)
+    return publish_model(folder, trained.epoch)
 
 
 def _trained(optimizer: keras.optimizers.Optimizer, units: int = 3) -> keras.Model:
@@ -137,7 +142,7 @@ def test_a_model_that_only_the_root_has_loaded_comes_to_all(world: World, tmp_pa
 def test_a_run_goes_on_from_the_newest_whole_file(world: World, tmp_path: Path) -> None:
     model = _trained(keras.optimizers.Adam(0.01))
     for epoch in range(2):
-        save_model(model, tmp_path, Trained(epoch, 3, world.size, 0.01, [seed_states(model)] * world.size))
+        _save(model, tmp_path, Trained(epoch, 3, world.size, 0.01, [seed_states(model)] * world.size))
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-000001.keras"]
     (tmp_path / ".writing-epoch-000002.keras").write_bytes(b"torn")  # as a killed job leaves it
     (tmp_path / "notes.keras").write_bytes(b"a user's")
@@ -150,13 +155,13 @@ def test_a_run_goes_on_from_the_newest_whole_file(world: World, tmp_path: Path) 
     _equal(model, other)
     set_seed_states(other, [[1, 2]])
     assert seed_states(other) == [[1, 2]]
-    save_model(model, tmp_path, Trained(2, 3, world.size, 0.01, []))
+    _save(model, tmp_path, Trained(2, 3, world.size, 0.01, []))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-000002.keras", "notes.keras"]
 
 
 def test_a_damaged_or_foreign_file_is_refused(world: World, tmp_path: Path) -> None:
     model = _trained(keras.optimizers.Adam(0.01))
-    path = save_model(model, tmp_path, Trained(0, 3, world.size, 0.01, []))
+    path = _save(model, tmp_path, Trained(0, 3, world.size, 0.01, []))
     whole = path.read_bytes()
     for damaged in (whole[:-50], whole[:300] + bytes(300) + whole[600:], b""):
         path.write_bytes(damaged)
@@ -169,7 +174,7 @@ def test_a_damaged_or_foreign_file_is_refused(world: World, tmp_path: Path) -> N
 
 def test_another_model_or_optimizer_is_refused(world: World, tmp_path: Path) -> None:
     trained = Trained(0, 3, world.size, 0.01, [])
-    save_model(_trained(keras.optimizers.Adam(0.01)), tmp_path, trained)
+    _save(_trained(keras.optimizers.Adam(0.01)), tmp_path, trained)
     with pytest.raises(CheckpointError, match="another than the recipe now builds"):
         load_state(_trained(keras.optimizers.Adam(0.01), units=5), tmp_path, trained)
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dropout(0.5)])

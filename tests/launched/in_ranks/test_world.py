@@ -70,3 +70,17 @@ def test_rows_of_records_gather_with_every_field(world: World) -> None:
 def test_a_round_without_any_rows_gathers(world: World) -> None:
     gathered = world.gather_rows("testing", np.empty((0, 4), np.float32), [0] * world.size)
     assert (gathered is None) != world.is_root
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_exchanged_rows_arrive_in_the_order_of_the_ranks_they_come_from(world: World, shape: tuple[int, ...]) -> None:
+    sent = [(world.rank + 2 * to) % 3 for to in range(world.size)]  # uneven, and some have nothing for another
+    received = [(source + 2 * world.rank) % 3 for source in range(world.size)]
+    values = np.repeat([10 * world.rank + to for to in range(world.size)], sent).astype(np.float32)
+    rows = world.exchange_rows("testing", np.broadcast_to(values.reshape(-1, *[1] * len(shape)), (len(values), *shape)), sent, received)
+    expected = np.repeat([10 * source + world.rank for source in range(world.size)], received).astype(np.float32)
+    np.testing.assert_array_equal(rows, np.broadcast_to(expected.reshape(-1, *[1] * len(shape)), (len(expected), *shape)))
+
+
+def test_an_exchange_without_any_rows_ends(world: World) -> None:
+    assert world.exchange_rows("testing", np.empty((0, 4), np.float32), [0] * world.size, [0] * world.size).shape == (0, 4)

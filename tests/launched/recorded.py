@@ -1,0 +1,103 @@
+"""Records three epochs on ranks, of which something befalls the second: `recorded.py WHAT RANK RUN`.
+
+WHAT is where RANK kills itself, or "large": then the second epoch has 64 times as much to write.
+"""
+
+import itertools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hvd_xai import recording
+from hvd_xai.checkpoint import arrays
+from hvd_xai.checkpoint.schema import Header, RankRows, encode, row_dtype
+from hvd_xai.checkpoint.staging import Staging
+from hvd_xai.checkpoint.writer import Writer
+from hvd_xai.merge import Spool
+from hvd_xai.recording import Recorder
+from hvd_xai.sinks.checkpoint import Checkpoint
+from hvd_xai.world import World
+
+N_SAMPLES = 64
+SIDE = 16
+PLACES: dict[str, tuple[object, str]] = {
+    "beginning": (Writer, "append"),
+    "merging": (recording, "merge"),
+    "writing": (recording, "write_shards"),
+    "committing": (Writer, "commit"),
+    "publishing": (Staging, "publish"),
+    "showing": (Checkpoint, "__call__"),
+}
+
+
+def rows_of(epoch: int, side: int) -> np.ndarray:
+    """Returns the rows of all ranks: noise, which hardly compresses."""
+    noise = np.random.default_rng(epoch).normal(size=(N_SAMPLES, side, side)).astype(np.float32)
+    ids = np.arange(N_SAMPLES)
+    score = np.zeros(N_SAMPLES, np.float32)
+    return encode(row_dtype((side, side)), noise, rank=0, sample_id=ids, target=ids, prediction=ids, score=score)
+
+
+def header_of(epoch: int, side: int, edges: list[int]) -> Header:
+    """Returns what is known of an epoch's checkpoint beforehand."""
+    return Header(
+        run="test",
+        epoch=epoch,
+        step=epoch,
+        method="noise",
+        options={},
+        n_samples=N_SAMPLES,
+        sample_shape=(side, side),
+        world_size=len(edges) - 1,
+        ranks=tuple(RankRows(rank, "here", start, stop) for rank, (start, stop) in enumerate(itertools.pairwise(edges))),
+        weights_digest="",
+        probe_digest="",
+        versions={},
+    )
+
+
+def die_in(place: object, name: str, epoch: list[int]) -> None:
+    """Has this process killed when it comes to a function in the second epoch."""
+    function: Callable[..., Any] = getattr(place, name)
+
+    def dies(*args: Any, **kwargs: Any) -> Any:
+        if epoch == [1]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+
+    setattr(place, name, dies)
+
+
+what, who, run = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+logging.basicConfig(level=logging.WARNING)
+arrays.CHUNK_BYTES, arrays.SHARD_BYTES = 2**9, 2**13  # Zarr shards of 16 rows
+world = World.connect()
+now = [0]
+if world.rank == who and what in PLACES:
+    die_in(*PLACES[what], now)
+checkpoint = Checkpoint(run)
+with world.together("opening"):
+    if world.is_root:
+        checkpoint.open()
+recorder = Recorder(world, checkpoint, [checkpoint], merge="direct", on_error="warn")
+for epoch in range(3):
+    now[0] = epoch
+    side = SIDE * (8 if what == "large" and epoch == 1 else 1)
+    edges = [N_SAMPLES * rank // world.size for rank in range(world.size + 1)]
+    header, rows = header_of(epoch, side, edges), rows_of(epoch, side)
+    spool = Spool(rows.dtype)
+    spool.append(rows[edges[world.rank] : edges[world.rank + 1]])
+    try:
+        recorder.merge(header, spool)
+    except Exception as error:  # noqa: BLE001 - `lose` raises what is not on all ranks
+        spool.close()
+        recorder.lose(header, error)
+    recorder.settle()
+recorder.close()
+sys.stdout.write("ended well\n")

@@ -1,0 +1,76 @@
+"""From outside: a rank is killed at each step from its rows to the commit, and a disk fills. What was committed is whole."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hvd_xai import open_explanations
+from hvd_xai.checkpoint.staging import leftovers
+from hvd_xai.checkpoint.verify import verify
+from hvd_xai.checkpoint.writer import sweep
+from tests.launched.launch import launch
+
+pytestmark = pytest.mark.launched
+
+RECORDED = str(Path(__file__).with_name("recorded.py"))
+SECONDS = 100
+
+
+@pytest.mark.parametrize(
+    ("place", "rank"),
+    [
+        ("beginning", 0),
+        ("merging", 1),
+        ("merging", 0),
+        ("writing", 1),
+        ("writing", 0),
+        ("committing", 0),
+        ("publishing", 0),
+        ("showing", 0),
+    ],
+)
+def test_a_kill_at_any_step_leaves_whole_checkpoints_and_what_can_be_swept(place: str, rank: int, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ended = launch("mpirun", 2, sys.executable, RECORDED, place, str(rank), str(run), limit=SECONDS, env={"HVD_XAI_DEADLINE": "20"})
+    assert ended.code != 0
+    assert "ended well" not in ended.output
+    assert "signal 9" in ended.output, ended.output[-3000:]
+    assert verify(run, deep=True) == []
+    committed = [0, 1] if place == "showing" else [0]
+    assert open_explanations(run).epochs == committed
+    explanations_dir = run / "explanations"
+    left = leftovers(explanations_dir / "epochs")
+    assert len(left) == (place != "showing")
+    assert sweep(explanations_dir) == left
+    assert sorted(path.name for path in (explanations_dir / "epochs").iterdir() if path.name.startswith(".")) == []
+    assert open_explanations(run).epochs == committed
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"mounting a small file system needs root: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_costs_an_epoch_one_warning_and_training_goes_on(small_disk: Path) -> None:
+    run = small_disk / "run"
+    ended = launch("mpirun", 2, sys.executable, RECORDED, "large", "0", str(run), limit=SECONDS, env={"HVD_XAI_DEADLINE": "20"})
+    assert ended.code == 0, ended.output[-3000:]
+    assert ended.output.count("ended well") == 2
+    assert ended.output.count("has not all its explanations") == 1, ended.output[-3000:]
+    assert "epoch 1 has not all its explanations, and training goes on without them: noise: " in ended.output
+    assert "The disk is full" in ended.output
+    assert open_explanations(run).epochs == [0, 2]
+    assert verify(run, deep=True) == []
+    assert leftovers(run / "explanations" / "epochs") == []
+    assert shutil.disk_usage(small_disk).free > 2**18
