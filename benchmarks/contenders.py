@@ -92,18 +92,19 @@ def hvd_xai(case: Case) -> Run:
     from hvd_xai.compute import Compute
     from hvd_xai.loading import load_method
 
+    name, _, how = case.method.partition(" ")
     options = {
-        "integrated_gradients": {"n_steps": N_STEPS},
-        "integrated_gradients to 1 %": {"tolerance": 0.01},
-        "integrated_gradients in bfloat16": {"n_steps": N_STEPS, "precision": "bfloat16"},
+        "integrated_gradients": {"tolerance": 0.01} if how == "to 1 %" else {"n_steps": N_STEPS},
         "grad_cam": {"layer": case.layer},
         "occlusion": {"patch": PATCH, "stride": PATCH},
         "permutation_shap": {"patch": PATCH, "n_permutations": N_PERMUTATIONS},
-    }[case.method]
-    function = partial(load_method(case.method.partition(" ")[0]), **options)
-    compute = Compute(case.model(), function, micro_batch=rows.fitting(case.inputs.shape[1:]))
+    }[name]
+    function = partial(load_method(name), **options)
+    precision = "bfloat16" if how == "in bfloat16" else None
+    compute = Compute(case.model(), function, micro_batch=rows.fitting(case.inputs.shape[1:]), precision=precision)
     ids = np.arange(len(case.inputs))
-    return lambda: compute(case.inputs, case.targets, ids).attributions
+    shown = (slice(None), slice(None, None, PATCH), slice(None, None, PATCH)) if name == "occlusion" else slice(None)
+    return lambda: compute(case.inputs, case.targets, ids).attributions[shown]
 
 
 def floor(case: Case) -> Run:
@@ -178,7 +179,8 @@ def xplique(case: Case) -> Run:
         "grad_cam": lambda: methods.GradCAM(model, conv_layer=case.layer),
         "occlusion": lambda: methods.Occlusion(model, patch_size=PATCH, patch_stride=PATCH, occlusion_value=0.0),
     }[case.method]()
-    return lambda: np.asarray(explainer.explain(case.inputs, case.one_hot))
+    shown = (slice(None), slice(None, None, PATCH), slice(None, None, PATCH)) if case.method == "occlusion" else slice(None)
+    return lambda: np.asarray(explainer.explain(case.inputs, case.one_hot))[shown]
 
 
 def tf_explain(case: Case) -> Run:
