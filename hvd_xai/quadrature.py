@@ -33,13 +33,13 @@ def nested_midpoint(level: int) -> Float64[np.ndarray, "s"]:
     Cutting each part of a midpoint rule in three keeps its nodes, so a rule is refined by adding to what was computed of it.
 
     Args:
-        level: at least 1; 1 is where refinement starts.
+        level: at least 0, where the middle alone is the rule.
 
     Returns:
-        Nodes, `[3]` at level 1, `[2 * 3 ** (level - 1)]` above. Each has the weight `3 ** -level`, as the earlier ones then have.
+        Nodes, `[1]` at level 0, `[2 * 3 ** (level - 1)]` above. Each has the weight `3 ** -level`, as the earlier ones then have.
     """
     nodes, _ = midpoint(3**level)
-    return nodes if level == 1 else np.delete(nodes, np.s_[1::3])
+    return nodes if level == 0 else np.delete(nodes, np.s_[1::3])
 
 
 def gauss_legendre(n_nodes: int) -> tuple[Float64[np.ndarray, "s"], Float64[np.ndarray, "s"]]:

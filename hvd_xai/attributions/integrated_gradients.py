@@ -1,6 +1,7 @@
 """Integrated gradients."""
 
 import functools
+import math
 from collections.abc import Callable
 
 import keras
@@ -11,7 +12,8 @@ from jaxtyping import Int64, Shaped
 from hvd_xai import baselines, gradients, quadrature, rows, scores
 from hvd_xai.types import Attributed, Baseline, Score
 
-_N_LEVELS = 5  # of refinement: 3, 9, 27, 81 and 243 nodes
+_N_PANELS = 9  # equal parts of a path, each refined by itself
+_N_LEVELS = 4  # of a panel: 1, 3, 9 and 27 nodes
 _FLOOR = 1e-5  # of the scores at both ends: a gap that float32 cannot be expected to close
 
 
@@ -47,9 +49,11 @@ def integrated_gradients(
             scores are averaged, which takes as many times as long.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
         micro_batch: the most (example x point) rows that go through the model at once; bounds the memory, not the numbers.
-        tolerance: the gap to be left, as a part of what the score gains. Instead of `n_steps` points, each example gets 3, 9, 27, 81 and at
-            most 243, none computed twice, until `|δ| <= max(tolerance * |F(x) - F(x')|, 1e-5 * (|F(x)| + |F(x')|))`; the second is what
-            float32 can resolve. The gap is that of the sum: the attributions themselves are off by some 2 or 3 times as much.
+        tolerance: the gap to be left, as a part of what the score gains. Instead of `n_steps` points, each example gets 3, then one in each
+            ninth of its path; ninths whose own gap is more than a ninth of what is allowed then get 3, 9 and at most 27, none computed
+            twice, until `|δ| <= max(tolerance * |F(x) - F(x')|, 1e-5 * (|F(x)| + |F(x')|))`; the second is what float32 can resolve. Costs
+            8 scores inside the path besides, and the memory of 9 times the inputs. The gap is that of the sum: the attributions
+            themselves are off by some 1 to 3 times as much.
 
     Returns:
         Attributions of the shape of the inputs, signed, float32, in the units of the score; beside them `convergence_delta` `[n]`, δ, the
@@ -107,35 +111,88 @@ def _refined(
     micro_batch: int,
     x_start: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns attributions, gaps, nodes spent and whether (1 or 0) the gap was closed, of one path an example."""
-    # Every level fills micro-batches of this many rows: whole examples, or equal parts of one.
-    n_rows = next(n for n in (162, 54, 18, 6, 3, 1) if n <= micro_batch)
-    n_rows *= micro_batch // n_rows if n_rows == 162 else 1
-    at_end, at_start = rows.map_rows(functools.partial(_ends, model, score), (x, x_start, targets), max(1, n_rows // 2))
-    gain = at_end - at_start
-    allowed = tf.maximum(tolerance * tf.abs(gain), _FLOOR * (tf.abs(at_end) + tf.abs(at_start)))
+    """Returns attributions, gaps, nodes spent and whether (1 or 0) the gap was closed, of one path an example.
+
+    Attributions of a part of a path sum to what the score gains there, so each panel has a gap of its own, and is refined by itself.
+    """
+    rows.check_micro_batch(micro_batch)
+    # Every level fills micro-batches of this many rows: whole panels, or equal parts of one.
+    n_rows = micro_batch // 18 * 18 or next(n for n in (6, 2, 1) if n <= micro_batch)
+    at_edges = _at_edges(model, score, x, x_start, targets, n_rows)
+    at_start, at_end = at_edges[:, 0], at_edges[:, -1]
+    allowed = tf.maximum(tolerance * tf.abs(at_end - at_start), _FLOOR * (tf.abs(at_end) + tf.abs(at_start)))
     gradient = tf.function(gradient, autograph=False)  # traced once for all levels
-    sums, n_nodes = tf.zeros_like(x), tf.zeros_like(gain)
-    attributions, gap, is_open = sums, gain, tf.ones_like(gain, tf.bool)
-    for level in range(1, _N_LEVELS + 1):
-        nodes = quadrature.nested_midpoint(level)
-        blocks = rows.cut(nodes, np.ones_like(nodes), n_rows)
-        unfinished = tf.where(is_open)
-        of_unfinished = [tf.gather(array, unfinished[:, 0]) for array in (x, x_start, targets)]
-        added = rows.map_rows(functools.partial(_weighted_gradients, gradient, blocks), tuple(of_unfinished), blocks.n_examples)
-        sums = tf.tensor_scatter_nd_add(sums, unfinished, added)
-        n_nodes = tf.where(is_open, float(3**level), n_nodes)
-        attributions = (x - x_start) * sums / tf.reshape(n_nodes, [-1] + [1] * (x.shape.rank - 1))
-        gap = _total(attributions) - gain
-        is_open = ~(tf.abs(gap) <= allowed)  # a NaN stays open
-    return attributions, gap, tf.cast(n_nodes, tf.int32), tf.cast(~is_open, tf.int32)
+    added = functools.partial(_at_nodes_of, gradient, x, x_start, targets, n_rows)
+    n_examples, n_values = tf.shape(x)[0], math.prod(x.shape[1:])
+    change = tf.reshape(x - x_start, [n_examples, n_values])
+
+    def gaps() -> tf.Tensor:
+        return tf.linalg.matvec(sums, change) / (_N_PANELS * counts) - (at_edges[:, 1:] - at_edges[:, :-1])
+
+    # The first three nodes are the middles of thirds of the path, and stand for the panels beside them as long as those have no own.
+    counts = tf.ones([n_examples, _N_PANELS])
+    is_first = tf.tile([[False, True, False] * (_N_PANELS // 3)], [n_examples, 1])
+    sums = tf.repeat(tf.reshape(added(tf.where(is_first), 0), [n_examples, _N_PANELS // 3, n_values]), 3, axis=1)
+    # The gaps of so few may cancel by chance, so here it is their absolute values that must not exceed what is allowed.
+    of_thirds = tf.reduce_sum(tf.reshape(gaps(), [n_examples, _N_PANELS // 3, 3]), axis=2)
+    is_open = ~(tf.reduce_sum(tf.abs(of_thirds), axis=1) <= allowed)  # a NaN stays open
+    others = tf.where(is_open[:, None] & ~is_first)
+    sums = tf.tensor_scatter_nd_update(sums, others, added(others, 0))
+    has_all = is_open
+    for level in range(1, _N_LEVELS):
+        gap = gaps()
+        is_open = ~(tf.abs(tf.reduce_sum(gap, axis=1)) <= allowed)
+        # Where no panel misses more than its share, the path misses no more than is allowed.
+        unfinished = tf.where(is_open[:, None] & ~(tf.abs(gap) <= allowed[:, None] / _N_PANELS))
+        sums = tf.tensor_scatter_nd_add(sums, unfinished, added(unfinished, level))
+        counts = tf.tensor_scatter_nd_update(counts, unfinished, tf.fill(tf.shape(unfinished)[:1], 3.0**level))
+    delta = tf.reduce_sum(gaps(), axis=1)
+    attributions = tf.reshape(change * tf.linalg.matvec(sums, 1 / (_N_PANELS * counts), transpose_a=True), tf.shape(x))
+    n_nodes = tf.where(has_all, tf.reduce_sum(counts, axis=1), _N_PANELS / 3)
+    return attributions, delta, tf.cast(n_nodes, tf.int32), tf.cast(tf.abs(delta) <= allowed, tf.int32)
+
+
+def _at_edges(model: keras.Model, score: str | Score, x: tf.Tensor, x_start: tf.Tensor, targets: tf.Tensor, n_rows: int) -> tf.Tensor:
+    """Returns the scores `[n, panels + 1]` at the edges of the panels of each path."""
+
+    def at(example: tf.Tensor, edge: tf.Tensor) -> tf.Tensor:
+        alpha = tf.reshape(edge / _N_PANELS, [n_rows] + [1] * (x.shape.rank - 1))
+        points = (1 - alpha) * tf.gather(x_start, example) + alpha * tf.gather(x, example)
+        return scores.evaluate(model, points, tf.gather(targets, example), score)
+
+    n_examples = tf.shape(x)[0]
+    example, edge = tf.repeat(tf.range(n_examples), _N_PANELS + 1), tf.tile(tf.range(_N_PANELS + 1.0), [n_examples])
+    return tf.reshape(rows.map_rows(at, (example, edge), n_rows), [n_examples, _N_PANELS + 1])
+
+
+def _at_nodes_of(
+    gradient: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    x: tf.Tensor,
+    x_start: tf.Tensor,
+    targets: tf.Tensor,
+    n_rows: int,
+    panels: tf.Tensor,
+    level: int,
+) -> tf.Tensor:
+    """Returns the sums `[m, values]` of the gradients at the nodes that a level adds to panels `[m, 2]`, pairs of example and panel."""
+    nodes = quadrature.nested_midpoint(level)
+    blocks = rows.cut(nodes, np.ones_like(nodes), n_rows)
+
+    def of_panels(panel: tf.Tensor) -> tf.Tensor:
+        start, end = tf.gather(x_start, panel[:, 0]), tf.gather(x, panel[:, 0])
+        width = (end - start) / _N_PANELS
+        from_here = start + tf.reshape(tf.cast(panel[:, 1], tf.float32), [-1] + [1] * (x.shape.rank - 1)) * width
+        found = _weighted_gradients(gradient, blocks, from_here + width, from_here, tf.gather(targets, panel[:, 0]))
+        return tf.reshape(found, [panel.shape[0], -1])
+
+    return rows.map_rows(of_panels, (panels,), n_rows // blocks.nodes.shape[1])
 
 
 def _weighted_gradients(
     gradient: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], blocks: rows.Blocks, x: tf.Tensor, x_start: tf.Tensor, targets: tf.Tensor
 ) -> tf.Tensor:
-    """Returns the weighted sum of the gradients at the nodes of each path; there are as many as the blocks have examples."""
-    n_examples, n_nodes = blocks.n_examples, blocks.nodes.shape[1]
+    """Returns the weighted sum of the gradients at the nodes of each path."""
+    n_examples, n_nodes = x.shape[0], blocks.nodes.shape[1]
     of_node = [1, n_nodes, *[1] * (x.shape.rank - 1)]
     target_of_row = tf.repeat(targets, n_nodes)
 

@@ -172,7 +172,7 @@ def digits() -> tuple[keras.Model, np.ndarray, np.ndarray]:
         [
             keras.Input((8, 8, 1)),
             keras.layers.Conv2D(16, 3, activation="relu"),
-            keras.layers.AveragePooling2D(2),
+            keras.layers.MaxPooling2D(2),
             keras.layers.Conv2D(32, 2, activation="relu"),
             keras.layers.Flatten(),
             keras.layers.Dense(10, activation="softmax"),
@@ -200,8 +200,8 @@ def test_a_tolerance_of_one_percent_takes_a_third_of_fifty_gradients(digits: tup
     n_nodes, converged = computed.per_sample["n_nodes"], computed.per_sample["converged"]
     assert n_nodes.dtype == np.int32
     assert converged.dtype == bool
-    assert set(np.unique(n_nodes)) <= {3, 9, 27, 81, 243}
-    assert np.all(converged | (n_nodes == 243))
+    assert np.all(n_nodes % 2 == 1)  # a panel of 1, 3, 9 or 27 is odd, and so are 9 of them
+    assert np.all((n_nodes == 3) | ((n_nodes >= 9) & (n_nodes <= 243)))
     assert converged.mean() > 0.95
     assert n_nodes.mean() <= 50 / 3
     fine = explain(model, inputs, targets, n_steps=1000, score="logit")
@@ -232,16 +232,16 @@ def test_refined_examples_do_not_depend_on_their_batch(digits: tuple[keras.Model
 
 
 def test_refinement_spends_what_a_function_needs() -> None:
-    # a line is exact at once; a kink misses by one node in 3 ** level, until the tolerance or the last level is reached
+    # a line is exact at once; a kink is refined in its own ninth alone, until the tolerance or the last level is reached: 9 + 2 + 6 + 18
     data = np.array([[0.0, 0.0], [0.5, 0.25]], np.float32)
     line = explain(model_of(total, 2), [[1.0, 2.0]], tolerance=1e-4)
     kink = explain(model_of(lambda x: tf.nn.relu(total(x) - 1.37), 2), [[1.0, 2.0]], tolerance=0.01)
     never = explain(model_of(lambda x: tf.nn.relu(total(x) - 1.37), 2), [[1.0, 2.0]], tolerance=1e-9)
     two = explain(model_of(total, 2), [[1.0, 2.0]], tolerance=1e-4, baseline=partial(baselines.samples, data=data))
     assert line.per_sample["n_nodes"] == 3
-    assert 3 < kink.per_sample["n_nodes"] <= 81
+    assert kink.per_sample["n_nodes"] in (11, 17)
     assert abs(kink.per_sample["convergence_delta"][0]) <= 0.01 * 1.63
-    assert never.per_sample["n_nodes"] == 243
+    assert never.per_sample["n_nodes"] == 35
     assert line.per_sample["converged"]
     assert kink.per_sample["converged"]
     assert not never.per_sample["converged"]
