@@ -35,7 +35,7 @@ demo: $(READY)
 	    hvd-xai train digits_cnn --epochs 5 --output $(RUN) --overwrite
 
 test: $(READY)
-	PATH="$(BIN):$$PATH" python -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	PATH="$(BIN):$$PATH" python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
 	"$(BIN)"/ruff check .

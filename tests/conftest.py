@@ -1,7 +1,6 @@
 """What every test runs under: shapes and types of the library's arguments are checked, and a launched session without a test fails.
 
-In several processes (`pytest -n 2 --dist loadgroup`), one of them starts all the ranks, one launch after the other, from the beginning on;
-the others share the files.
+With `pytest -n 2 --dist loadfile` two processes share the files.
 """
 
 import os
@@ -26,11 +25,7 @@ install_import_hook("hvd_xai", "beartype.beartype")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Says which tests stay in one process: those that start ranks, which come first, those of a file, and those of a `xdist_group`."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            group = "launched" if item.get_closest_marker("launched") else item.path.name
-            item.add_marker(pytest.mark.xdist_group(group))
+    """Has those tests come first that start ranks: they take longest, and the others fill what cores they leave."""
     items.sort(key=lambda item: item.get_closest_marker("launched") is None)
 
 

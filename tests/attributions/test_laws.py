@@ -85,7 +85,7 @@ def case_named(name: str) -> Case:
     return Case(method, family, model, compute, compute(*models.examples(N, family=family)))
 
 
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in METHODS])
+@pytest.fixture(params=METHODS)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -36,7 +36,7 @@ def test_every_rank_passes_every_test(
         *(sys.executable, "-m", "pytest", "-q", "--color=no", "--tb=short", "-p", "no:cacheprovider"),
         *(str(HERE / "in_ranks" / name) for name in files),
         env={"HVD_XAI_TEST_RANKS": str(size), "HVD_XAI_DEADLINE": "60", **(_tuning(tmp_path) if "test_tuning.py" in files else {})},
-        limit=600,
+        limit=1200,
     )
     closing = re.findall(r"(\d+) passed in ", ended.output)
     assert ended.code == 0, ended.output[-6000:]
