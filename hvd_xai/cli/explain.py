@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hvd_xai.cli.console import program, progress, rank
+from hvd_xai.cli.train import costs
 from hvd_xai.log import configure, quiet_start
 
 UNFINISHED = "unfinished"
@@ -42,6 +43,7 @@ def explain(
         list[str] | None, typer.Option(help="Classes of your own in the model: path/to/file.py or package.module:name.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there, behind the rows that it has.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what explaining will take; explain nothing, leave nothing.")] = False,
 ) -> None:
     """Explains a saved model over a whole data set, in bounded memory, and commits the result as a run of one epoch.
 
@@ -53,11 +55,13 @@ def explain(
 
     hvd-xai explain model.keras data.tfrecord --feature inputs=x:float32:8,8,1 --feature targets=y:int64 -o runs/records
 
-    A job that was killed goes on with --resume, on as many ranks: what was computed is not computed again.
+    A job that was killed goes on with --resume, on as many ranks: what was computed is not computed again. What a job will take is said by
+    --dry-run, on as many ranks as it will have.
     """
     with quiet_start():
         import hvd_xai.keras as hvd
         from hvd_xai import datasets
+        from hvd_xai.estimate import estimate
         from hvd_xai.explain import explain as explain_probe
         from hvd_xai.loading import load_method, load_objects, parse_settings
         from hvd_xai.provenance import describe
@@ -78,20 +82,27 @@ def explain(
     with world.together("looking for a run"):
         if world.is_root:
             checkpoint.check()
-    unpacked = output / UNFINISHED / "data"
+    unfinished = output.with_name(f".{output.name}-{world.job}") if dry_run else output / UNFINISHED
+    unpacked = unfinished / "data"
     with world.together("unpacking the data set"):
         if world.local_rank == 0:
             described = dict(datasets.Feature.parse(text) for text in feature or [])
             datasets.unpack(data, unpacked, targets=targets, features=described, input_shape=tuple(loaded.input_shape[1:]))
     with world.together("loading the data set"):
         probe = datasets.open_unpacked(unpacked)
-    with progress() as bar:
-        row_files = RowFiles(output / UNFINISHED / "rows")
-        explain_probe(loaded, probe, methods, world=world, checkpoint=checkpoint, progress=bar, row_files=row_files)
+    estimates = []
+    if dry_run:
+        estimates = estimate(loaded, probe, methods, world=world)
+    else:
+        with progress() as bar:
+            row_files = RowFiles(unfinished / "rows")
+            explain_probe(loaded, probe, methods, world=world, checkpoint=checkpoint, progress=bar, row_files=row_files)
     with world.together("removing what was unpacked"):
         if world.local_rank == 0:
-            shutil.rmtree(output / UNFINISHED)
-    if rank() == 0:
+            shutil.rmtree(unfinished)
+    if rank() == 0 and dry_run:
+        print(costs(estimates))
+    elif rank() == 0:
         show = f"{program('hvd-xai')} show {shlex.quote(str(output))}"
         print(f"\n{len(probe)} samples are explained in {output}. To look at them:\n\n  {show}")
         print(f"  {show} --sample {probe.sample_ids[0]} --png out.png\n")

@@ -1,6 +1,7 @@
 """`hvd-xai explain` as a user starts it: killed, resumed, and then as if it had not been killed."""
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -17,6 +18,25 @@ pytestmark = pytest.mark.launched
 
 N = 2048
 HVD_XAI = str(BIN / "hvd-xai")
+
+
+def test_a_dry_run_says_what_it_takes_and_leaves_nothing(tmp_path: Path) -> None:
+    functional().save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", inputs=np.zeros((9, 8, 8, 1), np.float32), targets=np.arange(9) % 3)
+    words = (
+        "explain",
+        str(tmp_path / "model.keras"),
+        str(tmp_path / "data.npz"),
+        "--method",
+        "saliency",
+        "--method",
+        "grad_cam",
+        "--dry-run",
+    )
+    ended = launch("mpirun", 2, HVD_XAI, *words, "--output", str(tmp_path / "run"))
+    assert ended.code == 0, ended.output[-4000:]
+    assert re.search(r"^saliency +9 .*\n(grad_cam +9 .*\n)together +18 ", ended.output, re.MULTILINE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.npz", "model.keras"]
 
 
 def test_a_killed_job_is_resumed_to_the_bit(tmp_path: Path) -> None:
