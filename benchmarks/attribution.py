@@ -32,8 +32,8 @@ HERE = Path(__file__).parent
 ENVIRONMENTS = {
     "tensorflow": [
         ["tensorflow-cpu==2.21.0", "keras==3.15.1", "tf-explain==0.3.1", "tf-keras-vis==0.8.7", "shap==0.51.0"],
-        ["scikit-learn", "scikit-image", "opencv-python-headless"],
-        ["--no-deps", "xplique==2.0.2"],
+        ["scikit-learn", "scikit-image", "opencv-python-headless", "tensorflow-probability==0.25.0", "einops", "matplotlib"],
+        ["--no-deps", "xplique==2.0.2", "tf-keras==2.21.0"],
     ],
     "torch": [["torch", "captum==0.9.0", "numpy"]],
 }

@@ -9,7 +9,6 @@ that has the contender's library can run it.
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -189,7 +188,7 @@ def tf_explain(case: Case) -> Run:
     from tf_explain.core.grad_cam import GradCAM
 
     model = case.model()
-    functional = keras.Model(model.inputs, model.outputs)
+    functional = keras.Model(model.inputs, model.outputs[0])
 
     def run() -> np.ndarray:
         maps = np.empty((len(case.inputs), *functional.get_layer(case.layer).output.shape[1:3]), np.float32)
@@ -284,6 +283,12 @@ def captum(case: Case) -> Run:
 CONTENDERS = {function.__name__: function for function in (hvd_xai, floor, xplique, tf_explain, tf_keras_vis, shap, captum)}
 
 
+def peak_mib() -> float:
+    """Returns this program's peak resident memory; `getrusage` would count the process it was started from, too."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+
+
 def main() -> None:
     """Serves runs until its input ends."""
     folder, name, contender = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -299,7 +304,7 @@ def main() -> None:
         answer = {
             "wall": time.perf_counter() - wall,
             "processor": time.process_time() - processor,
-            "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak": peak_mib(),
         }
         np.save(folder / f"{name} {contender}.npy", attributions)
         print(json.dumps(answer), flush=True)
