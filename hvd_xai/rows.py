@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float64
 
+_FEWEST = 10  # of large inputs: 50 and 20 points of a path are whole numbers of such micro-batches, and none is filled up
+
 
 class Blocks(NamedTuple):
     """How (example x node) rows are cut into micro-batches.
@@ -29,13 +31,13 @@ class Blocks(NamedTuple):
 
 
 def fitting(shape: tuple[int, ...]) -> int:
-    """Returns how many inputs of this shape to put through a model at once: 256 small ones down to 8 large ones.
+    """Returns how many inputs of this shape to put through a model at once: 256 small ones down to 10 large ones.
 
     A million input values keep the cores busy, and the activations of a usual convolutional network below some gigabytes: 256 images of
-    28 x 28, 8 of 224 x 224 x 3. It depends on the shape alone, so that every rank, and every number of ranks, computes alike.
+    28 x 28, 10 of 224 x 224 x 3. It depends on the shape alone, so that every rank, and every number of ranks, computes alike.
     """
     n_values = max(1, math.prod(shape))
-    return min(256, max(8, 1 << ((2**20 // n_values).bit_length() - 1))) if n_values <= 2**20 else 8
+    return min(256, max(_FEWEST, 1 << ((2**20 // n_values).bit_length() - 1))) if n_values <= 2**20 else _FEWEST
 
 
 def check_micro_batch(micro_batch: int) -> None:

@@ -88,7 +88,7 @@ def test_no_rows_at_a_time_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "n"), [((), 256), ((30,), 256), ((28, 28, 1), 256), ((224, 224, 3), 8), ((64, 64, 1), 256), ((2000, 2000, 3), 8)]
+    ("shape", "n"), [((), 256), ((30,), 256), ((28, 28, 1), 256), ((224, 224, 3), 10), ((64, 64, 1), 256), ((2000, 2000, 3), 10)]
 )
 def test_a_micro_batch_fits_its_inputs(shape: tuple[int, ...], n: int) -> None:
     assert rows.fitting(shape) == n
