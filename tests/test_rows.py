@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from hvd_xai import rows
-from hvd_xai.quadrature import midpoint
+from hvd_xai.primitives.quadrature import midpoint
 
 SUM_TOLERANCE = 1e-12  # of up to 1,000 weights in float64
 

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai import attention
+from hvd_xai.primitives import attention
 
 
 def attention_rollout(

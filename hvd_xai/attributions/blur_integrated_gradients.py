@@ -5,7 +5,8 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float64, Int64, Shaped
 
-from hvd_xai import gradients, rows
+from hvd_xai import rows
+from hvd_xai.primitives import gradients
 from hvd_xai.types import Attributed, Score
 
 _AXES = ("abd", "xyz")  # letters of the places and of their frequencies, in equations for `tf.einsum`

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai import backward
+from hvd_xai.primitives import backward
 from hvd_xai.types import Score
 
 

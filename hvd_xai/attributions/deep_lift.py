@@ -4,7 +4,8 @@ import keras
 import tensorflow as tf
 from jaxtyping import Int64, Shaped
 
-from hvd_xai import backward, baselines, rescale, rows, scores
+from hvd_xai import baselines, rows, scores
+from hvd_xai.primitives import backward, rescale
 from hvd_xai.types import Attributed, Baseline, Score
 
 
@@ -26,7 +27,7 @@ def deep_lift(
 
         m_{Δx Δt} = Δt / Δx  through each nonlinearity t(x),    the chain rule between them,    C_{Δx_i} = m_{Δx_i} · Δx_i
 
-    The rules are those of TensorFlow's operations, not of layers, so that it does not matter what writes an operation: `hvd_xai.rescale`
+    The rules are those of TensorFlow's operations, not of layers, so that it does not matter what writes an operation: `primitives.rescale`
     has them for sums and products of all kinds, elementwise functions, softmax, maxima, quotients, and thereby for convolutions,
     poolings, normalisations, gates and attention.
 

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai import cam
+from hvd_xai.primitives import cam
 
 
 def eigen_cam(

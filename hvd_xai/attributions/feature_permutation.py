@@ -5,7 +5,8 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai import baselines, coalitions, rows
+from hvd_xai import baselines, rows
+from hvd_xai.primitives import coalitions
 from hvd_xai.types import Baseline, Score
 
 
@@ -40,7 +41,7 @@ def feature_permutation(
         background: other examples, `[b, ...]` of the shape of the inputs; the baseline is the only one if left out.
         n_samples: examples K drawn from the background, without repetition; all of them if there are no more. An example of m features
             costs `K m + 1` rows.
-        patch: side of a feature, in places, along every axis or along each, as `hvd_xai.coalitions.divide` cuts it; if left out, a seventh
+        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide` cuts it; if left out, a seventh
             of each axis, and single values of tabular inputs.
         baseline: where there is no background: a name of `hvd_xai.baselines`, or a function of the inputs.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.

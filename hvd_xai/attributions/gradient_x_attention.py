@@ -4,7 +4,8 @@ import keras
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai import attention, scores
+from hvd_xai import scores
+from hvd_xai.primitives import attention
 from hvd_xai.types import Score
 
 

@@ -4,7 +4,8 @@ import keras
 import tensorflow as tf
 from jaxtyping import Int64, Shaped
 
-from hvd_xai import baselines, gradients
+from hvd_xai import baselines
+from hvd_xai.primitives import gradients
 from hvd_xai.types import Attributed, Baseline, Score
 
 

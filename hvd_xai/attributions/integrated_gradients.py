@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Int64, Shaped
 
-from hvd_xai import baselines, gradients, quadrature, rows, scores
+from hvd_xai import baselines, rows, scores
+from hvd_xai.primitives import gradients, quadrature
 from hvd_xai.types import Attributed, Baseline, Score
 
 _N_PANELS = 9  # equal parts of a path, each refined by itself

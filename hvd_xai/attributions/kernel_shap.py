@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Bool, Float32, Float64, Int, Int64, Shaped
 
-from hvd_xai import baselines, coalitions, rows
+from hvd_xai import baselines, rows
+from hvd_xai.primitives import coalitions
 from hvd_xai.types import Baseline, Score
 
 
@@ -38,7 +39,7 @@ def kernel_shap(
         inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series, images and volumes.
         targets: `[n]`, what the score selects.
         ids: sample ids, which with the seed decide an example's coalitions.
-        patch: side of a feature, in places, along every axis or along each, as `hvd_xai.coalitions.divide` cuts it; if left out, a seventh
+        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide` cuts it; if left out, a seventh
             of each axis, and single values of tabular inputs.
         n_samples: the most coalitions of an example, at least `2 m + 2`, or all there are.
         baseline: what stands where a feature is absent: a name of `hvd_xai.baselines`, or a function of the inputs.

@@ -4,7 +4,8 @@ import keras
 import tensorflow as tf
 from jaxtyping import Int64, Shaped
 
-from hvd_xai import baselines, layers, quadrature, rows, scores
+from hvd_xai import baselines, rows, scores
+from hvd_xai.primitives import layers, quadrature
 from hvd_xai.types import Attributed, Baseline, Score
 
 _NAME = "layer_conductance"

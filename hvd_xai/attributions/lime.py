@@ -4,7 +4,8 @@ import keras
 import tensorflow as tf
 from jaxtyping import Float64, Int64, Shaped
 
-from hvd_xai import baselines, coalitions, rows
+from hvd_xai import baselines, rows
+from hvd_xai.primitives import coalitions
 from hvd_xai.types import Attributed, Baseline, Score
 
 
@@ -36,7 +37,7 @@ def lime(
         inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series, images and volumes.
         targets: `[n]`, what the score selects.
         ids: sample ids, which with the seed decide which features are taken away.
-        patch: side of a feature, in places, along every axis or along each, as `hvd_xai.coalitions.divide` cuts it; if left out, a seventh
+        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide` cuts it; if left out, a seventh
             of each axis, and single values of tabular inputs.
         n_samples: versions of an example, the whole of it among them, at least 2; several times the features are wanted.
         kernel_width: σ, more than 0: the smaller, the more the versions count in which little is missing.

@@ -5,7 +5,8 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Bool, Float32, Int64, Shaped
 
-from hvd_xai import baselines, coalitions, rows
+from hvd_xai import baselines, rows
+from hvd_xai.primitives import coalitions
 from hvd_xai.types import Baseline, Score
 
 

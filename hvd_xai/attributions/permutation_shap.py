@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Bool, Float64, Int32, Int64, Shaped
 
-from hvd_xai import baselines, coalitions, rows
+from hvd_xai import baselines, rows
+from hvd_xai.primitives import coalitions
 from hvd_xai.types import Attributed, Baseline, Score
 
 _PERMUTATIONS_OF_A_ROUND = 5  # between two looks at the standard error, which fewer would not tell
@@ -41,7 +42,7 @@ def permutation_shap(
         inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series, images and volumes.
         targets: `[n]`, what the score selects.
         ids: sample ids, which with the seed decide an example's orders.
-        patch: side of a feature, in places, along every axis or along each, as `hvd_xai.coalitions.divide` cuts it; if left out, a seventh
+        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide` cuts it; if left out, a seventh
             of each axis, and single values of tabular inputs.
         n_permutations: orders K, at least 2; an example of m features costs `2 K (m - 1) + 2` rows. Where that is enough for all m!
             orders, each is taken once, and the values are exact.

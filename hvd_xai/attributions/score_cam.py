@@ -5,7 +5,8 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai import baselines, cam, rows, scores
+from hvd_xai import baselines, rows, scores
+from hvd_xai.primitives import cam
 from hvd_xai.types import Baseline, Score
 
 

@@ -4,8 +4,8 @@ import keras
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai import noisy
 from hvd_xai.attributions.saliency import saliency
+from hvd_xai.primitives import noisy
 from hvd_xai.types import Attribution, Score
 
 

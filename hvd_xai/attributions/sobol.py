@@ -5,7 +5,8 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Float64, Int64, Shaped
 
-from hvd_xai import baselines, coalitions, rows
+from hvd_xai import baselines, rows
+from hvd_xai.primitives import coalitions
 from hvd_xai.types import Baseline, Score
 
 
@@ -35,7 +36,7 @@ def sobol(
         inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series, images and volumes.
         targets: `[n]`, what the score selects.
         ids: sample ids, for baselines that are random by them; all examples share one design.
-        patch: side of a feature, in places, along every axis or along each, as `hvd_xai.coalitions.divide` cuts it; if left out, a seventh
+        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide` cuts it; if left out, a seventh
             of each axis, and single values of tabular inputs.
         n_designs: pairs of points K, at least 2; an example of m features costs `K (m + 1)` rows.
         baseline: what features are dimmed to: a name of `hvd_xai.baselines`, or a function of the inputs.

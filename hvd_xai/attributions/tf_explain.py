@@ -40,7 +40,8 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Bool, Float64, Int64, Shaped
 
-from hvd_xai import baselines, cam, gradients, noisy, rows, scores
+from hvd_xai import baselines, rows, scores
+from hvd_xai.primitives import cam, gradients, noisy
 from hvd_xai.types import Attributed, Baseline, Score
 
 try:

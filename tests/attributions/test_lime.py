@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvd_xai import coalitions
 from hvd_xai.attributions.lime import lime
 from hvd_xai.compute import Compute
+from hvd_xai.primitives import coalitions
 from tests.games_under_test import explain, mixed_game, mixed_inputs, model_of, twos
 
 ROUNDING = 1e-5  # of values of size 10, fitted to float32 scores

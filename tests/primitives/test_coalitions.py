@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvd_xai import coalitions
 from hvd_xai.attributions.occlusion import occlusion
 from hvd_xai.compute import Compute
+from hvd_xai.primitives import coalitions
 
 
 @pytest.mark.parametrize("shape", [(30,), (50, 2), (28, 28, 1), (9, 5, 13, 1), (3, 100, 3)])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hvd_xai import quadrature
+from hvd_xai.primitives import quadrature
 
 N_NODES = [1, 2, 3, 50, 257, 1000]
 # The sum of up to 1,000 weights in float64: 1,000 roundings of 1e-16.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvd_xai import gradients
+from hvd_xai.primitives import gradients
 from tests.attributions.functions_under_test import POINTS, functions
 
 SQUARE, CUBE = 1, 2

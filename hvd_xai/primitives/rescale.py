@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
-from hvd_xai.backward import Gradients, derivative
+from hvd_xai.primitives.backward import Gradients, derivative
 
 
 @dataclass(frozen=True, slots=True, eq=False)

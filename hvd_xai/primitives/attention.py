@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from jaxtyping import Float32
 
-from hvd_xai import layers
+from hvd_xai.primitives import layers
 
 # The layers, with the attribute that holds their dropout rate.
 _KINDS = {keras.layers.MultiHeadAttention: "_dropout", keras.layers.GroupQueryAttention: "dropout"}

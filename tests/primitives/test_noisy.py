@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvd_xai import noisy
+from hvd_xai.primitives import noisy
 from hvd_xai.types import Attributed
 from tests.attributions.functions_under_test import functions
 

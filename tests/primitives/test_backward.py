@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvd_xai import backward
+from hvd_xai.primitives import backward
 from tests import models_under_test as models
 
 

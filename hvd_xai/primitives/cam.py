@@ -4,8 +4,9 @@ import keras
 import tensorflow as tf
 from jaxtyping import Float32, Shaped
 
-from hvd_xai import layers, scores
-from hvd_xai.layers import Call
+from hvd_xai import scores
+from hvd_xai.primitives import layers
+from hvd_xai.primitives.layers import Call
 from hvd_xai.types import Score
 
 
