@@ -1,8 +1,9 @@
 """Zarr v3 arrays whose first axis streams: the only module that knows which library reads Zarr.
 
-That is zarr-python, and TensorStore under Python 3.10, for which there is no zarr 3. What is written, metadata and Zarr shards
-(`hvd_xai.checkpoint.shards`), is written as the specification says it, so that a checkpoint's bytes do not change with a library's version:
-`sharding_indexed`, inner chunks of one row or 16 KiB, blosc (lz4, bitshuffle) and crc32c.
+What is written, metadata and Zarr shards (`hvd_xai.checkpoint.shards`), is written as the specification says it, so that a checkpoint's
+bytes do not change with a library's version: `sharding_indexed`, inner chunks of one row or 16 KiB, blosc (lz4, bitshuffle) and crc32c.
+It is read in the same way; what lies elsewhere, or was laid out by others, is read by zarr-python, and by TensorStore under Python 3.10,
+for which there is no zarr 3.
 """
 
 import json
@@ -19,7 +20,7 @@ from jaxtyping import Shaped
 from hvd_xai.checkpoint.commit import digest_file
 from hvd_xai.checkpoint.place import OPTIONS, Place, RemotePath
 from hvd_xai.checkpoint.schema import FileEntry
-from hvd_xai.checkpoint.shards import ShardFile
+from hvd_xai.checkpoint.shards import ShardFile, read_shard
 from hvd_xai.errors import CheckpointError
 from hvd_xai.types import Json
 
@@ -160,34 +161,61 @@ class ArrayWriter:
 
 
 class ArrayReader:
-    """Reads rows of one array.
+    """Reads rows of one array: of one on this disk that is laid out as ours by itself, of any other through the library.
 
     Args:
         directory: the array's folder.
         shape: the shape it must have.
         dtype: the dtype it must have.
 
+    Attributes:
+        shard_rows: rows of a Zarr shard.
+
     Raises:
         CheckpointError: if there is no such array there.
     """
 
     def __init__(self, directory: Place, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self._directory = directory
-        self._array = open_array(directory)
-        if (self._array.shape, self._array.dtype) != (shape, dtype):
-            raise CheckpointError(f"{directory} must have shape {shape} and dtype {dtype}; got {self._array.shape} and {self._array.dtype}")
-        self.shard_rows: int = (self._array.shards or self._array.chunks)[0]
+        self._directory, self._shape, self._dtype = directory, shape, dtype
+        self._chunk_rows, self.shard_rows = layout(shape[0], _row_bytes(shape, dtype))
+        self._ours = directory if isinstance(directory, Path) and _is_ours(directory, shape, dtype) else None
+        if self._ours is None:
+            self._array = open_array(directory)
+            if (self._array.shape, self._array.dtype) != (shape, dtype):
+                found = f"{self._array.shape} and {self._array.dtype}"
+                raise CheckpointError(f"{directory} must have shape {shape} and dtype {dtype}; got {found}")
+            self.shard_rows = (self._array.shards or self._array.chunks)[0]
 
     def read(self, start: int, stop: int) -> Shaped[np.ndarray, "n ..."]:
-        """Returns rows `start` to `stop`.
+        """Returns rows `start` to `stop`, which the array must have.
 
         Raises:
             CheckpointError: if a checksum does not fit, or the bytes do not decode.
         """
         try:
-            return np.asarray(self._array[start:stop])
+            return np.asarray(self._array[start:stop]) if self._ours is None else self._read(self._ours, start, stop)
         except _DAMAGE as error:
             raise CheckpointError(f"rows {start} to {stop} of {self._directory} are damaged: {error}") from error
+
+    def _read(self, directory: Path, start: int, stop: int) -> Shaped[np.ndarray, "n ..."]:
+        values = np.empty((stop - start, *self._shape[1:]), self._dtype)
+        n_chunks = self.shard_rows // self._chunk_rows
+        for index in range(start // self.shard_rows, -(-stop // self.shard_rows)):
+            first = index * self.shard_rows
+            begin, end = max(start, first), min(stop, first + self.shard_rows)
+            path = directory.parent / shard_key(directory.name, index, len(self._shape))
+            read_shard(path, self._chunk_rows, n_chunks, begin - first, values[begin - start : end - start])
+        return values
+
+
+def _is_ours(directory: Path, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    """Returns whether an array is stored as `create_array` lays it out, whatever its axes are called and its attributes are."""
+    try:
+        found = {**json.loads((directory / METADATA).read_bytes()), "dimension_names": [], "attributes": {}}
+    except (OSError, ValueError, TypeError):
+        return False
+    ours: dict[str, Json] = json.loads(_as_text(_metadata(shape, dtype, *layout(shape[0], _row_bytes(shape, dtype)), (), {})))
+    return found == ours
 
 
 def open_array(directory: Place) -> "Array":

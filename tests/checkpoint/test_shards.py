@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
 
 from hvd_xai.checkpoint import arrays
-from hvd_xai.checkpoint.arrays import ArrayWriter, create_array
+from hvd_xai.checkpoint.arrays import ArrayReader, ArrayWriter, create_array
+from hvd_xai.checkpoint.commit import digest_file
 from hvd_xai.checkpoint.schema import FileEntry
+from hvd_xai.errors import CheckpointError
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +27,10 @@ def written(directory: Path, values: np.ndarray) -> list[FileEntry]:
     for start in range(0, len(values), 5):
         writer.append(values[start : start + 5])
     return writer.close()
+
+
+def with_crc32c(content: bytes) -> bytes:
+    return content + int(google_crc32c.value(content)).to_bytes(4, "little")
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -71,8 +78,31 @@ def test_the_bytes_are_those_of_the_libraries(tmp_path: Path, values: np.ndarray
     assert {file.key: file.size for file in files} == {key: len(content) for key, content in ours.items() if "/c/" in key}
 
 
-def test_size_and_digest_are_the_files(tmp_path: Path) -> None:
-    from hvd_xai.checkpoint.commit import digest_file
+@pytest.mark.parametrize("write", [by_zarr, by_tensorstore])
+@pytest.mark.parametrize("values", VALUES, ids=lambda values: f"{values.dtype}{values.shape}")
+def test_what_the_libraries_write_is_read(tmp_path: Path, values: np.ndarray, write: object) -> None:
+    assert callable(write)
+    write(tmp_path / "x", values)
+    reader = ArrayReader(tmp_path / "x", values.shape, values.dtype)
+    assert reader._ours is not None  # it goes through no library
+    for start in {0, 1, 3, 4, 17, len(values) - 1} & set(range(len(values))):
+        for stop in {start, start + 1, start + 5, len(values)} & set(range(start, len(values) + 1)):
+            np.testing.assert_array_equal(reader.read(start, stop), values[start:stop])
 
+
+def test_a_shard_that_ends_early_or_lacks_a_chunk_is_damaged(tmp_path: Path) -> None:
+    values = drawn((16, 8, 8), "<f2")
+    written(tmp_path / "x", values)
+    shard = tmp_path / "x" / "c" / "0" / "0" / "0"
+    content = shard.read_bytes()
+    index = np.frombuffer(content[-68:-4], "<u8").reshape(4, 2).copy()
+    index[2] = 2**64 - 1
+    for damaged in (b"", content[:3], content[:-1], content[1:], content[:-68] + with_crc32c(index.tobytes())):
+        shard.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="damaged"):
+            ArrayReader(tmp_path / "x", values.shape, values.dtype).read(0, 16)
+
+
+def test_size_and_digest_are_the_files(tmp_path: Path) -> None:
     for file in written(tmp_path / "x", drawn((33, 8, 8), "<f2")):
         assert (file.size, file.xxh3_128) == digest_file(tmp_path / file.key)
