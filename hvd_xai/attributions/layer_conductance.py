@@ -80,9 +80,9 @@ def layer_conductance(
         def weighted_flow(alpha: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
             path = x_start[:, None] + tf.reshape(alpha, [1, n_nodes, *[1] * (x.shape.rank - 1)]) * difference[:, None]
             points = tf.reshape(path, change_of_row.shape)
-            with tf.GradientTape(watch_accessed_variables=False) as tape, layers.tap(model, tape.watch, call.path) as calls:
+            with tf.GradientTape(watch_accessed_variables=False) as tape, layers.tap(model, tape.watch, call.name) as calls:
                 total = tf.reduce_sum(scores.evaluate(model, points, target_of_row, score))
-            output = layers.single(calls, call.path, _NAME).output
+            output = layers.single(calls, call.name, _NAME).output
             gradient = tape.gradient(total, output)
             if gradient is None:
                 raise ValueError(f"`{_NAME}` needs a layer that the score depends on; it does not depend on layer {call.path!r}")

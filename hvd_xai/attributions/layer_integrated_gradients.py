@@ -73,7 +73,7 @@ def layer_integrated_gradients(
         end = tf.cast(call.output, tf.float32)
         if end.shape[0] != n_examples:
             raise ValueError(f"`{_NAME}` needs a layer that returns one row an example; layer {call.path!r} gives {tuple(end.shape)}")
-        begin = tf.cast(start(end) if not isinstance(baseline, int) else _output(model, call.layer, tf.fill(x.shape, baseline)), tf.float32)
+        begin = tf.cast(start(end) if not isinstance(baseline, int) else _output(model, call, tf.fill(x.shape, baseline)), tf.float32)
         if begin.shape != end.shape:
             raise ValueError(f"a baseline has the shape of the layer's output, {tuple(end.shape)}; {baseline!r} gives {tuple(begin.shape)}")
         difference = end - begin
@@ -83,7 +83,7 @@ def layer_integrated_gradients(
             of_node = [1, n_nodes, *[1] * (end.shape.rank - 1)]
             path = begin[:, None] + tf.reshape(alpha, of_node) * difference[:, None]
             points = tf.reshape(path, [n_examples * n_nodes, *end.shape[1:]])
-            with tf.GradientTape(watch_accessed_variables=False) as tape, layers.put(call.layer, lambda _: points):
+            with tf.GradientTape(watch_accessed_variables=False) as tape, layers.put(call, lambda _: points):
                 tape.watch(points)
                 total = tf.reduce_sum(scores.evaluate(model, x_of_row, target_of_row, score))
             gradient = tape.gradient(total, points)
@@ -92,7 +92,7 @@ def layer_integrated_gradients(
             return tf.reduce_sum(tf.reshape(weight, of_node) * tf.reshape(gradient, path.shape), axis=1)
 
         attributions = difference * rows.sum_over_chunks(weighted_gradient, blocks, tuple(end.shape))
-        with layers.put(call.layer, lambda _: begin):
+        with layers.put(call, lambda _: begin):
             at_start = scores.evaluate(model, x, target, score)
         summed = tf.reduce_sum(attributions, axis=list(range(1, end.shape.rank)))
         delta = summed - (at_end - at_start)
@@ -113,9 +113,8 @@ def _called(calls: list[layers.Call], layer: str | None) -> layers.Call:
     return layers.single(calls, embeddings[0], _NAME)
 
 
-def _output(model: keras.Model, layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
-    """Returns what a layer returns when the model runs on the inputs."""
+def _output(model: keras.Model, call: layers.Call, inputs: tf.Tensor) -> tf.Tensor:
+    """Returns what a layer returns to the same call when the model runs on the inputs."""
     with layers.tap(model) as calls:
         model(inputs, training=False)
-    output: tf.Tensor = next(call.output for call in calls if call.layer is layer)
-    return output
+    return layers.single(calls, call.name, _NAME).output
