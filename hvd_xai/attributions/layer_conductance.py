@@ -37,7 +37,7 @@ def layer_conductance(
         model: any built Keras model of one input.
         inputs: `[n, ...]`, computed in float32.
         targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
+        ids: sample ids, for baselines that are random by them.
         layer: name of the layer, or as much of its path as tells it apart; the last one with a spatial output if left out.
         n_steps: points of the path, at least 1.
         rule: quadrature rule, `midpoint` or `gauss_legendre`; both leave out the ends of the path.
@@ -56,17 +56,13 @@ def layer_conductance(
     Reference:
         K. Dhamdhere, M. Sundararajan, Q. Yan: How Important Is a Neuron? ICLR 2019. https://arxiv.org/abs/1805.12233, equation 2.
     """
-    del ids
     if n_steps < 1:
         raise ValueError(f"`{_NAME}` needs n_steps >= 1; got {n_steps}")
     blocks = rows.cut(*quadrature.resolve(rule)(n_steps), micro_batch)
-    start = baselines.resolve(baseline)
     n_examples, n_nodes = blocks.n_examples, blocks.nodes.shape[1]
 
-    def attribute(x: tf.Tensor, target: tf.Tensor) -> Attributed:
-        x_start = tf.cast(start(x), tf.float32)
-        if x_start.shape != x.shape:
-            raise ValueError(f"a baseline has the shape of the inputs, {tuple(x.shape)}; {baseline!r} returned {tuple(x_start.shape)}")
+    def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
+        x_start = baselines.reference(baseline, x, sample_id)
         difference = x - x_start
         change_of_row, target_of_row = tf.repeat(difference, n_nodes, axis=0), tf.repeat(target, n_nodes)
         with layers.tap(model) as calls:
@@ -95,7 +91,7 @@ def layer_conductance(
         summed = tf.reduce_sum(conductance, axis=list(range(1, conductance.shape.rank)))
         return Attributed(conductance, {"convergence_delta": summed - (at_end - at_start)})
 
-    attributed: Attributed = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets), n_examples)
+    attributed: Attributed = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), n_examples)
     return attributed
 
 

@@ -36,7 +36,7 @@ def layer_integrated_gradients(
         model: any built Keras model of one input; the inputs may be integers.
         inputs: `[n, ...]`.
         targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
+        ids: sample ids, for baselines that are random by them.
         layer: name of the layer, or as much of its path as tells it apart, such as `encoder/embedding`; the model's embedding if left out.
         n_steps: points of the path, at least 1.
         rule: quadrature rule, `midpoint` or `gauss_legendre`; both leave out the ends of the path.
@@ -59,23 +59,22 @@ def layer_integrated_gradients(
         M. Sundararajan, A. Taly, Q. Yan: Axiomatic Attribution for Deep Networks. ICML 2017. https://arxiv.org/abs/1703.01365, equation 1,
         and section 6.3, which explains text by the embeddings of words.
     """
-    del ids
     if n_steps < 1:
         raise ValueError(f"`{_NAME}` needs n_steps >= 1; got {n_steps}")
     blocks = rows.cut(*quadrature.resolve(rule)(n_steps), micro_batch)
-    start = baselines.resolve("zero" if isinstance(baseline, int) else baseline)
     n_examples, n_nodes = blocks.n_examples, blocks.nodes.shape[1]
 
-    def attribute(x: tf.Tensor, target: tf.Tensor) -> Attributed:
+    def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
         with layers.tap(model) as calls:
             at_end = scores.evaluate(model, x, target, score)
         call = _called(calls, layer)
         end = tf.cast(call.output, tf.float32)
         if end.shape[0] != n_examples:
             raise ValueError(f"`{_NAME}` needs a layer that returns one row an example; layer {call.path!r} gives {tuple(end.shape)}")
-        begin = tf.cast(start(end) if not isinstance(baseline, int) else _output(model, call, tf.fill(x.shape, baseline)), tf.float32)
-        if begin.shape != end.shape:
-            raise ValueError(f"a baseline has the shape of the layer's output, {tuple(end.shape)}; {baseline!r} gives {tuple(begin.shape)}")
+        if isinstance(baseline, int):
+            begin = tf.cast(_output(model, call, tf.fill(x.shape, baseline)), tf.float32)
+        else:
+            begin = baselines.reference(baseline, end, sample_id)
         difference = end - begin
         x_of_row, target_of_row = tf.repeat(x, n_nodes, axis=0), tf.repeat(target, n_nodes)
 
@@ -98,7 +97,7 @@ def layer_integrated_gradients(
         delta = summed - (at_end - at_start)
         return Attributed(tf.reduce_sum(attributions, axis=-1) if is_summed else attributions, {"convergence_delta": delta})
 
-    attributed: Attributed = rows.map_rows(attribute, (inputs, targets), n_examples)
+    attributed: Attributed = rows.map_rows(attribute, (inputs, targets, ids), n_examples)
     return attributed
 
 

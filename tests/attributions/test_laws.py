@@ -5,12 +5,14 @@ What costs is tracing: each method is compiled once for its laws' model, and all
 
 import functools
 import importlib
+import inspect
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -149,6 +151,16 @@ def test_the_same_examples_get_the_same_bits(case: Case) -> None:
     np.testing.assert_array_equal(again.attributions, case.everything.attributions)
     for name, values in case.everything.per_sample.items():
         np.testing.assert_array_equal(again.per_sample[name], values)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if "baseline" in inspect.signature(CASES[name]).parameters])
+def test_a_random_baseline_comes_from_the_sample_id(name: str) -> None:
+    family = family_of(name)
+    inputs, targets, _ = models.examples(1, family=family)
+    compute = Compute(models.functional(family), partial(CASES[name], baseline="uniform"))
+    attributions = compute(inputs[[0, 0, 0]], targets[[0, 0, 0]], np.array([4, 5, 4])).attributions
+    np.testing.assert_array_equal(attributions[0], attributions[2])
+    assert np.any(attributions[0] != attributions[1])
 
 
 def test_no_examples_give_no_attributions(case: Case) -> None:
