@@ -58,7 +58,7 @@ def deep_lift(
     rows.check_micro_batch(micro_batch)
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
-        x_start = baselines.reference(baseline, x, sample_id)
+        x_start = baselines.held(model, x, baselines.reference(baseline, x, sample_id))
         x = tf.identity(x)  # which the baseline does not depend on
         at_end, at_start = (scores.evaluate(model, points, target, score) for points in (x, x_start))
         path = backward.between(x, at_end)

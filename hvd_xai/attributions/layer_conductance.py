@@ -62,7 +62,7 @@ def layer_conductance(
     n_examples, n_nodes = blocks.n_examples, blocks.nodes.shape[1]
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
-        x_start = baselines.reference(baseline, x, sample_id)
+        x_start = baselines.held(model, x, baselines.reference(baseline, x, sample_id))
         difference = x - x_start
         change_of_row, target_of_row = tf.repeat(difference, n_nodes, axis=0), tf.repeat(target, n_nodes)
         with layers.tap(model) as calls:

@@ -197,7 +197,7 @@ def _gradients(compute_gradients: Callable[..., tf.Tensor | None], asked: _Asked
 
 
 def _integrated_gradients(asked: _Asked, *, n_steps: int, start: Baseline) -> Attributed:
-    x, x_start = asked.x, baselines.reference(start, asked.x, asked.sample_id)
+    x, x_start = asked.x, baselines.held(asked.model, asked.x, baselines.reference(start, asked.x, asked.sample_id))
     half_a_step = (x - x_start) / (2 * n_steps)
     path = core.IntegratedGradients.generate_linear_path(x_start + half_a_step, x - half_a_step, n_steps)
     points = _one_row_each(tf.stack(path, axis=1))
@@ -208,7 +208,8 @@ def _integrated_gradients(asked: _Asked, *, n_steps: int, start: Baseline) -> At
 
 
 def _smooth_grad(asked: _Asked, *, n_samples: int, noise: float, seed: int) -> tf.Tensor:
-    copies = asked.x[:, None] + noise * noisy.normal([n_samples, *asked.x.shape[1:]], seed, asked.sample_id)
+    x = asked.x[:, None]
+    copies = baselines.held(asked.model, x, x + noise * noisy.normal([n_samples, *asked.x.shape[1:]], seed, asked.sample_id))
     return core.SmoothGrad.get_averaged_gradients(_one_row_each(copies), _cross_entropies(asked, n_samples), 0, n_samples)
 
 
