@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
+from hvd_xai import unpacking
 from hvd_xai.types import Baseline
 
 _WIDTH = 4.0  # of a blur, in standard deviations to each side
@@ -206,5 +207,5 @@ def held(model: keras.Model, inputs: Float32[tf.Tensor, "n ..."], references: Fl
         inputs: `[n, ...]`.
         references: of the inputs, as `references` or `reference` returned them.
     """
-    is_whole = getattr(model, "is_whole", None)
-    return references if is_whole is None or not is_whole.any() else tf.where(is_whole, inputs, references)
+    is_whole = unpacking.whole_numbers(model)
+    return references if is_whole is None else tf.where(is_whole, inputs, references)

@@ -19,7 +19,7 @@ class RowModel(keras.Model):  # type: ignore[misc]  # keras ships no types
 
     Attributes:
         is_whole: `[f]`, which values of a row are whole numbers. A path between two tokens leads over others, which mean something else: on
-            paths such values stay what they are, and get no attributions. Methods that replace values explain them.
+            paths, and under noise, such values stay what they are, and get no attributions. Methods that replace values explain them.
     """
 
     def __init__(self, model: keras.Model, packing: Packing) -> None:
@@ -37,8 +37,15 @@ class RowModel(keras.Model):  # type: ignore[misc]  # keras ships no types
             packing.names, packing.shapes, packing.dtypes, tf.split(inputs, packing.sizes, axis=1), strict=True
         ):
             array = tf.reshape(part, [-1, *shape])
-            arrays[name] = array if dtype == "float32" else tf.cast(tf.round(array), dtype)
+            # The gradient is none in any case; said so, `backward.between` asks for no rules of what looks these up.
+            arrays[name] = array if dtype == "float32" else tf.cast(tf.round(tf.stop_gradient(array)), dtype)
         return self._model(arrays if packing.keyed else list(arrays.values()), training=training)
+
+
+def whole_numbers(model: keras.Model) -> Bool[np.ndarray, "f"] | None:
+    """Returns which values of a model's inputs are whole numbers, as `RowModel` has them; None where none are."""
+    is_whole: np.ndarray | None = getattr(model, "is_whole", None)
+    return None if is_whole is None or not is_whole.any() else is_whole
 
 
 def of_rows(model: keras.Model, packing: Packing | None) -> keras.Model:

@@ -4,6 +4,7 @@ Each builder seeds the initial weights, so that two calls give the same model. I
 outputs three probabilities.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import tensorflow as tf
 INPUT_SHAPE = (8, 8, 1)
 N_CLASSES = 3
 N_TOKENS, N_WORDS, N_UNITS = 6, 9, 4
+SEVERAL = {"image": ((3, 3, 1), "float32"), "tokens": ((N_TOKENS,), "int32"), "table": ((3,), "float32")}
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Family:
         backbone: makes the layers below the head.
         with_state: makes the same, with layers between them whose state explaining could disturb.
         head: makes the last layers.
+        pair: makes a layer for inputs and one whose inputs are as its outputs, both of which can be called again; takes what their names
+            end in.
         draw: draws inputs `[n, ...]`.
     """
 
@@ -37,6 +41,7 @@ class Family:
     backbone: Callable[[], list[keras.Layer]]
     with_state: Callable[[], list[keras.Layer]]
     head: Callable[[], list[keras.Layer]]
+    pair: Callable[[str], tuple[keras.Layer, keras.Layer]]
     draw: Callable[[np.random.Generator, int], np.ndarray]
 
     def input(self) -> Any:
@@ -60,6 +65,11 @@ def _convolutions_with_state() -> list[keras.Layer]:
     return [first, norm, pool, dropout, last, penalty]
 
 
+def _pair_of_convolutions(suffix: str) -> tuple[keras.Layer, keras.Layer]:
+    first, second = (keras.layers.Conv2D(4, 3, padding="same", activation="relu", name=f"{name}{suffix}") for name in ("first", "second"))
+    return first, second
+
+
 def _flat_head() -> list[keras.Layer]:
     return [keras.layers.Flatten(name="flatten"), _probabilities()]
 
@@ -78,17 +88,24 @@ class SelfAttention(keras.layers.Layer):  # type: ignore[misc]  # keras ships no
         return inputs + self.attention(inputs, inputs, attention_mask=None if mask is None else mask[:, None, :])
 
 
-def _encoder() -> list[keras.Layer]:
+def _embedding(name: str) -> keras.Layer:
     # Vectors of some length: with Keras's own, attention is all but even.
     vectors = keras.initializers.RandomNormal(stddev=1.0)
-    embedding = keras.layers.Embedding(N_WORDS, N_UNITS, mask_zero=True, embeddings_initializer=vectors, name="embedding")
-    return [embedding, SelfAttention(name="first"), SelfAttention(name="second")]
+    return keras.layers.Embedding(N_WORDS, N_UNITS, mask_zero=True, embeddings_initializer=vectors, name=name)
+
+
+def _encoder() -> list[keras.Layer]:
+    return [_embedding("embedding"), SelfAttention(name="first"), SelfAttention(name="second")]
 
 
 def _encoder_with_state() -> list[keras.Layer]:
     embedding, first, second = _encoder()
     norm, dropout, penalty = _state()
     return [embedding, norm, first, dropout, second, penalty]
+
+
+def _embedding_and_attention(suffix: str) -> tuple[keras.Layer, keras.Layer]:
+    return _embedding(f"first{suffix}"), SelfAttention(name=f"second{suffix}")
 
 
 def _mean_head() -> list[keras.Layer]:
@@ -121,9 +138,10 @@ IMAGES = Family(
     _convolutions,
     _convolutions_with_state,
     _flat_head,
+    _pair_of_convolutions,
     lambda generator, n: generator.uniform(0, 1, (n, *INPUT_SHAPE)).astype(np.float32),
 )
-TOKENS = Family("tokens", (N_TOKENS,), "int32", _encoder, _encoder_with_state, _mean_head, _draw_tokens)
+TOKENS = Family("tokens", (N_TOKENS,), "int32", _encoder, _encoder_with_state, _mean_head, _embedding_and_attention, _draw_tokens)
 
 FAMILIES = (IMAGES, TOKENS)
 """What methods are tried on, in turn: images, then texts of up to 6 words, padded with 0, whose models attend."""
@@ -218,6 +236,100 @@ def with_state(family: Family = IMAGES) -> keras.Model:
     generator = np.random.default_rng(5)
     norm.set_weights([generator.uniform(0.5, 1.5, w.shape).astype(np.float32) for w in norm.get_weights()])
     return model
+
+
+def with_layers_called_twice(family: Family = IMAGES) -> keras.Model:
+    """Two layers, `first` and `second`, are called twice: one on the inputs and on them reversed, the other on what it returns."""
+    keras.utils.set_random_seed(11)
+    pair = family.pair("")
+    return _of_pairs(family, pair, pair)
+
+
+def with_layers_copied(family: Family = IMAGES) -> keras.Model:
+    """The function of `with_layers_called_twice`, with a layer for each call: `first_0`, `first_1`, `second_0`, `second_1`."""
+    original = with_layers_called_twice(family)
+    model = _of_pairs(family, family.pair("_0"), family.pair("_1"))
+    for layer in filter(lambda layer: layer.weights, model.layers):
+        layer.set_weights(original.get_layer(layer.name.split("_")[0]).get_weights())
+    return model
+
+
+def _of_pairs(family: Family, pair: tuple[keras.Layer, keras.Layer], other: tuple[keras.Layer, keras.Layer]) -> keras.Model:
+    inputs = family.input()
+    outputs = keras.layers.Add(name="sum")([pair[0](inputs), other[0](keras.ops.flip(inputs, axis=1))])
+    outputs = other[1](pair[1](outputs))
+    for layer in family.head():
+        outputs = layer(outputs)
+    return keras.Model(inputs, outputs, name="of_pairs")
+
+
+def of_several() -> keras.Model:
+    """An image, a text and numbers by name. Of the words it knows the even ones only: of others it makes a NaN."""
+    keras.utils.set_random_seed(11)
+    inputs = {name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in SEVERAL.items()}
+    return _knowing_even_words(keras.Model(inputs, _of_several(**inputs), name="of_several"))
+
+
+def of_one_row() -> keras.Model:
+    """The function of `of_several`, of one row of floats in which they lie one behind the other; paths leave its words alone, too."""
+    keras.utils.set_random_seed(11)
+    sizes = [math.prod(shape) for shape, _ in SEVERAL.values()]
+    row = keras.Input((sum(sizes),))
+    parts = keras.ops.split(row, np.cumsum(sizes)[:-1].tolist(), axis=1)
+    image, tokens, table = (keras.layers.Reshape(shape)(part) for part, (shape, _) in zip(parts, SEVERAL.values(), strict=True))
+    tokens = keras.ops.cast(keras.ops.round(keras.ops.stop_gradient(tokens)), "int32")
+    model = _knowing_even_words(keras.Model(row, _of_several(image, tokens, table), name="of_one_row"))
+    model.is_whole = np.repeat([dtype == "int32" for _, dtype in SEVERAL.values()], sizes)
+    return model
+
+
+def _knowing_even_words(model: keras.Model) -> keras.Model:
+    vectors = model.get_layer("embedding").get_weights()[0]
+    model.get_layer("embedding").set_weights([np.where(np.arange(N_WORDS)[:, None] % 2, np.nan, vectors)])
+    return model
+
+
+def _of_several(image: Any, tokens: Any, table: Any) -> Any:
+    seen = keras.layers.Conv2D(2, 2, activation="relu", name="conv")(image)
+    read = SelfAttention(name="attention")(_embedding("embedding")(tokens))
+    # The mean over padding, too: of nothing but padding there is no other.
+    parts = [keras.layers.Flatten(name="seen")(seen), keras.ops.mean(read, axis=1), table]
+    return _probabilities()(keras.layers.Concatenate(name="joined")(parts))
+
+
+def several_examples(n: int, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Returns inputs by name, targets and sample ids, the same for each seed."""
+    generator = np.random.default_rng(seed)
+    inputs = {
+        "image": generator.uniform(0, 1, (n, 3, 3, 1)).astype(np.float32),
+        "tokens": _draw_tokens(generator, n) // 2 * 2,
+        "table": generator.uniform(0, 1, (n, 3)).astype(np.float32),
+    }
+    return inputs, np.arange(n, dtype=np.int64) % N_CLASSES, np.arange(n, dtype=np.int64)
+
+
+def segmenting(family: Family = IMAGES) -> keras.Model:
+    """Three probabilities for each place."""
+    keras.utils.set_random_seed(11)
+    return keras.Model(*_segmented(family), name="segmenting")
+
+
+def averaging(region: np.ndarray, family: Family = IMAGES) -> keras.Model:
+    """The probabilities of `segmenting`, averaged over the places of a region."""
+    keras.utils.set_random_seed(11)
+    inputs, outputs = _segmented(family)
+    weights = (region / region.sum()).astype(np.float32)[..., None]
+    return keras.Model(inputs, keras.ops.sum(outputs * weights, axis=tuple(range(1, weights.ndim))), name="averaging")
+
+
+def _segmented(family: Family) -> tuple[Any, Any]:
+    inputs = outputs = family.input()
+    # Evened out, lest all places be of one class; with biases, so that the classes of places change on the way from a baseline.
+    even = keras.layers.LayerNormalization(epsilon=0.1, name="even")
+    classes = keras.layers.Dense(N_CLASSES, activation="softmax", bias_initializer=keras.initializers.RandomNormal(stddev=0.3))
+    for layer in [*family.backbone(), even, classes]:
+        outputs = layer(outputs)
+    return inputs, outputs
 
 
 SAME_FUNCTION: tuple[Callable[..., keras.Model], ...] = (

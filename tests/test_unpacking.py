@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from hvd_xai import Probe, World, open_explanations
 from hvd_xai.attributions.expected_gradients import expected_gradients
@@ -15,8 +16,10 @@ from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.guided_integrated_gradients import guided_integrated_gradients
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.attributions.permutation_shap import permutation_shap
+from hvd_xai.attributions.smoothgrad import smoothgrad
 from hvd_xai.compute import Compute
 from hvd_xai.explain import explain
+from hvd_xai.primitives import coalitions
 from hvd_xai.recompute import recompute
 from hvd_xai.scores import output
 from hvd_xai.unpacking import RowModel, of_rows
@@ -82,6 +85,30 @@ def test_paths_move_no_token_and_sum_to_what_the_rest_gains(model: keras.Model, 
     gain = (np.asarray(model(INPUTS)["kind"]) - np.asarray(model(without)["kind"]))[np.arange(N), TARGETS]
     total = apart["image"].sum(axis=(1, 2, 3)) + apart["table"].sum(axis=1)
     np.testing.assert_allclose(total, gain, atol=2e-2 * np.abs(gain).max())
+
+
+def copies(model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, /, *, ids: tf.Tensor) -> tf.Tensor:
+    return inputs
+
+
+def test_noise_moves_no_token_and_has_the_range_of_the_rest(model: keras.Model) -> None:
+    means = []
+    for tokens in (INPUTS["tokens"], 1000 * INPUTS["tokens"]):
+        apart = rows_of(Probe.of_several({**INPUTS, "tokens": tokens}, TARGETS), model, partial(smoothgrad, method=copies))
+        np.testing.assert_array_equal(apart["tokens"], tokens)
+        assert np.all(apart["table"] != INPUTS["table"])
+        means.append(apart["table"])
+    np.testing.assert_array_equal(means[0], means[1])
+
+
+def test_tokens_are_there_or_not_where_others_are_half_there(model: keras.Model) -> None:
+    probe = Probe.of_several(INPUTS, TARGETS)
+    assert probe.packing is not None
+    present = tf.random.stateless_uniform([1, 50, probe.packing.n_features], [3, 4])
+    settled = probe.packing.taken_apart(coalitions.settled(of_rows(model, probe.packing), present)[0].numpy())
+    assert np.unique(settled["tokens"]).tolist() == [0, 1]
+    for name, values in probe.packing.taken_apart(present[0].numpy()).items():
+        np.testing.assert_array_equal(settled[name], np.round(values) if name == "tokens" else values)
 
 
 def test_what_replaces_values_explains_tokens_too(model: keras.Model) -> None:

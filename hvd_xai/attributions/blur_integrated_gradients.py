@@ -57,7 +57,10 @@ def blur_integrated_gradients(
     del ids
     places = tuple(inputs.shape[1:-1])
     if not 1 <= len(places) <= len(_AXES[0]):
-        raise ValueError(f"`blur_integrated_gradients` needs inputs (n, places..., channels) of rank 3 to 5; got {tuple(inputs.shape)}")
+        raise ValueError(
+            f"`blur_integrated_gradients` needs inputs (n, places..., channels) of rank 3 to 5; got {tuple(inputs.shape)}, which has no"
+            " places to blur. Take `integrated_gradients`."
+        )
     sigma = max(places) / 2 if max_sigma is None else max_sigma
     if n_steps < 1 or not sigma > 0:
         raise ValueError(f"`blur_integrated_gradients` needs n_steps >= 1 and max_sigma > 0; got {n_steps} and {max_sigma}")

@@ -35,7 +35,7 @@ def deep_lift(
         model: any built Keras model of one input whose operations have rules; the others are named in the error.
         inputs: `[n, ...]`, computed in float32.
         targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
+        ids: sample ids, for baselines that are random by them.
         baseline: what the inputs are compared with: a name of `hvd_xai.baselines`, or a function of the inputs. Not zero where the first
             thing the model does is to divide by the size of the inputs: multipliers are then as large as 1 / epsilon.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets, of such operations.
@@ -55,14 +55,10 @@ def deep_lift(
         paper are, each complete: products, with the other factor half way; maxima; and softmax, by logarithmic means (B. W. Ang: The LMDI
         approach to decomposition analysis. Energy Policy 33, 2005), where the paper explains the logits.
     """
-    del ids
     rows.check_micro_batch(micro_batch)
-    start = baselines.resolve(baseline)
 
-    def attribute(x: tf.Tensor, target: tf.Tensor) -> Attributed:
-        x_start = tf.cast(start(x), tf.float32)
-        if x_start.shape != x.shape:
-            raise ValueError(f"a baseline has the shape of the inputs, {tuple(x.shape)}; {baseline!r} returned {tuple(x_start.shape)}")
+    def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
+        x_start = baselines.held(model, x, baselines.reference(baseline, x, sample_id))
         x = tf.identity(x)  # which the baseline does not depend on
         at_end, at_start = (scores.evaluate(model, points, target, score) for points in (x, x_start))
         path = backward.between(x, at_end)
@@ -76,7 +72,7 @@ def deep_lift(
         summed = tf.reduce_sum(attributions, axis=list(range(1, x.shape.rank)))
         return Attributed(attributions, {"convergence_delta": summed - (at_end - at_start)})
 
-    attributed: Attributed = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets), max(1, micro_batch // 2))
+    attributed: Attributed = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), max(1, micro_batch // 2))
     return attributed
 
 

@@ -37,7 +37,7 @@ def layer_conductance(
         model: any built Keras model of one input.
         inputs: `[n, ...]`, computed in float32.
         targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
+        ids: sample ids, for baselines that are random by them.
         layer: name of the layer, or as much of its path as tells it apart; the last one with a spatial output if left out.
         n_steps: points of the path, at least 1.
         rule: quadrature rule, `midpoint` or `gauss_legendre`; both leave out the ends of the path.
@@ -56,17 +56,13 @@ def layer_conductance(
     Reference:
         K. Dhamdhere, M. Sundararajan, Q. Yan: How Important Is a Neuron? ICLR 2019. https://arxiv.org/abs/1805.12233, equation 2.
     """
-    del ids
     if n_steps < 1:
         raise ValueError(f"`{_NAME}` needs n_steps >= 1; got {n_steps}")
     blocks = rows.cut(*quadrature.resolve(rule)(n_steps), micro_batch)
-    start = baselines.resolve(baseline)
     n_examples, n_nodes = blocks.n_examples, blocks.nodes.shape[1]
 
-    def attribute(x: tf.Tensor, target: tf.Tensor) -> Attributed:
-        x_start = tf.cast(start(x), tf.float32)
-        if x_start.shape != x.shape:
-            raise ValueError(f"a baseline has the shape of the inputs, {tuple(x.shape)}; {baseline!r} returned {tuple(x_start.shape)}")
+    def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
+        x_start = baselines.held(model, x, baselines.reference(baseline, x, sample_id))
         difference = x - x_start
         change_of_row, target_of_row = tf.repeat(difference, n_nodes, axis=0), tf.repeat(target, n_nodes)
         with layers.tap(model) as calls:
@@ -80,9 +76,9 @@ def layer_conductance(
         def weighted_flow(alpha: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
             path = x_start[:, None] + tf.reshape(alpha, [1, n_nodes, *[1] * (x.shape.rank - 1)]) * difference[:, None]
             points = tf.reshape(path, change_of_row.shape)
-            with tf.GradientTape(watch_accessed_variables=False) as tape, layers.tap(model, tape.watch, call.path) as calls:
+            with tf.GradientTape(watch_accessed_variables=False) as tape, layers.tap(model, tape.watch, call.name) as calls:
                 total = tf.reduce_sum(scores.evaluate(model, points, target_of_row, score))
-            output = layers.single(calls, call.path, _NAME).output
+            output = layers.single(calls, call.name, _NAME).output
             gradient = tape.gradient(total, output)
             if gradient is None:
                 raise ValueError(f"`{_NAME}` needs a layer that the score depends on; it does not depend on layer {call.path!r}")
@@ -95,7 +91,7 @@ def layer_conductance(
         summed = tf.reduce_sum(conductance, axis=list(range(1, conductance.shape.rank)))
         return Attributed(conductance, {"convergence_delta": summed - (at_end - at_start)})
 
-    attributed: Attributed = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets), n_examples)
+    attributed: Attributed = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), n_examples)
     return attributed
 
 

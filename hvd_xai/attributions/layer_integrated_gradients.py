@@ -36,7 +36,7 @@ def layer_integrated_gradients(
         model: any built Keras model of one input; the inputs may be integers.
         inputs: `[n, ...]`.
         targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
+        ids: sample ids, for baselines that are random by them.
         layer: name of the layer, or as much of its path as tells it apart, such as `encoder/embedding`; the model's embedding if left out.
         n_steps: points of the path, at least 1.
         rule: quadrature rule, `midpoint` or `gauss_legendre`; both leave out the ends of the path.
@@ -59,23 +59,22 @@ def layer_integrated_gradients(
         M. Sundararajan, A. Taly, Q. Yan: Axiomatic Attribution for Deep Networks. ICML 2017. https://arxiv.org/abs/1703.01365, equation 1,
         and section 6.3, which explains text by the embeddings of words.
     """
-    del ids
     if n_steps < 1:
         raise ValueError(f"`{_NAME}` needs n_steps >= 1; got {n_steps}")
     blocks = rows.cut(*quadrature.resolve(rule)(n_steps), micro_batch)
-    start = baselines.resolve("zero" if isinstance(baseline, int) else baseline)
     n_examples, n_nodes = blocks.n_examples, blocks.nodes.shape[1]
 
-    def attribute(x: tf.Tensor, target: tf.Tensor) -> Attributed:
+    def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
         with layers.tap(model) as calls:
             at_end = scores.evaluate(model, x, target, score)
         call = _called(calls, layer)
         end = tf.cast(call.output, tf.float32)
         if end.shape[0] != n_examples:
             raise ValueError(f"`{_NAME}` needs a layer that returns one row an example; layer {call.path!r} gives {tuple(end.shape)}")
-        begin = tf.cast(start(end) if not isinstance(baseline, int) else _output(model, call.layer, tf.fill(x.shape, baseline)), tf.float32)
-        if begin.shape != end.shape:
-            raise ValueError(f"a baseline has the shape of the layer's output, {tuple(end.shape)}; {baseline!r} gives {tuple(begin.shape)}")
+        if isinstance(baseline, int):
+            begin = tf.cast(_output(model, call, tf.fill(x.shape, baseline)), tf.float32)
+        else:
+            begin = baselines.reference(baseline, end, sample_id)
         difference = end - begin
         x_of_row, target_of_row = tf.repeat(x, n_nodes, axis=0), tf.repeat(target, n_nodes)
 
@@ -83,7 +82,7 @@ def layer_integrated_gradients(
             of_node = [1, n_nodes, *[1] * (end.shape.rank - 1)]
             path = begin[:, None] + tf.reshape(alpha, of_node) * difference[:, None]
             points = tf.reshape(path, [n_examples * n_nodes, *end.shape[1:]])
-            with tf.GradientTape(watch_accessed_variables=False) as tape, layers.put(call.layer, lambda _: points):
+            with tf.GradientTape(watch_accessed_variables=False) as tape, layers.put(call, lambda _: points):
                 tape.watch(points)
                 total = tf.reduce_sum(scores.evaluate(model, x_of_row, target_of_row, score))
             gradient = tape.gradient(total, points)
@@ -92,13 +91,13 @@ def layer_integrated_gradients(
             return tf.reduce_sum(tf.reshape(weight, of_node) * tf.reshape(gradient, path.shape), axis=1)
 
         attributions = difference * rows.sum_over_chunks(weighted_gradient, blocks, tuple(end.shape))
-        with layers.put(call.layer, lambda _: begin):
+        with layers.put(call, lambda _: begin):
             at_start = scores.evaluate(model, x, target, score)
         summed = tf.reduce_sum(attributions, axis=list(range(1, end.shape.rank)))
         delta = summed - (at_end - at_start)
         return Attributed(tf.reduce_sum(attributions, axis=-1) if is_summed else attributions, {"convergence_delta": delta})
 
-    attributed: Attributed = rows.map_rows(attribute, (inputs, targets), n_examples)
+    attributed: Attributed = rows.map_rows(attribute, (inputs, targets, ids), n_examples)
     return attributed
 
 
@@ -113,9 +112,8 @@ def _called(calls: list[layers.Call], layer: str | None) -> layers.Call:
     return layers.single(calls, embeddings[0], _NAME)
 
 
-def _output(model: keras.Model, layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
-    """Returns what a layer returns when the model runs on the inputs."""
+def _output(model: keras.Model, call: layers.Call, inputs: tf.Tensor) -> tf.Tensor:
+    """Returns what a layer returns to the same call when the model runs on the inputs."""
     with layers.tap(model) as calls:
         model(inputs, training=False)
-    output: tf.Tensor = next(call.output for call in calls if call.layer is layer)
-    return output
+    return layers.single(calls, call.name, _NAME).output

@@ -77,7 +77,7 @@ def rise(
             masks = _masks(
                 tf.reshape(tf.cast(flat[:, :n_cells] < probability, tf.float32), [-1, *corners]), flat[:, n_cells:], sizes, sides
             )
-            masks = tf.reshape(masks, [blocks.n_examples, number.shape[0], *sizes])
+            masks = coalitions.settled(model, tf.reshape(masks, [blocks.n_examples, number.shape[0], *sizes]))
             values = coalitions.evaluate(model, coalitions.mix(x, absent, masks), target, score)
             return tf.matmul((weight * values)[:, None], tf.reshape(masks, [*values.shape, n_places]))[:, 0]
 

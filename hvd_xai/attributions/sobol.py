@@ -72,7 +72,7 @@ def sobol(
             design, feature = row // (n_features + 1), row % (n_features + 1)
             from_b = tf.range(n_features) == feature[:, None]
             dimmed = tf.where(from_b, tf.gather(tf.constant(b, tf.float32), design), tf.gather(tf.constant(a, tf.float32), design))
-            return coalitions.mix(x, absent, coalitions.spread(cells, dimmed[None]))
+            return coalitions.mix(x, absent, coalitions.settled(model, coalitions.spread(cells, dimmed[None])))
 
         values = tf.cast(coalitions.evaluate_rows(model, points, target, score, cut), tf.float64)
         of_design = tf.reshape(values, [cut.n_examples, n_designs, n_features + 1])

@@ -79,7 +79,7 @@ def tf_explain(  # noqa: PLR0913 - the options of six explainers
         model: any built Keras model of one input.
         inputs: `[n, ...]`, computed in float32; `OcclusionSensitivity` takes images, `[n, h, w]` or `[n, h, w, channels]`.
         targets: `[n]`, what the score selects.
-        ids: sample ids, which seed the noise of `SmoothGrad`.
+        ids: sample ids, which seed the noise of `SmoothGrad`, and baselines that are random.
         explainer: `VanillaGradients`, `GradientsInputs`, `IntegratedGradients`, `SmoothGrad`, `GradCAM` or `OcclusionSensitivity`. Options
             of the others are not used.
         n_steps: of `IntegratedGradients`, points of the path, at least 2. 10 is tf-explain's own choice, 50 leaves a tenth of the gap.
@@ -197,7 +197,7 @@ def _gradients(compute_gradients: Callable[..., tf.Tensor | None], asked: _Asked
 
 
 def _integrated_gradients(asked: _Asked, *, n_steps: int, start: Baseline) -> Attributed:
-    x, x_start = asked.x, _at_start(asked, start)
+    x, x_start = asked.x, baselines.held(asked.model, asked.x, baselines.reference(start, asked.x, asked.sample_id))
     half_a_step = (x - x_start) / (2 * n_steps)
     path = core.IntegratedGradients.generate_linear_path(x_start + half_a_step, x - half_a_step, n_steps)
     points = _one_row_each(tf.stack(path, axis=1))
@@ -208,7 +208,8 @@ def _integrated_gradients(asked: _Asked, *, n_steps: int, start: Baseline) -> At
 
 
 def _smooth_grad(asked: _Asked, *, n_samples: int, noise: float, seed: int) -> tf.Tensor:
-    copies = asked.x[:, None] + noise * noisy.normal([n_samples, *asked.x.shape[1:]], seed, asked.sample_id)
+    x = asked.x[:, None]
+    copies = baselines.held(asked.model, x, x + noise * noisy.normal([n_samples, *asked.x.shape[1:]], seed, asked.sample_id))
     return core.SmoothGrad.get_averaged_gradients(_one_row_each(copies), _cross_entropies(asked, n_samples), 0, n_samples)
 
 
@@ -223,7 +224,7 @@ def _grad_cam(asked: _Asked, *, layer: str | None, use_guided_grads: bool) -> tf
 
 
 def _occlusion_sensitivity(asked: _Asked, *, patch_size: int, start: Baseline, micro_batch: int) -> tf.Tensor:
-    x, x_start = asked.x, _at_start(asked, start)
+    x, x_start = asked.x, baselines.reference(start, asked.x, asked.sample_id)
     n_examples, height, width = x.shape[:3]
     n_down, n_across = _n_patches(x, patch_size)
     n_patches = n_down * n_across
@@ -266,13 +267,6 @@ def _hidden(side: int) -> Bool[np.ndarray, "side side side side"]:
 def _n_patches(inputs: tf.Tensor, patch_size: int) -> list[int]:
     """Returns how many patches it takes to cover the first two axes of an example."""
     return [-(-length // patch_size) for length in inputs.shape[1:3]]
-
-
-def _at_start(asked: _Asked, start: Baseline) -> tf.Tensor:
-    x_start = tf.cast(start(asked.x), tf.float32)
-    if x_start.shape != asked.x.shape:
-        raise ValueError(f"a baseline has the shape of the inputs, {tuple(asked.x.shape)}; {start!r} returned {tuple(x_start.shape)}")
-    return x_start
 
 
 def _one_row_each(copies: tf.Tensor) -> tf.Tensor:

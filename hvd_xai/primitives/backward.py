@@ -26,13 +26,21 @@ _RELUS = {"Relu", "Relu6"}
 
 
 def between(source: tf.Tensor, value: tf.Tensor) -> list[tf.Operation]:
-    """Returns the operations by which `value` depends on `source`, of the same graph, each after those it uses."""
+    """Returns the operations by which `value` depends on `source`, of the same graph, each after those it uses.
+
+    Whole numbers that are made only of what the model takes for constants (`tf.stop_gradient`) depend on nothing.
+    """
     if value is source:
         return []
-    reached, following = {source.ref()}, []
+    reached, followed, following = {source.ref()}, {source.ref()}, []
     for operation in source.graph.get_operations():
-        if operation.type not in _ONLY_SHAPE and any(tensor.ref() in reached for tensor in operation.inputs):
-            reached.update(tensor.ref() for tensor in operation.outputs)
+        if operation.type in _ONLY_SHAPE or not any(tensor.ref() in reached for tensor in operation.inputs):
+            continue
+        is_followed = operation.type != "StopGradient" and any(tensor.ref() in followed for tensor in operation.inputs)
+        outputs = {tensor.ref() for tensor in operation.outputs if is_followed or tensor.dtype.is_floating}
+        if outputs:
+            reached |= outputs
+            followed |= outputs if is_followed else set()
             following.append(operation)
     needed, path = {value.op.name}, []
     for operation in reversed(following):
@@ -52,7 +60,8 @@ def derivative(operation: tf.Operation, gradients: Gradients) -> Gradients:
         for output, gradient in zip(operation.outputs, gradients, strict=True)
     ]
     returned = function(operation, *filled)
-    return list(returned) if isinstance(returned, list | tuple) else [returned]
+    several = list(returned) if isinstance(returned, list | tuple) else [returned]
+    return [None if sent is None else tf.convert_to_tensor(sent) for sent in several]  # rows that were looked up come as slices
 
 
 def propagate(source: tf.Tensor, value: tf.Tensor, path: Sequence[tf.Operation], rule: Rule) -> tf.Tensor | None:
@@ -74,9 +83,8 @@ def propagate(source: tf.Tensor, value: tf.Tensor, path: Sequence[tf.Operation],
             continue
         for tensor, sent in zip(operation.inputs, rule(operation, gradients), strict=True):
             if sent is not None:
-                dense = tf.convert_to_tensor(sent)
                 before = arrived.get(tensor.ref())
-                arrived[tensor.ref()] = dense if before is None else before + dense
+                arrived[tensor.ref()] = sent if before is None else before + sent
     return arrived.get(source.ref())
 
 

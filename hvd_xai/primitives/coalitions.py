@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int, Int32, Int64, Shaped
 
-from hvd_xai import rows, scores
+from hvd_xai import rows, scores, unpacking
 from hvd_xai.types import Score
 
 CELLS_OF_AN_AXIS = 7  # where nothing else is asked for: 49 features of an image, which a few hundred rows tell apart
@@ -106,6 +106,12 @@ def spread(cells: Cells, present: Shaped[tf.Tensor, "a r m"]) -> Shaped[tf.Tenso
         if cells.counts[axis] != len(cells.along[axis]):
             spread_out = tf.gather(spread_out, cells.along[axis], axis=axis + 1)
     return tf.reshape(spread_out, [*lead, *[len(cell) for cell in cells.along]])
+
+
+def settled(model: keras.Model, present: Float32[tf.Tensor, "a r ..."]) -> Float32[tf.Tensor, "a r ..."]:
+    """Returns how much each place is present, whole numbers among packed inputs either wholly or not: half a token is another token."""
+    is_whole = unpacking.whole_numbers(model)
+    return present if is_whole is None else tf.where(is_whole, tf.round(present), present)
 
 
 def mix(

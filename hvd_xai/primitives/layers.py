@@ -6,6 +6,8 @@ models alike, where `keras.Model(inputs, [layer.output, model.output])` reaches 
 """
 
 import functools
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,14 +27,21 @@ class Call:
     Attributes:
         layer: the layer.
         path: names of the model, the layers around this one, and this one, joined by `/`.
+        number: which of the layer's calls it is, from 0.
         output: what it returned; None if that was not one tensor, or one of a loop that cannot be reached from outside.
         is_new: the layer computed its output, and did not pass on another layer's (as dropout does in inference, or a nested model).
     """
 
     layer: keras.Layer
     path: str
+    number: int
     output: tf.Tensor | None
     is_new: bool
+
+    @property
+    def name(self) -> str:
+        """The path and, in brackets, the number, by which this call is told from all others."""
+        return f"{self.path}[{self.number}]"
 
     @property
     def shape(self) -> tuple[int | None, ...] | None:
@@ -40,8 +49,8 @@ class Call:
         return None if self.output is None or self.output.shape.rank == 0 else (None, *self.output.shape[1:])
 
     def answers_to(self, name: str) -> bool:
-        """Whether `name` is this call's path or its last parts."""
-        return f"/{self.path}".endswith(f"/{name}")
+        """Whether `name` is this call's path or its last parts, with the number or without."""
+        return f"/{self.path}".endswith(f"/{name}") or f"/{self.name}".endswith(f"/{name}")
 
 
 @contextmanager
@@ -51,13 +60,14 @@ def tap(model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None, la
     Args:
         model: the model to run within the context; once.
         watch: gets each layer's output before anything uses it, such as `tf.GradientTape.watch`.
-        layer: watches only the layers of that name or path; all calls are collected all the same.
+        layer: watches only the layers of that name or path, or the call of that name; all calls are collected all the same.
 
     Yields:
         A list that fills while the model runs.
     """
     calls: list[Call] = []
     seen: dict[int, tf.Tensor] = {}  # keeps the tensors, so that their ids stay theirs
+    n_calls: Counter[int] = Counter()
     around = [model.name]
     graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
@@ -70,17 +80,19 @@ def tap(model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None, la
                 output = call(*args, **kwargs)
             finally:
                 around.pop()
+            number = n_calls[id(of)]
+            n_calls[id(of)] += 1
             if not isinstance(output, tf.Tensor) or getattr(output, "graph", None) is not graph:
-                calls.append(Call(of, path, None, is_new=False))
+                calls.append(Call(of, path, number, None, is_new=False))
                 return output
             is_new = id(output) not in seen
             if watch is not None and output.dtype.is_floating:
-                taken = Call(of, path, output, is_new)
+                taken = Call(of, path, number, output, is_new)
                 if layer is None or taken.answers_to(layer):
                     output = _own(output)
                     watch(output)
             seen[id(output)] = output
-            calls.append(Call(of, path, output, is_new))
+            calls.append(Call(of, path, number, output, is_new))
             return output
 
         return call_and_keep
@@ -91,15 +103,16 @@ def tap(model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None, la
 
 
 @contextmanager
-def put(layer: keras.Layer, function: Callable[[tf.Tensor], tf.Tensor]) -> Iterator[None]:
-    """Hands a function of a layer's output, of the same shape, to all that follows, for as long as the context lasts.
+def put(at: Call, function: Callable[[tf.Tensor], tf.Tensor]) -> Iterator[None]:
+    """Hands a function of what a call of a layer returns, of the same shape, to all that follows, for as long as the context lasts.
 
-    It leaves with the dtype and the Keras mask of what the layer returned.
+    It leaves with the dtype and the Keras mask of what the layer returned. What the layer returns to other calls stays.
 
     Args:
-        layer: a layer that returns one tensor.
+        at: a call that returned one tensor; the model is to run within the context once, as it ran then.
         function: gets the output; returns what stands in for it.
     """
+    numbers = itertools.count()
 
     def intercepted(of: keras.Layer, call: Callable[..., Any]) -> Callable[..., Any]:
         del of
@@ -107,11 +120,11 @@ def put(layer: keras.Layer, function: Callable[[tf.Tensor], tf.Tensor]) -> Itera
         @functools.wraps(call)
         def call_and_put(*args: Any, **kwargs: Any) -> Any:
             output = call(*args, **kwargs)
-            return _masked_as(output, tf.cast(function(output), output.dtype))
+            return _masked_as(output, tf.cast(function(output), output.dtype)) if next(numbers) == at.number else output
 
         return call_and_put
 
-    with replaced([layer], "call", intercepted):
+    with replaced([at.layer], "call", intercepted):
         yield
 
 
@@ -143,18 +156,21 @@ def spatial(calls: list[Call], layer: str | None, asker: str) -> Call:
 
     Args:
         calls: what `tap` collected in one forward pass.
-        layer: name of a layer, or as much of its path as tells it apart, such as `backbone/conv`; None for the last that will do.
+        layer: name of a layer, or as much of its path as tells it apart, such as `backbone/conv`, and of one that is called several times
+            the number of the call, `conv[0]`; None for the last that will do.
         asker: name of the method that asks, for the error.
 
     Raises:
-        ValueError: if there is no such layer, if it has no spatial output, if several layers have the name, or if it was called twice.
+        ValueError: if there is no such layer, if it has no spatial output, if several layers have the name, or if it was called twice and
+            the name does not say which call is meant.
     """
     fit = [call for call in calls if call.shape is not None and len(call.shape) in _SPATIAL_RANKS]
     if layer is None:
         if not any(call.is_new for call in fit):
             given = ", ".join(_shown(calls, calls)) or "no layer at all"
             raise ValueError(f"`{asker}` needs a layer with a spatial output, of rank 3 to 5, and the model has none; it has {given}")
-        return [call for call in fit if call.is_new][-1]
+        last = [call for call in fit if call.is_new][-1]
+        return _only([call for call in fit if call.layer is last.layer and call.is_new], calls, asker)
     return _named(calls, layer, asker, fit, "a spatial output, of rank 3 to 5")
 
 
@@ -163,34 +179,40 @@ def single(calls: list[Call], layer: str, asker: str) -> Call:
 
     Args:
         calls: what `tap` collected in one forward pass.
-        layer: name of a layer, or as much of its path as tells it apart.
+        layer: as `spatial`.
         asker: name of the method that asks, for the error.
 
     Raises:
-        ValueError: if there is no such layer, it has no such output, several layers have the name, or it was called twice.
+        ValueError: as `spatial`, or if there is no such output.
     """
     fit = [call for call in calls if call.output is not None and call.output.shape.rank and call.output.dtype.is_floating]
     return _named(calls, layer, asker, fit, "one output of floats")
 
 
 def _named(calls: list[Call], layer: str, asker: str, fit: list[Call], wanted: str) -> Call:
-    """Returns the one call of the layer of that name among those that fit."""
-    named = [call for call in calls if call.path == layer] or [call for call in calls if call.answers_to(layer)]
+    """Returns the one call of that name, or of the layer of that name, among those that fit."""
+    named = [call for call in calls if layer in {call.path, call.name}] or [call for call in calls if call.answers_to(layer)]
     advice = f"Pass layer= one of {', '.join(_shown(fit, calls))}." if fit else "The model has no layer that would do."
     if not named:
         raise ValueError(f"`{asker}` finds no layer {layer!r} among those the model calls. {advice}")
     if len({id(call.layer) for call in named}) > 1:
-        paths = ", ".join(repr(call.path) for call in named)
+        paths = ", ".join(map(repr, dict.fromkeys(call.path for call in named)))
         raise ValueError(f"`{asker}` finds {len(named)} layers named {layer!r}. Pass layer= the path of one of them: {paths}.")
-    if named[0] not in fit:
+    fitting = [call for call in named if call in fit]
+    if not fitting:
         given = "several tensors, or one of an inner loop" if named[0].shape is None else str(named[0].shape)
         raise ValueError(f"`{asker}` needs a layer with {wanted}; layer {layer!r} gives {given}. {advice}")
-    if len(named) > 1:
+    return _only(fitting, calls, asker)
+
+
+def _only(of_layer: list[Call], calls: list[Call], asker: str) -> Call:
+    """Returns the call of a layer that is called once."""
+    if len(of_layer) > 1:
         raise ValueError(
-            f"`{asker}` needs a layer that is called once in a forward pass; layer {layer!r} is called {len(named)} times, so it has no one"
-            f" output. {advice}"
+            f"`{asker}` looks at one call of a layer, and the model calls layer {of_layer[0].layer.name!r} {len(of_layer)} times. Pass"
+            f" layer= one of {', '.join(_shown(of_layer, calls))}."
         )
-    return named[0]
+    return of_layer[0]
 
 
 def _own(tensor: tf.Tensor) -> tf.Tensor:
@@ -207,10 +229,17 @@ def _masked_as(tensor: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
 
 
 def _shown(calls: list[Call], among: list[Call]) -> list[str]:
-    """Returns name and shape of the last few calls, with the path where the name does not tell them apart."""
-    count: dict[str, int] = {}
+    """Returns what the last few calls are to be named by, and their shapes: the path or the number only where they tell calls apart."""
+    named: dict[str, set[int]] = {}
+    n_calls: Counter[int] = Counter()
     for call in among:
-        count[call.layer.name] = count.get(call.layer.name, 0) + 1
-    texts = [f"{(call.layer.name if count[call.layer.name] == 1 else call.path)!r} {call.shape}" for call in calls]
+        named.setdefault(call.layer.name, set()).add(id(call.layer))
+        n_calls[id(call.layer)] += 1
+
+    def name(call: Call) -> str:
+        name: str = call.layer.name if len(named[call.layer.name]) == 1 else call.path
+        return f"{name}[{call.number}]" if n_calls[id(call.layer)] > 1 else name
+
+    texts = [f"{name(call)!r} {call.shape}" for call in calls]
     more = len(texts) - _N_NAMED
     return ([f"({more} more)"] if more > 0 else []) + texts[-_N_NAMED:]

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai import rows
+from hvd_xai import baselines, rows, unpacking
 from hvd_xai.types import Attributed, Attribution, Score
 
 
@@ -61,8 +61,9 @@ def moments(
     blocks = rows.cut(np.arange(n_samples, dtype=np.float64), np.full(n_samples, 1.0 / n_samples), micro_batch)
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        scale = noise * (_over_examples(tf.reduce_max, x) - _over_examples(tf.reduce_min, x)) if is_relative else noise
-        copies = x[:, None] + tf.reshape(scale, [-1, *[1] * x.shape.rank]) * normal([n_samples, *x.shape[1:]], seed, sample_id)
+        scale = noise * _ranges(model, x) if is_relative else noise
+        moved = x[:, None] + tf.reshape(scale, [-1, *[1] * x.shape.rank]) * normal([n_samples, *x.shape[1:]], seed, sample_id)
+        copies = baselines.held(model, x[:, None], moved)
 
         def attributions_of(chosen: tf.Tensor) -> tf.Tensor:
             chunk = tf.gather(copies, tf.cast(chosen, tf.int32), axis=1)
@@ -113,5 +114,9 @@ def normal(shape: list[int], seed: int, sample_ids: tf.Tensor) -> tf.Tensor:
     return tf.map_fn(draw, sample_ids, fn_output_signature=tf.TensorSpec(shape, tf.float32))
 
 
-def _over_examples(reduce: Callable[..., tf.Tensor], x: tf.Tensor) -> tf.Tensor:
-    return reduce(x, axis=list(range(1, x.shape.rank)))
+def _ranges(model: keras.Model, x: tf.Tensor) -> tf.Tensor:
+    """Returns each example's largest value minus its smallest, of those that noise moves."""
+    is_whole = unpacking.whole_numbers(model)
+    moving = x if is_whole is None or is_whole.all() else tf.boolean_mask(x, ~is_whole, axis=1)
+    axes = list(range(1, x.shape.rank))
+    return tf.reduce_max(moving, axis=axes) - tf.reduce_min(moving, axis=axes)

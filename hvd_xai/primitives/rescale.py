@@ -97,10 +97,13 @@ def _extreme(twins: Twins, gradients: Gradients) -> Gradients:
 
 
 def _quotient_of_two(twins: Twins, gradients: Gradients) -> Gradients:
-    """A quotient is the product of `a` and `1/b`, and `Δ(1/b) = -Δb / (b b')`."""
+    """A quotient is the product of `a` and `1/b`, and `Δ(1/b) = -Δb / (b b')`; where 1/0 is 0, `Δ(1/b) = Δb / b²` from there."""
     (a, b), (a_other, b_other) = twins.operation.inputs, twins.other.inputs
+    reciprocal = tf.math.reciprocal_no_nan if twins.operation.type == "DivNoNan" else tf.math.reciprocal
+    r, r_other = reciprocal(b), reciprocal(b_other)
     m: tf.Tensor = gradients[0]
-    a_sent, b_sent = m * (1 / b + 1 / b_other) / 2, -m * (a + a_other) / (2 * b * b_other)
+    change = tf.where((b == 0) | (b_other == 0), r**2 + r_other**2, -r * r_other)
+    a_sent, b_sent = m * (r + r_other) / 2, m * (a + a_other) / 2 * change
     return [_as_shape_of(a_sent, a), _as_shape_of(b_sent, b)]
 
 
@@ -181,7 +184,7 @@ _KINDS: dict[Rule, str] = {
         Sigmoid Sin Sinh Softplus Softsign Sqrt Tan Tanh
     """,
     _extreme: "Max Maximum MaxPool MaxPool3D Min Minimum",
-    _quotient_of_two: "RealDiv",
+    _quotient_of_two: "DivNoNan RealDiv",
     _softmax: "Softmax",
     _log_softmax: "LogSoftmax",
     _nothing: "PreventGradient StopGradient",

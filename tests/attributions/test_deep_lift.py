@@ -72,6 +72,8 @@ GELU = (gelu(-1) - gelu(1)) / -2
         (lambda x: x[:, :1] * x[:, 1:], (1.0, -1.0), (1, 6)),
         # 1/b half way is 2/3; 1.5 times the step of 1/b, which is -2/3.
         (lambda x: x[:, :1] / x[:, 1:], (1.0, 1.0), (2 / 3, -1)),
+        # 1/b is taken for 0 at 0: half way it is 1/6, and 1 times the step of 1/b, which is 1/3.
+        (lambda x: tf.math.divide_no_nan(x[:, :1], x[:, 1:]), (0.0, 0.0), (1 / 3, 1 / 3)),
         # The maximum is 3, and was 1: the second input takes all of it.
         (lambda x: tf.maximum(x[:, :1], x[:, 1:]), (1.0, 0.0), (0, 2)),
         (lambda x: tf.reduce_max(x, axis=1, keepdims=True), (4.0, 0.0), (-1, 0)),
@@ -81,7 +83,7 @@ GELU = (gelu(-1) - gelu(1)) / -2
         (lambda x: tf.nn.log_softmax(x)[:, :1], (1.0, 0.0), (LOG_SOFTMAX, -3 * LOG_SOFTMAX)),
         (lambda x: keras.ops.gelu(x[:, :1] - x[:, 1:], approximate=False), (2.0, 1.0), (0, -2 * GELU)),
     ],
-    ids=["linear", "relu", "product", "quotient", "maximum", "max", "min", "softmax", "log_softmax", "gelu"],
+    ids=["linear", "relu", "product", "quotient", "quotient or 0", "maximum", "max", "min", "softmax", "log_softmax", "gelu"],
 )
 def test_values_by_hand(function: Function, start: tuple[float, float], want: tuple[float, float]) -> None:
     inputs = np.array([[2.0, 3.0]], np.float32)

@@ -172,15 +172,6 @@ def test_wrong_layers_are_refused_with_those_that_would_do(layer: str, message: 
         Compute(models.functional(), partial(grad_cam, layer=layer)).check(inputs, targets, ids)
 
 
-def test_a_layer_called_twice_is_refused() -> None:
-    inputs = keras.Input((6, 6, 1))
-    shared = keras.layers.Conv2D(1, 3, padding="same", name="shared")
-    outputs = keras.layers.GlobalAveragePooling2D()(shared(shared(inputs)))
-    compute = Compute(keras.Model(inputs, outputs), partial(grad_cam, layer="shared"))
-    with pytest.raises(ValueError, match="layer 'shared' is called 2 times, so it has no one output"):
-        compute.check(np.zeros((1, 6, 6, 1), np.float32), np.zeros(1, np.int64))
-
-
 def test_a_model_without_places_is_refused() -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="dense_one")])
     with pytest.raises(ValueError, match=r"the model has none; it has 'dense_one' \(None, 3\)"):

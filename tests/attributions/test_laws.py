@@ -5,13 +5,14 @@ What costs is tracing: each method is compiled once for its laws' model, and all
 
 import functools
 import importlib
+import inspect
 import os
-import pkgutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,41 +22,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import hvd_xai.attributions
 from hvd_xai.compute import Compute, Computed
 from hvd_xai.types import Attributed, Attribution
 from tests import models_under_test as models
+from tests.attributions.methods_under_test import CASES, METHODS, PLACE_TOLERANCE, assert_same, family_of, rows_of
 from tests.models_under_test import Family
 
-METHODS: list[str] = sorted(module.name for module in pkgutil.iter_modules(hvd_xai.attributions.__path__))
-
-# An example's rows go through the model in micro-batches of one fixed shape, and are summed in a fixed order, whatever the others are; only
-# their place in a micro-batch moves. Kernels may round by place: float32 has 1.2e-7, and a sum of 50 such terms stays below this.
-PLACE_TOLERANCE = 1e-6
 # Activations of bfloat16 have 8 bits, those of float16 11. Their errors are of 1 in 256 a layer, average out along paths and over channels,
 # and are amplified where attributions are differences of large numbers: a tenth, in the L2 norm, tells rounding from a mistake.
 MIXED_TOLERANCE = 0.1
 
 N = 70  # a full micro-batch of 64 examples, and a remainder
-
-
-def method_named(name: str) -> Attribution:
-    method: Attribution = getattr(importlib.import_module(f"hvd_xai.attributions.{name}"), name)
-    return method
-
-
-@functools.cache
-def family_named(name: str) -> Family:
-    """Returns the first family of models that the method of that name explains as it is, without options."""
-    refusals = []
-    for family in models.FAMILIES:
-        try:
-            Compute(models.with_state(family), method_named(name)).check(*models.examples(0, family=family))
-        except ValueError as error:
-            refusals.append(f"{family.name}: {error}")
-        else:
-            return family
-    raise AssertionError(f"'{name}' explains no model of any family; add one to tests/models_under_test.py. " + " ".join(refusals))
 
 
 @dataclass(frozen=True)
@@ -78,7 +55,7 @@ class Case:
 
 @functools.cache
 def case_named(name: str) -> Case:
-    family, method = family_named(name), method_named(name)
+    family, method = family_of(name), CASES[name]
     model = models.with_state(family)
     compute = Compute(model, method)
     compute.check(*models.examples(0, family=family))
@@ -91,30 +68,19 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def case(name: str) -> Case:
+def plain(name: str) -> Case:
     return case_named(name)
 
 
-def assert_same(got: Computed, want: Computed, tolerance: float = PLACE_TOLERANCE) -> None:
-    assert got.attributions.shape == want.attributions.shape
-    scale = max(float(np.abs(want.attributions).max(initial=0)), 1e-30)
-    assert np.abs(got.attributions - want.attributions).max(initial=0) <= tolerance * scale
-    assert got.per_sample.keys() == want.per_sample.keys()
-    for name, values in want.per_sample.items():
-        assert got.per_sample[name].shape == values.shape == (len(want.attributions),)
-        # Beside the attributions stand small differences of sums of them, so the sums give the scale.
-        total = max(float(np.abs(want.attributions.reshape(len(values), -1)).sum(axis=1).max(initial=0)), 1e-30)
-        assert np.abs(got.per_sample[name] - values).max(initial=0) <= tolerance * total
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return case_named(str(request.param))
 
 
 def assert_close(got: Computed, want: Computed) -> None:
     assert got.attributions.dtype == np.float32
     assert np.all(np.isfinite(got.attributions))
     assert np.linalg.norm(got.attributions - want.attributions) <= MIXED_TOLERANCE * np.linalg.norm(want.attributions)
-
-
-def rows_of(computed: Computed, rows: slice | np.ndarray) -> Computed:
-    return Computed(computed.attributions[rows], {name: values[rows] for name, values in computed.per_sample.items()})
 
 
 def joined(parts: list[Computed]) -> Computed:
@@ -149,17 +115,23 @@ def test_shape_and_dtype(case: Case) -> None:
     assert all(values.shape == (N,) for values in computed.per_sample.values())
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if name not in METHODS])
+def test_examples_take_courses_of_their_own(name: str) -> None:
+    counts = [values for values in case_named(name).everything.per_sample.values() if values.dtype.kind == "i"]
+    assert any(len(np.unique(values)) > 1 for values in counts)
+
+
 def test_an_example_does_not_depend_on_its_batch(case: Case) -> None:
     for rows in (slice(0, 1), slice(37, 38), slice(20, 27), slice(5, 69)):
         assert_same(case.explain(rows), rows_of(case.everything, rows))
 
 
-def test_the_micro_batch_changes_nothing(case: Case) -> None:
+def test_the_micro_batch_changes_nothing(plain: Case) -> None:
     # Another shape of micro-batch may take other kernels, and sums of paths are cut elsewhere: twice the rounding.
-    examples = case.examples(9)
+    examples = plain.examples(9)
     for micro_batch in (7, 1000):
-        got = Compute(case.model, case.method, micro_batch=micro_batch)(*examples)
-        assert_same(got, rows_of(case.everything, slice(9)), 2 * PLACE_TOLERANCE)
+        got = Compute(plain.model, plain.method, micro_batch=micro_batch)(*examples)
+        assert_same(got, rows_of(plain.everything, slice(9)), 2 * PLACE_TOLERANCE)
 
 
 def test_shards_of_a_world_of_any_size_join_to_the_whole(case: Case) -> None:
@@ -179,6 +151,16 @@ def test_the_same_examples_get_the_same_bits(case: Case) -> None:
     np.testing.assert_array_equal(again.attributions, case.everything.attributions)
     for name, values in case.everything.per_sample.items():
         np.testing.assert_array_equal(again.per_sample[name], values)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if "baseline" in inspect.signature(CASES[name]).parameters])
+def test_a_random_baseline_comes_from_the_sample_id(name: str) -> None:
+    family = family_of(name)
+    inputs, targets, _ = models.examples(1, family=family)
+    compute = Compute(models.functional(family), partial(CASES[name], baseline="uniform"))
+    attributions = compute(inputs[[0, 0, 0]], targets[[0, 0, 0]], np.array([4, 5, 4])).attributions
+    np.testing.assert_array_equal(attributions[0], attributions[2])
+    assert np.any(attributions[0] != attributions[1])
 
 
 def test_no_examples_give_no_attributions(case: Case) -> None:
@@ -201,26 +183,26 @@ def test_is_traced_once_over_epochs_and_sees_new_weights(case: Case) -> None:
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_models_of_mixed_precision_are_explained(case: Case, policy: str) -> None:
+def test_models_of_mixed_precision_are_explained(plain: Case, policy: str) -> None:
     keras.config.set_dtype_policy(policy)
     try:
-        mixed = models.with_state(case.family)
+        mixed = models.with_state(plain.family)
     finally:
         keras.config.set_dtype_policy("float32")
-    inputs, targets, ids = case.examples(9)
-    compute = Compute(mixed, case.method)
+    inputs, targets, ids = plain.examples(9)
+    compute = Compute(mixed, plain.method)
     everything = compute(inputs, targets, ids)
-    assert_close(everything, rows_of(case.everything, slice(9)))
+    assert_close(everything, rows_of(plain.everything, slice(9)))
     for rows in (slice(0, 1), slice(2, 9)):
         assert_same(compute(inputs[rows], targets[rows], ids[rows]), rows_of(everything, rows))
 
 
-def test_bfloat16_on_request_is_close_and_leaves_the_model_as_it_was(case: Case) -> None:
-    before = models.state_of(case.model)
-    compute = Compute(case.model, case.method, precision="bfloat16")
-    got = compute(*case.examples(9))
-    models.assert_same_state(models.state_of(case.model), before)
-    want = rows_of(case.everything, slice(9))
+def test_bfloat16_on_request_is_close_and_leaves_the_model_as_it_was(plain: Case) -> None:
+    before = models.state_of(plain.model)
+    compute = Compute(plain.model, plain.method, precision="bfloat16")
+    got = compute(*plain.examples(9))
+    models.assert_same_state(models.state_of(plain.model), before)
+    want = rows_of(plain.everything, slice(9))
     assert_close(got, want)
     assert np.any(got.attributions != want.attributions)
     assert compute.described[1]["precision"] == "bfloat16"
@@ -251,22 +233,22 @@ def streams_untouched() -> list[float]:
 
 @functools.cache
 def explained_functional(name: str) -> Computed:
-    family = family_named(name)
+    family = family_of(name)
     model = models.functional(family)
     before = models.state_of(model)
-    computed = Compute(model, method_named(name))(*models.examples(6, family=family))
+    computed = Compute(model, CASES[name])(*models.examples(6, family=family))
     models.assert_same_state(models.state_of(model), before)
     return computed
 
 
 @pytest.mark.parametrize("build", models.SAME_FUNCTION[1:], ids=lambda build: build.__name__)
 def test_any_shape_of_model_gives_the_same_and_is_left_as_it_was(name: str, build: Callable[[Family], keras.Model]) -> None:
-    family = family_named(name)
+    family = family_of(name)
     examples = models.examples(6, family=family)
     model = build(family)
     before, predictions = models.state_of(model), np.asarray(model(examples[0], training=False))
     seed_streams()
-    computed = Compute(model, method_named(name))(*examples)
+    computed = Compute(model, CASES[name])(*examples)
     assert random_streams() == streams_untouched()
     models.assert_same_state(models.state_of(model), before)
     np.testing.assert_array_equal(np.asarray(model(examples[0], training=False)), predictions)
@@ -292,7 +274,7 @@ for word in sys.argv[1:]:
     root = Path(__file__).parents[2]
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", code, *(f"{name}:{family_named(name).name}" for name in METHODS)],
+        [sys.executable, "-c", code, *(f"{name}:{family_of(name).name}" for name in METHODS)],
         cwd=root,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
@@ -322,16 +304,16 @@ def failing(layer: keras.Layer, at: int | None = None) -> Iterator[list[int]]:
         del vars(layer)["call"]
 
 
-def test_leaves_the_model_as_it_was_after_an_error(case: Case) -> None:
-    examples = case.examples(6)
-    model = models.with_state(case.family)
+def test_leaves_the_model_as_it_was_after_an_error(plain: Case) -> None:
+    examples = plain.examples(6)
+    model = models.with_state(plain.family)
     before = models.state_of(model)
     at: int | None = None
 
     def failing_method(model: keras.Model, x: tf.Tensor, target: tf.Tensor, /, *, ids: tf.Tensor) -> tf.Tensor | Attributed:
         nonlocal at
         with failing(model.layers[-1], at) as calls:
-            attributed = case.method(model, x, target, ids=ids)
+            attributed = plain.method(model, x, target, ids=ids)
         at = len(calls) - 1  # the last time that the method runs the model, deepest in whatever it has patched by then
         return attributed
 
@@ -341,7 +323,7 @@ def test_leaves_the_model_as_it_was_after_an_error(case: Case) -> None:
         Compute(model, failing_method)(*examples)
     assert random_streams() == streams_untouched()
     models.assert_same_state(models.state_of(model), before)
-    assert_same(Compute(model, case.method)(*examples), rows_of(case.everything, slice(6)))
+    assert_same(Compute(model, plain.method)(*examples), rows_of(plain.everything, slice(6)))
 
 
 def trained(family: Family, *, explained: Attribution | None) -> list[np.ndarray]:
@@ -363,6 +345,6 @@ def trained_without(family_name: str) -> list[np.ndarray]:
     return trained(next(family for family in models.FAMILIES if family.name == family_name), explained=None)
 
 
-def test_explaining_does_not_change_training(case: Case) -> None:
-    for got, want in zip(trained(case.family, explained=case.method), trained_without(case.family.name), strict=True):
+def test_explaining_does_not_change_training(plain: Case) -> None:
+    for got, want in zip(trained(plain.family, explained=plain.method), trained_without(plain.family.name), strict=True):
         np.testing.assert_array_equal(got, want)

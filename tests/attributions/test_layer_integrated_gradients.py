@@ -104,9 +104,16 @@ def test_wrong_options_are_refused_before_anything_runs(options: dict[str, Any],
         Compute(bag_of_words(), partial(layer_integrated_gradients, **options)).check(np.zeros((0, 4), np.int32), np.zeros(0, np.int64))
 
 
-def test_a_layer_called_twice_is_refused() -> None:
+@pytest.mark.parametrize("baseline", ["zero", 0])
+def test_of_a_layer_called_twice_one_call_is_explained(baseline: str | int) -> None:
     tokens = keras.Input((4,), dtype="int32")
-    shared = keras.layers.Embedding(5, 2, name="shared")
-    outputs = keras.layers.Flatten()(keras.layers.Add()([shared(tokens), shared(4 - tokens)]))
-    with pytest.raises(ValueError, match=r"layer '.*/shared' is called 2 times, so it has no one output"):
-        explain(keras.Model(tokens, keras.layers.Dense(1)(outputs)), np.ones((1, 4), np.int32))
+    shared = keras.layers.Embedding(5, 2, embeddings_initializer="normal", name="shared")
+    outputs = keras.layers.Flatten()(keras.layers.Subtract()([shared(tokens), 3 * shared(4 - tokens)]))
+    model = keras.Model(tokens, keras.layers.Dense(1, kernel_initializer="ones")(outputs))
+    inputs = np.array([[1, 3, 4, 0]], np.int32)
+    vectors = np.asarray(shared.embeddings).sum(axis=1)
+    # The token that stands for nothing is 0 to one call, 4 - 0 to the other.
+    for number, (factor, seen, nothing) in enumerate([(1, inputs, 0), (-3, 4 - inputs, 4)]):
+        want = factor * (vectors[seen] - (vectors[nothing] if baseline == 0 else 0))
+        got = explain(model, inputs, layer=f"shared[{number}]", baseline=baseline)
+        np.testing.assert_allclose(got.attributions, want, atol=1e-6)

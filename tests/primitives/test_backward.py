@@ -58,6 +58,19 @@ def test_operations_off_the_path_are_left_out() -> None:
     tf.function(run, autograph=False).get_concrete_function(tf.TensorSpec([None], tf.float32))
 
 
+def test_whole_numbers_are_left_out_where_the_model_takes_them_for_constants() -> None:
+    def run(x: tf.Tensor) -> tf.Tensor:
+        words = tf.gather(x, tf.cast(tf.stop_gradient(x), tf.int32))
+        assert [operation.type for operation in backward.between(x, words)] == ["GatherV2"]  # for what is looked up
+        step = tf.cast(tf.cast(x, tf.int32), tf.float32)
+        assert [operation.type for operation in backward.between(x, step)] == ["Cast", "Cast"]
+        stopped = tf.stop_gradient(x) * 2
+        assert [operation.type for operation in backward.between(x, stopped)] == ["StopGradient", "Mul"]
+        return words + step + stopped
+
+    tf.function(run, autograph=False).get_concrete_function(tf.TensorSpec([3], tf.float32))
+
+
 def test_an_operation_is_placed_by_the_layers_around_it() -> None:
     model = models.functional_in_subclassed()
 

@@ -108,7 +108,9 @@ def test_what_is_put_in_place_of_an_output_has_its_dtype_and_mask() -> None:
         dtypes.append(output.dtype)
         return tf.constant([[[1.0], [3.0], [50.0], [50.0]]])
 
-    with layers.put(embedding, stand_in):
+    with layers.tap(model) as calls:
+        model(tokens)
+    with layers.put(calls[0], stand_in):
         np.testing.assert_array_equal(model(tokens), [[2.0]])
     assert dtypes == [tf.bfloat16]
     assert patched(model) == []
@@ -140,3 +142,53 @@ def test_long_lists_of_layers_are_cut() -> None:
         model(np.zeros((1, 4, 4, 1), np.float32))
     with pytest.raises(ValueError, match=r"one of \(18 more\), "):
         layers.spatial(calls, "nowhere", "test")
+
+
+def shared_by_two_models() -> keras.Model:
+    """A convolution in two nested models, the second of which is called twice."""
+    shared = keras.layers.Conv2D(1, 3, padding="same", name="shared")
+    one, other = (keras.Sequential([keras.Input((6, 6, 1)), shared], name=name) for name in ("one", "other"))
+    inputs = keras.Input((6, 6, 1))
+    return keras.Model(inputs, other(other(one(inputs))), name="all")
+
+
+def test_calls_of_a_shared_layer_are_numbered_through_and_named_by_path_or_number() -> None:
+    model = shared_by_two_models()
+    with layers.tap(model) as calls:
+        model(np.ones((1, 6, 6, 1), np.float32))
+    of_shared = [call for call in calls if call.layer.name == "shared"]
+    assert [call.name for call in of_shared] == ["all/one/shared[0]", "all/other/shared[1]", "all/other/shared[2]"]
+    for name, number in [("shared[0]", 0), ("one/shared", 0), ("other/shared[2]", 2), ("all/other/shared[1]", 1)]:
+        assert layers.spatial(calls, name, "test") is of_shared[number]
+        assert layers.single(calls, name, "test") is of_shared[number]
+
+
+@pytest.mark.parametrize(
+    ("layer", "offered"),
+    [
+        (None, r"'shared\[0\]' .*, 'shared\[1\]' .*, 'shared\[2\]' .*"),
+        ("shared", r"'shared\[0\]' .*, 'shared\[1\]' .*, 'shared\[2\]' .*"),
+        ("other/shared", r"'shared\[1\]' .*, 'shared\[2\]' .*"),
+    ],
+)
+def test_a_layer_called_several_times_is_refused_with_its_calls(layer: str | None, offered: str) -> None:
+    model = shared_by_two_models()
+    with layers.tap(model) as calls:
+        model(np.ones((1, 6, 6, 1), np.float32))
+    with pytest.raises(ValueError, match=rf"calls layer 'shared' \d times. Pass layer= one of {offered}\.$"):
+        layers.spatial(calls, layer, "test")
+
+
+def test_what_is_put_in_place_of_one_call_leaves_the_others() -> None:
+    model = shared_by_two_models()
+    of_the_middle = np.zeros((3, 3, 1, 1))
+    of_the_middle[1, 1] = 1
+    model.set_weights([of_the_middle, np.ones(1)])  # each call adds 1
+    inputs = tf.zeros((1, 6, 6, 1))
+    with layers.tap(model) as calls:
+        model(inputs)
+    for number, want in enumerate([12.0, 11.0, 10.0]):
+        (call,) = (call for call in calls if call.layer.name == "shared" and call.number == number)
+        with layers.put(call, lambda output: 0 * output + 10):
+            np.testing.assert_array_equal(model(inputs), np.full((1, 6, 6, 1), want))
+    assert patched(model) == []
