@@ -22,6 +22,7 @@ import sys
 import tempfile
 import venv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from contenders import LARGE, SMALL, resnet50, small_cnn
@@ -31,13 +32,18 @@ HERE = Path(__file__).parent
 # What each environment holds; Xplique asks for an older TensorFlow than it needs, so it comes without its dependencies.
 ENVIRONMENTS = {
     "tensorflow": [
-        ["tensorflow-cpu==2.21.0", "keras==3.15.1", "tf-explain==0.3.1", "tf-keras-vis==0.8.7", "shap==0.51.0"],
+        ["tensorflow-cpu==2.21.0", "keras==3.15.1", "tf-explain==0.3.1", "tf-keras-vis==0.8.7", "shap==0.51.0", "saliency==0.2.1"],
         ["scikit-learn", "scikit-image", "opencv-python-headless", "tensorflow-probability==0.25.0", "einops", "matplotlib"],
         ["--no-deps", "xplique==2.0.2", "tf-keras==2.21.0"],
     ],
-    "torch": [["torch", "captum==0.9.0", "numpy"]],
+    "torch": [["torch", "captum==0.9.0", "numpy", "scikit-learn"]],
+    "pytorch_grad_cam": [["grad-cam==1.5.5"]],
 }
-HOME = {"xplique": "tensorflow", "tf_explain": "tensorflow", "tf_keras_vis": "tensorflow", "shap": "tensorflow", "captum": "torch"}
+HOME = {
+    **dict.fromkeys(["xplique", "tf_explain", "tf_keras_vis", "shap", "saliency"], "tensorflow"),
+    "captum": "torch",
+    "pytorch_grad_cam": "pytorch_grad_cam",
+}
 # case -> examples, rounds, who runs it; the first is what ratios are to
 CASES: dict[str, tuple[int, int, list[str]]] = {
     f"{SMALL}: integrated_gradients": (256, 7, ["floor", "hvd_xai", "xplique", "captum"]),
@@ -93,23 +99,25 @@ class Contender:
 
 
 def python_of(contender: str, peers: Path) -> str:
-    """Returns the Python that has a contender's library; makes its environment the first time."""
+    """Returns the Python that has a contender's library; makes its environment the first time, and again when its list has changed."""
     if contender not in HOME:
         return sys.executable
     folder = peers / HOME[contender]
     python = folder / "bin" / "python"
     ready = folder / "ready"
-    if not ready.exists():
+    wanted = json.dumps(ENVIRONMENTS[HOME[contender]])
+    if not ready.exists() or ready.read_text() != wanted:
         print(f"Making an environment for {contender} in {folder}", file=sys.stderr)
-        venv.create(folder, with_pip=True, clear=True)
+        if not python.exists():
+            venv.create(folder, with_pip=True)
         for words in ENVIRONMENTS[HOME[contender]]:
             subprocess.run([python, "-m", "pip", "install", "--quiet", *words], check=True)
-        ready.touch()
+        ready.write_text(wanted)
     return str(python)
 
 
-def prepare(folder: Path) -> None:
-    """Trains the small network, and leaves models and examples in a folder."""
+def trained_cnn() -> tuple[Any, np.ndarray, np.ndarray]:
+    """Trains the small network on digits; returns it with 256 images that it has not seen, and their labels."""
     import keras
     import tensorflow as tf
     from sklearn.datasets import load_digits
@@ -121,10 +129,16 @@ def prepare(folder: Path) -> None:
     model = small_cnn()
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(images[256:], labels[256:], epochs=5, batch_size=64, verbose=0)
+    return model, images[:256], labels[:256]
+
+
+def prepare(folder: Path) -> None:
+    """Leaves models and examples in a folder."""
+    model, images, labels = trained_cnn()
     large = resnet50()
     generator = np.random.default_rng(0)
     for size, network, inputs, targets in (
-        (SMALL, model, images[:256], labels[:256]),
+        (SMALL, model, images, labels),
         (LARGE, large, generator.uniform(-1, 1, (8, 224, 224, 3)).astype("float32"), np.arange(8) % 10),
     ):
         network.save_weights(folder / f"{size}.weights.h5")
