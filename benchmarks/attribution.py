@@ -21,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from contenders import LARGE, SMALL, TABLE, dense_net, resnet50, small_cnn
@@ -31,13 +33,18 @@ HERE = Path(__file__).parent
 # What each environment holds; Xplique asks for an older TensorFlow than it needs, so it comes without its dependencies.
 ENVIRONMENTS = {
     "tensorflow": [
-        ["tensorflow-cpu==2.21.0", "keras==3.15.1", "tf-explain==0.3.1", "tf-keras-vis==0.8.7", "shap==0.51.0"],
+        ["tensorflow-cpu==2.21.0", "keras==3.15.1", "tf-explain==0.3.1", "tf-keras-vis==0.8.7", "shap==0.51.0", "saliency==0.2.1"],
         ["scikit-learn", "scikit-image", "opencv-python-headless", "tensorflow-probability==0.25.0", "einops", "matplotlib"],
         ["--no-deps", "xplique==2.0.2", "tf-keras==2.21.0"],
     ],
-    "torch": [["torch", "captum==0.9.0", "numpy"]],
+    "torch": [["torch", "captum==0.9.0", "numpy", "scikit-learn"]],
+    "pytorch_grad_cam": [["grad-cam==1.5.5"]],
 }
-HOME = {"xplique": "tensorflow", "tf_explain": "tensorflow", "tf_keras_vis": "tensorflow", "shap": "tensorflow", "captum": "torch"}
+HOME = {
+    **dict.fromkeys(["xplique", "tf_explain", "tf_keras_vis", "shap", "saliency"], "tensorflow"),
+    "captum": "torch",
+    "pytorch_grad_cam": "pytorch_grad_cam",
+}
 # case -> examples, rounds, who runs it; the first is what ratios are to
 CASES: dict[str, tuple[int, int, list[str]]] = {
     f"{SMALL}: integrated_gradients": (256, 7, ["floor", "hvd_xai", "xplique", "captum"]),
@@ -94,45 +101,61 @@ class Contender:
 
 
 def python_of(contender: str, peers: Path) -> str:
-    """Returns the Python that has a contender's library; makes its environment the first time."""
+    """Returns the Python that has a contender's library; makes its environment the first time, and again when its list has changed."""
     if contender not in HOME:
         return sys.executable
     folder = peers / HOME[contender]
     python = folder / "bin" / "python"
     ready = folder / "ready"
-    if not ready.exists():
+    wanted = json.dumps(ENVIRONMENTS[HOME[contender]])
+    if not ready.exists() or ready.read_text() != wanted:
         print(f"Making an environment for {contender} in {folder}", file=sys.stderr)
-        venv.create(folder, with_pip=True, clear=True)
+        if not python.exists():
+            venv.create(folder, with_pip=True)
         for words in ENVIRONMENTS[HOME[contender]]:
             subprocess.run([python, "-m", "pip", "install", "--quiet", *words], check=True)
-        ready.touch()
+        ready.write_text(wanted)
     return str(python)
 
 
-def prepare(folder: Path) -> None:
-    """Trains the small networks, and leaves models and examples in a folder."""
-    import keras
+def trained_cnn() -> tuple[Any, np.ndarray, np.ndarray]:
+    """Trains the small network on digits; returns it with 256 images that it has not seen, and their labels."""
     import tensorflow as tf
-    from sklearn.datasets import load_breast_cancer, load_digits
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return trained(small_cnn, np.asarray(tf.image.resize(digits.images[..., None] / 16, (28, 28)), np.float32), digits.target)
+
+
+def trained_dense_net() -> tuple[Any, np.ndarray, np.ndarray]:
+    """Trains the table's network on the breast cancer data; returns it with 256 rows that it has not seen, and their labels."""
+    from sklearn.datasets import load_breast_cancer
+
+    table = load_breast_cancer()
+    return trained(dense_net, ((table.data - table.data.mean(axis=0)) / table.data.std(axis=0)).astype(np.float32), table.target)
+
+
+def trained(build: Callable[[], Any], inputs: np.ndarray, labels: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Builds a network and trains it on all but the first 256 examples; returns it and those."""
+    import keras
 
     keras.utils.set_random_seed(0)
-    digits, table = load_digits(), load_breast_cancer()
-    images = np.asarray(tf.image.resize(digits.images[..., None] / 16, (28, 28)), np.float32)
-    columns = ((table.data - table.data.mean(axis=0)) / table.data.std(axis=0)).astype("float32")
-    generator = np.random.default_rng(0)
-    for size, network, inputs, labels in (
-        (SMALL, small_cnn(), images, digits.target),
-        (TABLE, dense_net(), columns, table.target),
-        (LARGE, resnet50(), generator.uniform(-1, 1, (8, 224, 224, 3)).astype("float32"), np.arange(8) % 10),
-    ):
-        targets = labels.astype("int64")
-        if size != LARGE:  # its weights may be what they are: what it costs does not depend on them
-            network.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-            network.fit(inputs[256:], targets[256:], epochs=5, batch_size=64, verbose=0)
+    labels = labels.astype(np.int64)
+    model = build()
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(inputs[256:], labels[256:], epochs=5, batch_size=64, verbose=0)
+    return model, inputs[:256], labels[:256]
+
+
+def prepare(folder: Path) -> None:
+    """Leaves models and examples in a folder; ResNet50 is not trained, as what it costs does not depend on its weights."""
+    images = np.random.default_rng(0).uniform(-1, 1, (8, 224, 224, 3)).astype(np.float32)
+    cases = {SMALL: trained_cnn(), TABLE: trained_dense_net(), LARGE: (resnet50(), images, np.arange(8) % 10)}
+    for size, (network, inputs, targets) in cases.items():
         network.save_weights(folder / f"{size}.weights.h5")
         weights = {f"weight {index}": weight for index, weight in enumerate(network.get_weights())} if size == SMALL else {}
         counts = {f"n {case.partition(': ')[2]}": n for case, (n, _, _) in CASES.items() if case.startswith(size)}
-        np.savez(folder / f"{size}.npz", inputs=inputs[:256], targets=targets[:256], **weights, **counts)
+        np.savez(folder / f"{size}.npz", inputs=inputs, targets=targets, **weights, **counts)
 
 
 def measure(case: str, folder: Path, peers: Path) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,34 @@ def small_cnn() -> Any:
             keras.layers.Dense(CLASSES, name="logits"),
         ]
     )
+
+
+def torch_cnn(weights: list[np.ndarray]) -> Any:
+    """Builds the same in PyTorch, images channels first, from the weights of the Keras model."""
+    import torch
+
+    class ChannelsLast(torch.nn.Module):
+        def forward(self, maps: Any) -> Any:
+            return maps.permute(0, 2, 3, 1)
+
+    layers = {
+        "conv1": torch.nn.Conv2d(1, 32, 3),
+        "relu1": torch.nn.ReLU(),
+        "pool1": torch.nn.MaxPool2d(2),
+        "conv2": torch.nn.Conv2d(32, 64, 3),
+        "relu2": torch.nn.ReLU(),
+        "pool2": torch.nn.MaxPool2d(2),
+        "channels_last": ChannelsLast(),
+        "flatten": torch.nn.Flatten(),
+        "dense1": torch.nn.Linear(1600, 64),
+        "relu3": torch.nn.ReLU(),
+        "logits": torch.nn.Linear(64, CLASSES),
+    }
+    with torch.no_grad():
+        for name, kernel, bias in zip(("conv1", "conv2", "dense1", "logits"), weights[::2], weights[1::2], strict=True):
+            layers[name].weight.copy_(torch.tensor(kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T))
+            layers[name].bias.copy_(torch.tensor(bias))
+    return torch.nn.Sequential(OrderedDict(layers)).eval()
 
 
 def resnet50() -> Any:
@@ -260,34 +289,13 @@ def captum(case: Case) -> Run:
     from captum import attr
 
     held = np.load(case.folder / f"{case.size}.npz")
-    weights = [torch.tensor(held[f"weight {index}"]) for index in range(8)]
-
-    class Net(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv1, self.conv2 = torch.nn.Conv2d(1, 32, 3), torch.nn.Conv2d(32, 64, 3)
-            self.dense1, self.logits = torch.nn.Linear(1600, 64), torch.nn.Linear(64, CLASSES)
-            self.act2 = torch.nn.ReLU()
-            with torch.no_grad():
-                for layer, kernel, bias in ((self.conv1, 0, 1), (self.conv2, 2, 3)):
-                    layer.weight.copy_(weights[kernel].permute(3, 2, 0, 1))
-                    layer.bias.copy_(weights[bias])
-                for layer, kernel, bias in ((self.dense1, 4, 5), (self.logits, 6, 7)):
-                    layer.weight.copy_(weights[kernel].T)
-                    layer.bias.copy_(weights[bias])
-
-        def forward(self, images: Any) -> Any:
-            hidden = torch.nn.functional.max_pool2d(torch.relu(self.conv1(images)), 2)
-            hidden = torch.nn.functional.max_pool2d(self.act2(self.conv2(hidden)), 2)
-            return self.logits(torch.relu(self.dense1(hidden.permute(0, 2, 3, 1).flatten(1))))
-
-    net = Net().eval()
+    net = torch_cnn([held[f"weight {index}"] for index in range(8)])
     x, targets = torch.tensor(case.inputs).permute(0, 3, 1, 2), torch.tensor(case.targets)
     if case.method == "integrated_gradients":
         explainer = attr.IntegratedGradients(net)
         return lambda: explainer.attribute(x, target=targets, n_steps=N_STEPS).permute(0, 2, 3, 1).detach().numpy()
     if case.method == "grad_cam":
-        cam = attr.LayerGradCam(net, net.act2)
+        cam = attr.LayerGradCam(net, net.relu2)
         return lambda: torch.relu(cam.attribute(x, target=targets))[:, 0].detach().numpy()
     if case.method == "occlusion":
         window = (1, PATCH, PATCH)

@@ -55,7 +55,8 @@ def rise(
     Reference:
         V. Petsiuk, A. Das, K. Saenko: RISE: Randomized Input Sampling for Explanation of Black-box Models. BMVC 2018.
         https://arxiv.org/abs/1806.07421, equation 6 and section 3.2. The expectation of the masks is the true one, the same at every place,
-        so that the estimate is unbiased; the random shift is each mask's own, as in the paper, along every axis there is.
+        so that the estimate is unbiased; cells keep their side, and there is one more of them along each axis, where the paper stretches h
+        cells to the length of h + 1; the random shift is each mask's own, as in the paper, along every axis there is.
     """
     if n_masks < 1:
         raise ValueError(f"`rise` needs n_masks >= 1; got {n_masks}")
