@@ -98,7 +98,10 @@ def log_odds(
     if activation == "sigmoid":
         return selected
     others = tf.one_hot(targets, logits.shape[-1], on_value=logits.dtype.min, off_value=0.0)
-    return selected - tf.reduce_logsumexp(logits + others, axis=-1)
+    # not tf.reduce_logsumexp, which stops the gradient of the largest: it cancels, but what follows changes themselves would miss it
+    theirs = logits + others
+    largest = tf.reduce_max(theirs, axis=-1)
+    return selected - largest - tf.math.log(tf.reduce_sum(tf.exp(theirs - largest[:, None]), axis=-1))
 
 
 def predicted(

@@ -211,6 +211,14 @@ def test_is_complete_in_every_shape_of_model(build: Callable[[], keras.Model]) -
     assert_complete(model, explain(model, inputs), inputs, 0 * inputs)
 
 
+@pytest.mark.parametrize("score", ["logit", "probability", "log_odds"])
+def test_is_complete_for_every_score_of_a_class(score: str) -> None:
+    computed = explain(models.functional(), models.examples(5)[0], score=score)
+    total = np.abs(computed.attributions).reshape(5, -1).sum(axis=1)
+    assert np.all(np.abs(computed.per_sample["convergence_delta"]) <= ROUNDING * total)
+    assert np.all(total > 0)
+
+
 def test_mixed_precision_is_complete_to_its_own_rounding() -> None:
     keras.utils.set_random_seed(7)
     layer = partial(keras.layers.Dense, dtype="mixed_bfloat16")
