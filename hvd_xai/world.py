@@ -25,16 +25,15 @@ import sys
 import threading
 import time
 import traceback
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from http.client import HTTPResponse
+from contextlib import contextmanager
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from hvd_xai.errors import HorovodMissingError, PeerError, WorldError
+from hvd_xai.store import Store
 from hvd_xai.types import Json
 
 if TYPE_CHECKING:
@@ -48,8 +47,7 @@ EXIT_STUCK = 75  # EX_TEMPFAIL: the job was ended because a rank was waited for 
 
 _EXIT_TAG, _WAIT_TAG = 7, 8
 _PATIENCE_SECONDS = 1.0  # after which a rank tells the root that it waits
-_FAILURE = "hvd_xai/failure"  # where a rank of an elastic job leaves why it ended, in the store that its launcher runs
-_STORE_SECONDS = 5.0
+_FAILURE = "failure"  # under which a rank of an elastic job leaves why it ended
 _LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
@@ -139,9 +137,10 @@ class World:
             PeerError: on all ranks that are left, if another one ended with an error; only lost hosts are let go.
             WorldError: if this process is no rank of the job any more, or the others could not be reached.
         """
-        failure = _Store.of(os.environ).read()
-        if failure is not None:
-            raise agreed(PeerError("training", [failure]))
+        failure = Store.of(os.environ).read(_FAILURE)
+        if isinstance(failure, list):
+            rank, host, reason = failure
+            raise agreed(PeerError("training", [(int(str(rank)), str(host), str(reason))]))
         horovod = importlib.import_module("horovod.tensorflow")
         horovod.shutdown()
         try:
@@ -449,49 +448,6 @@ class _Horovod:
             watchdog.cancel()
 
 
-class _Store:
-    """What the launcher of an elastic job keeps for its ranks, which outlives each of them, until the next reset.
-
-    Args:
-        url: where a rank leaves why it ended; None if there is no such place.
-    """
-
-    def __init__(self, url: str | None) -> None:
-        self._url = url
-
-    @classmethod
-    def of(cls, environment: Mapping[str, str]) -> "_Store":
-        """Returns the store of the job that this process was started in."""
-        if not is_elastic(environment):
-            return cls(None)
-        address, port = (environment.get(f"HOROVOD_GLOO_RENDEZVOUS_{part}", "") for part in ("ADDR", "PORT"))
-        return cls(f"http://{address}:{port}/{_FAILURE}")
-
-    def write(self, rank: int, reason: str) -> None:
-        """Leaves why a rank ends; a launcher that is gone needs no telling."""
-        if self._url is None:
-            return
-        record = json.dumps([rank, socket.gethostname(), reason]).encode()
-        with suppress(OSError):
-            self._open(urllib.request.Request(self._url, record, method="PUT")).close()
-
-    def read(self) -> tuple[int, str, str] | None:
-        """Returns rank, host and reason of a rank that ended with an error; None if there is none."""
-        if self._url is None:
-            return None
-        try:
-            with self._open(urllib.request.Request(self._url)) as answer:
-                rank, host, reason = json.loads(answer.read())
-        except OSError:  # 404: nobody left anything
-            return None
-        return int(rank), str(host), str(reason)
-
-    def _open(self, request: urllib.request.Request) -> HTTPResponse:
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the launcher is not behind a proxy
-        answer: HTTPResponse = direct.open(request, timeout=_STORE_SECONDS)
-        return answer
-
-
 def _transport(horovod: ModuleType, mpi: ModuleType | None, deadline: float) -> Transport:
     if horovod.size() == 1:
         return _Alone()
@@ -518,7 +474,8 @@ def _stuck(phase: str, deadline: float) -> str:
 def _die(transport: Transport, rank: int, reason: str, code: int) -> None:
     sys.stderr.write(f"hvd-xai: rank {rank} on {socket.gethostname()} ends the job: {reason}\n")
     sys.stderr.flush()
-    _Store.of(os.environ).write(rank, reason)
+    if is_elastic(os.environ):
+        Store.of(os.environ).write(_FAILURE, [rank, socket.gethostname(), reason])
     transport.abort(code)
 
 

@@ -18,7 +18,7 @@ LAYERS = {
     "entry": ("cli", "report"),
     "wiring": ("train", "explain", "plan", "estimate", "recompute"),
     "merging": ("merge", "recording", "row_files"),
-    "effects": ("sinks", "figures", "checkpoint", "world", "keras", "datasets", "saved_model"),
+    "effects": ("sinks", "figures", "checkpoint", "world", "store", "keras", "datasets", "saved_model"),
     "numerics": (
         "compute",
         "precision",
@@ -44,6 +44,7 @@ BESIDE = {
     ("explain", "plan"),
     ("recording", "merge"),
     ("keras", "world"),
+    ("world", "store"),
     ("sinks", "checkpoint"),
     ("sinks", "figures"),
     ("figures", "checkpoint"),
