@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -83,12 +83,14 @@ class World:
         hosts: each rank's.
         job: a name that no other job has, the same on every rank and after every reset.
         resets: how often the ranks of this job came and went; above 0 in elastic jobs only.
+        under_way: what an error that ends the job must not break off: called by `finish`, with whether all ranks call it together.
     """
 
     def __init__(self, rank: int, size: int, local_rank: int, local_size: int, transport: Transport) -> None:
         self.host = socket.gethostname()
         self.job = ""
         self.resets = 0
+        self.under_way: list[Callable[[bool], None]] = []
         self._meet(rank, size, local_rank, local_size, transport)
 
     def _meet(self, rank: int, size: int, local_rank: int, local_size: int, transport: Transport) -> None:
@@ -217,6 +219,18 @@ class World:
         except Exception as caught:  # noqa: BLE001 - it is raised again, on every rank, by the agreement
             error = caught
         self.agree(phase, error)
+
+    def finish(self, error: BaseException) -> None:
+        """Finishes what is under way, each once, before an error ends the job. Collective where all ranks raise that error.
+
+        What fails meanwhile is logged: the error that ends the job is the one to be seen.
+        """
+        together = is_agreed(error) and not is_elastic(os.environ)  # there the others that raise it may not be all that there were
+        while self.under_way:
+            try:
+                self.under_way.pop(0)(together)
+            except Exception as failure:  # noqa: BLE001 - as above
+                log.warning("not all that was under way could be finished: %s", failure)
 
     def abort(self, reason: str, code: int = EXIT_STUCK) -> None:
         """Ends every rank of the job now, with `reason` on standard error."""
@@ -487,9 +501,11 @@ def _end_job_on_uncaught_error(world: World) -> None:
         if is_agreed(error):  # every rank is on its way out
             if world.is_root:
                 show(kind, error, trace)
+            world.finish(error)
             return
         lines = "".join(traceback.format_exception(kind, error, trace))
         sys.stderr.write(f"[rank {world.rank}/{world.size} {world.host}] {lines}")
+        world.finish(error)
         world.abort(f"uncaught {kind.__name__}: {error}", 1)
 
     sys.excepthook = hook
