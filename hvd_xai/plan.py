@@ -20,6 +20,7 @@ from hvd_xai.checkpoint.arrays import shard_rows
 from hvd_xai.checkpoint.run import probe_digest
 from hvd_xai.checkpoint.schema import Header, RankRows, encode, row_dtype
 from hvd_xai.compute import Compute, Predict, Predicted
+from hvd_xai.launcher import is_elastic
 from hvd_xai.loading import load_method
 from hvd_xai.merge import Spool
 from hvd_xai.precision import Precision
@@ -29,7 +30,7 @@ from hvd_xai.sinks import Sink
 from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.types import Attribution, Json, Probe, Progress, Score, Silent
 from hvd_xai.unpacking import of_rows
-from hvd_xai.world import World, is_elastic
+from hvd_xai.world import World
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,9 @@ from hvd_xai.errors import CheckpointError
 from hvd_xai.merge import Merged, Spool, merge
 from hvd_xai.sinks import Sink
 from hvd_xai.sinks.checkpoint import Checkpoint
+from hvd_xai.transports import ROOT
 from hvd_xai.types import Json
-from hvd_xai.world import ROOT, World, is_agreed
+from hvd_xai.world import World, is_agreed
 
 log = logging.getLogger(__name__)
 

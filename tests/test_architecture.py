@@ -18,7 +18,7 @@ LAYERS = {
     "entry": ("cli", "report"),
     "wiring": ("train", "explain", "plan", "estimate", "recompute"),
     "merging": ("merge", "recording", "row_files"),
-    "effects": ("sinks", "figures", "checkpoint", "world", "store", "keras", "datasets", "saved_model"),
+    "effects": ("sinks", "figures", "checkpoint", "world", "transports", "launcher", "keras", "datasets", "saved_model"),
     "numerics": (
         "compute",
         "precision",
@@ -44,7 +44,11 @@ BESIDE = {
     ("explain", "plan"),
     ("recording", "merge"),
     ("keras", "world"),
-    ("world", "store"),
+    ("keras", "transports"),
+    ("keras", "launcher"),
+    ("world", "transports"),
+    ("world", "launcher"),
+    ("transports", "launcher"),
     ("sinks", "checkpoint"),
     ("sinks", "figures"),
     ("figures", "checkpoint"),
@@ -53,7 +57,7 @@ BESIDE = {
 }
 # Third-party library -> where it may be imported.
 DOORS = {
-    "mpi4py": ("hvd_xai.world",),
+    "mpi4py": ("hvd_xai.transports",),
     "horovod": ("hvd_xai.world", "hvd_xai.keras"),
     "zarr": ("hvd_xai.checkpoint",),
     "tensorstore": ("hvd_xai.checkpoint",),

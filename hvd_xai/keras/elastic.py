@@ -56,7 +56,8 @@ from horovod.common.exceptions import HorovodInternalError, HostsUpdatedInterrup
 
 from hvd_xai.keras.callbacks.state import end_epoch
 from hvd_xai.keras.collectives import broadcast, init, require_started
-from hvd_xai.world import ROOT, is_elastic
+from hvd_xai.launcher import is_elastic
+from hvd_xai.transports import ROOT
 
 __all__ = ["CommitStateCallback", "KerasState", "UpdateBatchStateCallback", "UpdateEpochStateCallback", "run"]
 

@@ -1,4 +1,4 @@
-"""What the launcher keeps for the ranks that it starts without MPI: small values by key, which outlive each rank, until the next reset."""
+"""What the launcher says of the job that this process is a rank of, and what it keeps for the ranks."""
 
 import json
 import urllib.request
@@ -9,10 +9,27 @@ from http.client import HTTPResponse
 from hvd_xai.types import Json
 
 _SECONDS = 5.0
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+def is_elastic(environment: Mapping[str, str]) -> bool:
+    """Returns whether the ranks of this job may come and go."""
+    return environment.get("HOROVOD_ELASTIC") == "1"
+
+
+def is_gloo(environment: Mapping[str, str]) -> bool:
+    """Returns whether Horovod runs without MPI."""
+    return environment.get("HOROVOD_CONTROLLER") == "gloo" or "HOROVOD_GLOO_RENDEZVOUS_ADDR" in environment
+
+
+def launched_size(environment: Mapping[str, str]) -> int | None:
+    """Returns how many ranks the launcher says it started; None if no launcher says."""
+    sizes = [int(environment[name]) for name in _SIZES if environment.get(name, "").isdigit()]
+    return sizes[0] if sizes else None
 
 
 class Store:
-    """The key-value store that `horovodrun --gloo` runs for its ranks to meet, and for whatever else they leave there.
+    """The store that `horovodrun --gloo` runs for its ranks to meet: small values by key, which outlive each rank, until the next reset.
 
     Args:
         url: of our part of it; None if there is no such place.
