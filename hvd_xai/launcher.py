@@ -4,7 +4,7 @@ import json
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
-from http.client import HTTPResponse
+from http.client import HTTPException, HTTPResponse
 
 from hvd_xai.types import Json
 
@@ -47,7 +47,7 @@ class Store:
     def write(self, key: str, value: Json) -> None:
         """Leaves a value; a launcher that is gone needs no telling."""
         if self._url is not None:
-            with suppress(OSError):
+            with suppress(OSError, HTTPException):
                 self._open(urllib.request.Request(f"{self._url}/{key}", json.dumps(value).encode(), method="PUT")).close()
 
     def read(self, key: str) -> Json:
@@ -57,7 +57,7 @@ class Store:
         try:
             with self._open(urllib.request.Request(f"{self._url}/{key}")) as answer:
                 value: Json = json.loads(answer.read())
-        except OSError:  # 404: nobody left anything
+        except (OSError, HTTPException):  # 404: nobody left anything
             return None
         return value
 

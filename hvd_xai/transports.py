@@ -10,16 +10,17 @@ import os
 import socket
 import struct
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from hvd_xai.launcher import Store, is_elastic
+from hvd_xai.watch import Watch
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -30,6 +31,7 @@ FAILURE = "failure"  # in the launcher's store: why a rank of an elastic job end
 
 _EXIT_TAG, _WAIT_TAG = 7, 8
 _PATIENCE_SECONDS = 1.0  # after which a rank tells the root that it waits
+_WAITS = "waits-"  # in the launcher's store, with a rank behind: the newest wait that it has long been in
 
 
 @runtime_checkable
@@ -154,9 +156,7 @@ class _Mpi:
         """Says which ranks are not in the collective that this one waits in, as far as it knows."""
         if self._rank != ROOT:
             return "Rank 0, which would have said which ranks are missing, is one of them."
-        missing = [rank for rank in range(1, self._size) if self._waiting.get(rank, 0) < self._collectives]
-        some = ", ".join(map(str, missing[:10])) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-        return f"Missing: rank {some}." if missing else "No rank is missing: the network is stuck."
+        return _named([rank for rank in range(1, self._size) if self._waiting.get(rank, 0) < self._collectives])
 
     def _hear(self, tag: int, into: dict[int, int]) -> None:
         """Takes in what other ranks told this one with a tag."""
@@ -179,12 +179,18 @@ class _Mpi:
 
 
 class _Horovod:
-    """Carries the collectives over Horovod's, where the ranks are no MPI processes. Horovod itself notices a rank that dies or exits."""
+    """Carries the collectives over Horovod's, where the ranks are no MPI processes.
+
+    Horovod itself notices a rank that dies or exits. One that is stuck is known by what the others say, who leave word with the launcher
+    when half of the deadline is over.
+    """
 
     def __init__(self, horovod: ModuleType, deadline: float) -> None:
         self._horovod = horovod
         self._deadline = deadline
-        self._rank = horovod.rank()
+        self._rank, self._size = horovod.rank(), horovod.size()
+        self._store = Store.of(os.environ)
+        self._waits = itertools.count(1)
 
     def allgather(self, phase: str, message: bytes) -> list[bytes]:
         # each message goes with its length in front: an allgather concatenates, and only that tells where one ends
@@ -210,6 +216,10 @@ class _Horovod:
             rows, _ = self._horovod.alltoall(_as_bytes(block), splits, name="hvd_xai.alltoall")
         return np.asarray(rows).view(block.dtype).reshape(sum(received), *block.shape[1:])
 
+    def watch(self, phase: str) -> Watch:
+        tell = partial(self._store.write, f"{_WAITS}{self._rank}")
+        return Watch(self._deadline, self._waits, tell, partial(self._end, phase))
+
     def abort(self, code: int) -> None:
         os._exit(code)
 
@@ -220,13 +230,22 @@ class _Horovod:
     @contextmanager
     def _watched(self, phase: str) -> Iterator[None]:
         """Ends the job when the deadline passes before the block is done."""
-        watchdog = threading.Timer(self._deadline, die, (self, self._rank, _stuck(phase, self._deadline), EXIT_STUCK))
-        watchdog.daemon = True
-        watchdog.start()
+        watch = self.watch(phase)
         try:
-            yield
+            with watch:
+                yield
         finally:
-            watchdog.cancel()
+            watch.stop()
+
+    def _end(self, phase: str, number: int) -> None:
+        die(self, self._rank, f"{_stuck(phase, self._deadline)} {self._missing(number)}", EXIT_STUCK)
+
+    def _missing(self, number: int) -> str:
+        """Says which ranks are not in the wait that this one is in, as far as they have left word where the launcher keeps it."""
+        if self._store.read(f"{_WAITS}{self._rank}") is None:
+            return ""  # the launcher cannot be reached
+        told = [self._store.read(f"{_WAITS}{rank}") for rank in range(self._size)]
+        return _named([rank for rank, known in enumerate(told) if not isinstance(known, int) or known < number])
 
 
 def alone() -> Transport:
@@ -249,6 +268,11 @@ def _starts(counts: Sequence[int]) -> list[int]:
 def _as_bytes(rows: np.ndarray) -> np.ndarray:
     """Returns the rows' memory as bytes; also of zero rows, which memoryview.cast refuses."""
     return np.ascontiguousarray(rows).reshape(-1).view(np.uint8) if rows.size else np.empty(0, np.uint8)
+
+
+def _named(missing: Sequence[int]) -> str:
+    some = ", ".join(map(str, missing[:10])) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+    return f"Missing: rank {some}." if missing else "No rank is missing: all of them wait, for the network or for data."
 
 
 def _stuck(phase: str, deadline: float) -> str:

@@ -18,7 +18,7 @@ LAYERS = {
     "entry": ("cli", "report"),
     "wiring": ("train", "explain", "plan", "estimate", "recompute"),
     "merging": ("merge", "recording", "row_files"),
-    "effects": ("sinks", "figures", "checkpoint", "world", "transports", "launcher", "keras", "datasets", "saved_model"),
+    "effects": ("sinks", "figures", "checkpoint", "world", "transports", "launcher", "watch", "keras", "datasets", "saved_model"),
     "numerics": (
         "compute",
         "precision",
@@ -49,6 +49,7 @@ BESIDE = {
     ("world", "transports"),
     ("world", "launcher"),
     ("transports", "launcher"),
+    ("transports", "watch"),
     ("sinks", "checkpoint"),
     ("sinks", "figures"),
     ("figures", "checkpoint"),
