@@ -6,12 +6,13 @@ No wait is longer than the deadline: what it ends, it ends for all ranks, with a
 import atexit
 import importlib
 import itertools
+import math
 import os
 import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
@@ -29,7 +30,7 @@ ROOT = 0
 EXIT_STUCK = 75  # EX_TEMPFAIL: the job was ended because a rank was waited for in vain
 FAILURE = "failure"  # in the launcher's store: why a rank of an elastic job ended
 
-_EXIT_TAG, _WAIT_TAG = 7, 8
+_EXIT_TAG, _WAIT_TAG, _WATCH_TAG = 7, 8, 9
 _PATIENCE_SECONDS = 1.0  # after which a rank tells the root that it waits
 _WAITS = "waits-"  # in the launcher's store, with a rank behind: the newest wait that it has long been in
 
@@ -47,6 +48,9 @@ class Transport(Protocol):
     def exchange(self, phase: str, block: np.ndarray, sent: Sequence[int], received: Sequence[int]) -> np.ndarray:
         """Collective: every rank must call this. Returns the rows that each rank sent to this one, in the order of ranks."""
 
+    def watch(self, phase: str) -> Watch:
+        """Collective: every rank must call this. Returns what ends the job when a wait for the others takes too long."""
+
     def abort(self, code: int) -> None:
         """Ends every rank of the job now."""
 
@@ -62,6 +66,9 @@ class _Alone:
 
     def exchange(self, phase: str, block: np.ndarray, sent: Sequence[int], received: Sequence[int]) -> np.ndarray:  # noqa: ARG002
         return block
+
+    def watch(self, phase: str) -> Watch:  # noqa: ARG002
+        return Watch(math.inf, itertools.count(), lambda _: None, lambda _: None)
 
     def abort(self, code: int) -> None:
         os._exit(code)
@@ -80,9 +87,13 @@ class _Mpi:
         self._communicator = mpi.COMM_WORLD.Dup()
         self._words = mpi.COMM_WORLD.Dup()  # what ranks tell each other beside the collectives
         self._rank, self._size = self._communicator.Get_rank(), self._communicator.Get_size()
+        self._patience = min(_PATIENCE_SECONDS, deadline / 4)
+        self._given = 0.0 if self._rank == ROOT else 2 * self._patience  # to the root, which can name who is missing
         self._collectives = 0
         self._left: dict[int, int] = {}  # by rank, how many collectives it took part in before it exited
         self._waiting: dict[int, int] = {}  # on the root: by rank, the newest collective that it said it waits in
+        self._watching: dict[int, int] = {}  # on the root: by rank, the newest watched wait that it said it is in
+        self._waits = itertools.count(1)
         atexit.register(self._say_exit)
 
     def allgather(self, phase: str, message: bytes) -> list[bytes]:
@@ -112,8 +123,20 @@ class _Mpi:
             self._wait(phase, self._communicator.Ialltoallv(outgoing, incoming))
         return rows
 
+    def watch(self, phase: str) -> Watch:
+        # MPI is spoken from the watch's thread, while the main thread is in Horovod or computes: threads are allowed
+        return Watch(self._deadline + self._given, self._waits, self._tell_root, partial(self._end, phase))
+
     def abort(self, code: int) -> None:
         self._mpi.COMM_WORLD.Abort(code)
+
+    def _tell_root(self, number: int) -> None:
+        if self._rank != ROOT:
+            self._tell(ROOT, _WATCH_TAG, number)
+
+    def _end(self, phase: str, number: int) -> None:
+        self._hear(_WATCH_TAG, self._watching)
+        die(self, self._rank, f"{_stuck(phase, self._deadline)} {self._missing(self._watching, number)}", EXIT_STUCK)
 
     @contextmanager
     def _row(self, block: np.ndarray) -> "Iterator[MPI.Datatype]":
@@ -133,13 +156,12 @@ class _Mpi:
         self._collectives += 1
         started = time.monotonic()
         pause = 0.0
-        patience = min(_PATIENCE_SECONDS, self._deadline / 4)
-        deadline = self._deadline + (0 if self._rank == ROOT else 2 * patience)
+        deadline = self._deadline + self._given
         is_known = self._rank == ROOT
         while not request.Test():
             waited = time.monotonic() - started
-            if waited > patience and not is_known:
-                self._tell(ROOT, _WAIT_TAG)
+            if waited > self._patience and not is_known:
+                self._tell(ROOT, _WAIT_TAG, self._collectives)
                 is_known = True
             self._hear(_EXIT_TAG, self._left)
             self._hear(_WAIT_TAG, self._waiting)
@@ -147,16 +169,16 @@ class _Mpi:
             if gone:
                 die(self, self._rank, f"rank {gone[0]} exited while rank {self._rank} waits for it in '{phase}'", 1)
             if waited > deadline:
-                die(self, self._rank, f"{_stuck(phase, self._deadline)} {self._missing()}", EXIT_STUCK)
+                die(self, self._rank, f"{_stuck(phase, self._deadline)} {self._missing(self._waiting, self._collectives)}", EXIT_STUCK)
             # spin for a millisecond, for latency; then sleep up to another, for the cores
             pause = 0.0 if waited < 1e-3 else min(1e-3, pause + 5e-5)
             time.sleep(pause)
 
-    def _missing(self) -> str:
-        """Says which ranks are not in the collective that this one waits in, as far as it knows."""
+    def _missing(self, waiting: Mapping[int, int], number: int) -> str:
+        """Says which ranks are not in the wait of a number that this one is in, as far as it knows."""
         if self._rank != ROOT:
             return "Rank 0, which would have said which ranks are missing, is one of them."
-        return _named([rank for rank in range(1, self._size) if self._waiting.get(rank, 0) < self._collectives])
+        return _named([rank for rank in range(1, self._size) if waiting.get(rank, 0) < number])
 
     def _hear(self, tag: int, into: dict[int, int]) -> None:
         """Takes in what other ranks told this one with a tag."""
@@ -166,16 +188,16 @@ class _Mpi:
             self._words.Recv(collectives, source=status.Get_source(), tag=tag)
             into[status.Get_source()] = int(collectives[0])
 
-    def _tell(self, listener: int, tag: int) -> None:
-        """Tells another rank how many collectives this one has begun, whether that listens or not."""
-        self._words.Isend(np.array([self._collectives], np.int64), dest=listener, tag=tag).Free()
+    def _tell(self, listener: int, tag: int, number: int) -> None:
+        """Tells another rank how many collectives, or watched waits, this one has begun, whether that listens or not."""
+        self._words.Isend(np.array([number], np.int64), dest=listener, tag=tag).Free()
 
     def _say_exit(self) -> None:
         """Tells those that may wait for this rank that it leaves: the root, which is in all collectives."""
         if self._mpi.Is_finalized():
             return
         for listener in [ROOT] if self._rank != ROOT else range(1, self._size):
-            self._tell(listener, _EXIT_TAG)
+            self._tell(listener, _EXIT_TAG, self._collectives)
 
 
 class _Horovod:

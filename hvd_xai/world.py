@@ -30,6 +30,7 @@ from hvd_xai.errors import HorovodMissingError, PeerError, WorldError
 from hvd_xai.launcher import Store, is_elastic, is_gloo, launched_size
 from hvd_xai.transports import EXIT_STUCK, FAILURE, ROOT, Transport, alone, connect, die, import_mpi
 from hvd_xai.types import Json
+from hvd_xai.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +158,23 @@ class World:
             `[sum(received), ...]` in the order of the ranks that they come from.
         """
         return self._transport.exchange(phase, rows, sent, received)
+
+    def watch(self, phase: str) -> Watch:
+        """Returns what ends the job when a wait for the other ranks takes longer than the deadline; for waits that are not the world's own.
+
+        Collective: every rank must call this, and have the same waits.
+        """
+        return self._transport.watch(phase)
+
+    @contextmanager
+    def waiting(self, phase: str) -> Iterator[None]:
+        """Guards one such wait. Collective: every rank must enter and leave this block."""
+        watch = self.watch(phase)
+        try:
+            with watch:
+                yield
+        finally:
+            watch.stop()
 
     def agree(self, phase: str, error: BaseException | None = None) -> None:
         """Goes on on all ranks, or raises on all of them. Collective: every rank must call this.
