@@ -84,6 +84,11 @@ def cut(n_samples: int, size: int, shard: int) -> list[int]:
     return [min(n_samples, unit * (-(-n_samples // unit) * rank // size)) for rank in range(size + 1)]
 
 
+def shares(probe: Probe, size: int) -> list[int]:
+    """Returns the rows of a probe that the ranks' shares begin at, and last their number."""
+    return cut(len(probe), size, shard_rows((len(probe), *probe.inputs.shape[1:]), np.dtype("<f2")))
+
+
 class Plan:
     """What is explained, with what, and where it goes; checked and compiled once, run at every epoch. Collective: every rank must make one.
 
@@ -153,8 +158,7 @@ class Plan:
         if self.computes:  # the ranks are others than those that it was made with
             self._recorder.close()
         self._progress = self._watched if world.is_root else Silent()
-        attributions = np.dtype("<f2"), (len(probe), *probe.inputs.shape[1:])
-        edges = cut(len(probe), world.size, shard_rows(attributions[1], attributions[0]))
+        edges = shares(probe, world.size)
         self._start, self._stop = edges[world.rank : world.rank + 2]
         self._ranks = tuple(RankRows(rank, world.hosts[rank], edges[rank], edges[rank + 1]) for rank in range(world.size))
         with world.together("checking the probe"):

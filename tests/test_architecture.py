@@ -42,6 +42,7 @@ BESIDE = {
     ("train", "estimate"),
     ("explain", "estimate"),
     ("explain", "plan"),
+    ("estimate", "plan"),
     ("recording", "merge"),
     ("keras", "world"),
     ("keras", "transports"),
