@@ -13,6 +13,8 @@ READ = [
     "numpy>=1.26",
     "zarr>=3; python_version >= '3.11'",  # the first that knows version 3 of the format, and there is none for Python 3.10
     "tensorstore>=0.1.70; python_version < '3.11'",
+    "numcodecs>=0.13",
+    "google-crc32c>=1.5",
     "xxhash>=3.4",
     "jaxtyping>=0.3",
     "typer>=0.15",

@@ -1,13 +1,13 @@
 """Explanation checkpoints merged and written by many ranks: memory, throughput beside raw writing, and what training waits for them.
 
-    python benchmarks/checkpoint.py                      # 100 MB of attributions at 2, 4, 8 and 16 ranks
-    python benchmarks/checkpoint.py --megabytes 100 400 2000 --ranks 2 4
+    python benchmarks/checkpoint.py                      # 100, 500 and 2,000 MB of attributions at 2, 4, 8 and 16 ranks
+    python benchmarks/checkpoint.py --megabytes 100 --ranks 2 4
     python benchmarks/checkpoint.py --write              # puts the tables into benchmarks/RESULTS.md too
 
-Three tables. In the first, random float16 attributions of 64 x 64 go through both merges; in the same rounds, the root alone writes the
-same bytes to one file, with fsync, and copies them in memory. Peaks are of each rank, over what it had before the first row. In the
-second, a CNN trains with explanations off, written between epochs, and written beside them. The third is a model of what larger jobs would
-take, of constants that the first has measured and of some that are assumed, and says which.
+Three tables. In the first, random float16 attributions of 64 x 64, which do not compress, go through one merge and then, in processes of
+their own, through the other; in the same rounds the root alone writes as many bytes to one file, with fsync, and copies them in memory. In
+the second, a CNN trains with explanations off, written between epochs, and written beside them, an epoch of each in turn. The third is a
+model of what larger jobs would take, of constants that the first has measured and of some that are assumed, and says which.
 """
 
 import argparse
@@ -19,30 +19,32 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec
 
 from results import machine, write_section
+
+Args = ParamSpec("Args")
 
 SIDE = 64
 ROW_BYTES = SIDE * SIDE * 2
 ROUNDS = 3
 MERGES: tuple[Literal["direct", "root"], ...] = ("direct", "root")
-EPOCHS = 4
+EPOCHS = 5
+N_EXAMPLES, N_EXPLAINED = 16_384, 2048
 WAYS = ("off", "between epochs", "beside training")
 
 # of larger jobs: assumed, as none was at hand
-NETWORK_SECONDS = 5e-6  # for one message
-NETWORK_BYTES = 12e9  # a second, into one host
 FILESYSTEM_BYTES = 100e9  # a second, of all hosts together
 SAMPLE_BYTES = 224 * 224 * 2
 EPOCH_BYTES = 128e9
+ENTRY_BYTES = 160  # of a Zarr shard in the index that is gathered
 
 
-def merge_and_write(megabytes: int) -> None:
-    """Runs on every rank; the root prints seconds by way and round, and each rank's growth in MB, as JSON."""
+def merge_and_write(merge: Literal["direct", "root"], megabytes: int) -> None:
+    """Runs on every rank; the root prints seconds by way and round, each rank's growth in MB, and what messages take, as JSON."""
     import numpy as np
 
     from hvd_xai.checkpoint.schema import Header, RankRows, encode, row_dtype
@@ -52,12 +54,10 @@ def merge_and_write(megabytes: int) -> None:
     from hvd_xai.world import World
 
     world = World.connect()
-    n_samples = megabytes * 10**6 // ROW_BYTES
-    edges = [n_samples * rank // world.size for rank in range(world.size + 1)]
-    ranks = tuple(RankRows(rank, world.hosts[rank], edges[rank], edges[rank + 1]) for rank in range(world.size))
     noise = np.random.default_rng(world.rank).normal(size=(256, SIDE, SIDE)).astype(np.float32)
+    block = noise.astype(np.float16).tobytes()
 
-    def spooled() -> Spool:
+    def spooled(edges: Sequence[int]) -> Spool:
         spool = Spool(row_dtype((SIDE, SIDE)))
         for start in range(edges[world.rank], edges[world.rank + 1], len(noise)):
             ids = np.arange(start, min(start + len(noise), edges[world.rank + 1]))
@@ -66,72 +66,66 @@ def merge_and_write(megabytes: int) -> None:
             spool.append(encode(spool.dtype, noise[: len(ids)], rank=world.rank, **columns))
         return spool
 
-    def record(merge: Literal["direct", "root"], folder: Path) -> float:
+    def header(edges: Sequence[int]) -> Header:
+        ranks = tuple(RankRows(rank, world.hosts[rank], edges[rank], edges[rank + 1]) for rank in range(world.size))
+        named: dict[str, Any] = {"run": "benchmark", "epoch": 0, "step": 0, "method": "noise", "options": {}, "versions": {}}
+        digests = {"weights_digest": "", "probe_digest": ""}
+        return Header(**named, **digests, n_samples=edges[-1], sample_shape=(SIDE, SIDE), world_size=world.size, ranks=ranks)
+
+    def record(n_samples: int, folder: Path) -> float:
+        edges = [n_samples * rank // world.size for rank in range(world.size + 1)]
         checkpoint = Checkpoint(folder)
         if world.is_root:
             checkpoint.open()
         world.agree("opening")
-        spool = spooled()
+        spool = spooled(edges)
         recorder = Recorder(world, checkpoint, merge=merge)
         world.agree("between two measurements")
         began = time.perf_counter()
-        recorder.merge(_header(n_samples, ranks), spool)
+        recorder.merge(header(edges), spool)
         recorder.settle()
         seconds = time.perf_counter() - began
         recorder.close()
         return seconds
 
-    def _header(n_samples: int, ranks: tuple[RankRows, ...]) -> Header:
-        return Header(
-            run="benchmark",
-            epoch=0,
-            step=0,
-            method="noise",
-            options={},
-            n_samples=n_samples,
-            sample_shape=(SIDE, SIDE),
-            world_size=world.size,
-            ranks=ranks,
-            weights_digest="",
-            probe_digest="",
-            versions={},
-        )
+    def gather(n_bytes: int) -> None:
+        world.gather_rows("timing messages", np.zeros(n_bytes, np.uint8), [n_bytes] * world.size)
 
-    block = noise.astype(np.float16).tobytes()
-
-    def raw(folder: Path) -> float:
-        began = time.perf_counter()
-        with (folder / "raw").open("wb") as file:
-            for _ in range(n_samples // len(noise)):
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        return time.perf_counter() - began
-
-    def copy() -> float:
-        target = bytearray(len(block))
-        began = time.perf_counter()
-        for _ in range(n_samples // len(noise)):
-            target[:] = block
-        return time.perf_counter() - began
-
-    spooled().close()
-    base = _peak()
-    seconds: dict[str, list[float]] = {way: [] for way in (*MERGES, "raw", "copy")}
-    growth: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {way: [] for way in ("merge", "raw", "copy")}
     with tempfile.TemporaryDirectory() as mine:
         shared = Path(str(world.allgather("naming a folder", mine)[0]))
+        record(world.size, shared / "first")  # loads all that is needed
+        base = _peak()
         for number in range(ROUNDS):
-            for merge in MERGES if number % 2 == 0 else MERGES[::-1]:
-                seconds[merge].append(record(merge, shared / f"{merge}{number}"))
-                if merge not in growth:  # a peak never falls: what comes later shows what it adds
-                    growth[merge] = [float(str(peak)) for peak in world.allgather("gathering peaks", _peak() - base)]
+            seconds["merge"].append(record(megabytes * 10**6 // ROW_BYTES, shared / f"{number}"))
             if world.is_root:
-                seconds["raw"].append(raw(shared))
-                seconds["copy"].append(copy())
+                seconds["raw"].append(_timed(_write, shared / "raw", block, megabytes))
+                seconds["copy"].append(_timed(_copy, block, megabytes))
             world.agree("between two measurements")
+        growth = [float(str(peak)) for peak in world.allgather("gathering peaks", _peak() - base)]
+    messages = {n_bytes: statistics.median(_timed(gather, n_bytes) for _ in range(21)) for n_bytes in (1, 2**22)}
     if world.is_root:
-        sys.stdout.write(f"\nRESULT {json.dumps([seconds, growth])}\n")
+        sys.stdout.write(f"\nRESULT {json.dumps([seconds, growth, list(messages.values())])}\n")
+
+
+def _write(path: Path, block: bytes, megabytes: int) -> None:
+    with path.open("wb") as file:
+        for _ in range(megabytes * 10**6 // len(block)):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _copy(block: bytes, megabytes: int) -> None:
+    target = bytearray(len(block))
+    for _ in range(megabytes * 10**6 // len(block)):
+        target[:] = block
+
+
+def _timed(step: Callable[Args, object], *args: Args.args, **kwargs: Args.kwargs) -> float:
+    began = time.perf_counter()
+    step(*args, **kwargs)
+    return time.perf_counter() - began
 
 
 def _peak() -> float:
@@ -139,7 +133,7 @@ def _peak() -> float:
 
 
 def training() -> None:
-    """Runs on every rank; the root prints the seconds of each epoch, its end included, by way, as JSON."""
+    """Runs on every rank; the root prints by way the seconds of each epoch's batches, and of waiting at its end, as JSON."""
     import keras
     import numpy as np
 
@@ -149,8 +143,8 @@ def training() -> None:
 
     world = hvd.init()
     random = np.random.default_rng(0)
-    x, y = random.normal(size=(2048, SIDE, SIDE, 1)).astype("float32"), random.integers(0, 10, 2048)
-    probe = Probe(x[:1024], y[:1024].astype("int32"))
+    x, y = random.normal(size=(N_EXAMPLES, SIDE, SIDE, 1)).astype("float32"), random.integers(0, 10, N_EXAMPLES)
+    probe = Probe(x[:N_EXPLAINED], y[:N_EXPLAINED].astype("int32"))
 
     class Clock(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
         def __init__(self) -> None:
@@ -207,81 +201,93 @@ def launch(size: int, *words: str) -> Any:
 
 
 def merging_table(sizes: Sequence[int], amounts: Sequence[int]) -> tuple[str, dict[str, float]]:
-    """Measures merging and writing; returns a Markdown table, and the median MB a second of the root and of one of few ranks."""
+    """Measures merging and writing; returns a Markdown table, and what it says of one rank: bytes a second by merge, and of messages."""
     lines = [
         "| MB | ranks | merge | MB/s | raw write + fsync MB/s | memcpy MB/s | of raw | root grows MB | largest other rank grows MB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    speeds: dict[str, list[float]] = {way: [] for way in ("root", "rank")}
+    measured: dict[str, list[float]] = {name: [] for name in (*MERGES, "message", "byte")}
     for megabytes in amounts:
         for size in sizes:
-            seconds, growth = launch(size, "--measure-merge", str(megabytes))
-            speed = {way: megabytes / statistics.median(taken) for way, taken in seconds.items()}
-            speeds["root"].append(speed["root"])
-            if size == min(sizes):
-                speeds["rank"].append(speed["direct"] / size)
             for merge in MERGES:
-                ratio = statistics.median(raw / taken for raw, taken in zip(seconds["raw"], seconds[merge], strict=True))
+                seconds, (root, *others), (short, long) = launch(size, "--measure-merge", merge, str(megabytes))
+                speed = {way: megabytes / statistics.median(taken) for way, taken in seconds.items()}
+                ratio = statistics.median(raw / taken for raw, taken in zip(seconds["raw"], seconds["merge"], strict=True))
                 beside = f"{speed['raw']:.0f} | {speed['copy']:.0f} | {ratio:.2f}"
-                root, *others = growth[merge]
-                lines.append(f"| {megabytes} | {size} | {merge} | {speed[merge]:.0f} | {beside} | {root:.0f} | {max(others):.0f} |")
+                lines.append(f"| {megabytes} | {size} | {merge} | {speed['merge']:.0f} | {beside} | {root:.0f} | {max(others):.0f} |")
                 sys.stderr.write(lines[-1] + "\n")
-    return "\n".join(lines), {way: statistics.median(values) for way, values in speeds.items()}
+                if size == min(sizes):  # no more ranks than cores, where that can be
+                    measured[merge].append(speed["merge"] * 1e6 / (size if merge == "direct" else 1))
+                    measured["message"].append(short / (size - 1))
+                    measured["byte"].append((long - short) / (size - 1) / 2**22)
+    return "\n".join(lines), {name: statistics.median(values) for name, values in measured.items()}
 
 
 def training_table() -> str:
     """Measures training; returns a Markdown table."""
     measured = launch(2, "--measure-training")
-    lines = ["| explanations | epoch s | waited for files at its end ms | of the epoch % |", "|---|---|---|---|"]
+    lines = [
+        "| explanations | an epoch's batches s | waiting for files at its end s | of an epoch without explanations |",
+        "|---|---|---|---|",
+    ]
+    alone = statistics.median(measured["off"][0])
     for way in WAYS:
         epochs, waits = measured[way]
         epoch, wait = statistics.median(epochs), statistics.median(waits) if waits else 0.0
-        lines.append(f"| {way} | {epoch:.2f} | {wait * 1e3:.0f} | {100 * wait / epoch:.1f} |")
+        lines.append(f"| {way} | {epoch:.3f} | {wait:.3f} | {(epoch + wait) / alone:.3f} |")
     return "\n".join(lines)
 
 
-def model_table(speeds: dict[str, float]) -> str:
-    """Returns what one epoch of 128 GB would take at 1,024 and 10,000 ranks, by an alpha-beta model."""
-    root, rank = speeds["root"] * 1e6, speeds["rank"] * 1e6
-    lines = ["| ranks | merge | data s | index s | in all s |", "|---|---|---|---|---|"]
+def model_table(measured: dict[str, float]) -> str:
+    """Returns what one epoch would take at 1,024 and 10,000 ranks: alpha seconds a message, beta seconds a byte."""
+    from hvd_xai.merge import ROUND_BYTES
+
+    alpha, beta = measured["message"], measured["byte"]
     n_shards = EPOCH_BYTES / (256 * SAMPLE_BYTES)
+    lines = ["| ranks | merge | messages s | bytes sent s | bytes written s | in all s |", "|---|---|---|---|---|---|"]
     for size in (1024, 10_000):
-        index = size * NETWORK_SECONDS + n_shards * 160 / NETWORK_BYTES
         writers = min(size, n_shards)
-        data = {"root": EPOCH_BYTES / min(root, NETWORK_BYTES), "direct": EPOCH_BYTES / min(writers * rank, FILESYSTEM_BYTES)}
+        rounds = -(-EPOCH_BYTES // ROUND_BYTES)
+        parts = {
+            # the root hears of every rank in the index, and in each round of those few whose rows are in it: one at least
+            "root": (size * alpha + rounds * alpha, EPOCH_BYTES * beta, EPOCH_BYTES / measured["root"]),
+            "direct": (size * alpha, n_shards * ENTRY_BYTES * beta, EPOCH_BYTES / min(writers * measured["direct"], FILESYSTEM_BYTES)),
+        }
         for merge in MERGES:
-            lines.append(f"| {size:,} | {merge} | {data[merge]:.1f} | {index:.3f} | {data[merge] + index:.1f} |")
+            lines.append(f"| {size:,} | {merge} | {' | '.join(f'{part:.3g}' for part in parts[merge])} | {sum(parts[merge]):.3g} |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4, 8, 16], help="how many ranks")
-    parser.add_argument("--megabytes", type=int, nargs="+", default=[100], help="how many attributions, as float16")
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[100, 500, 2000], help="how many attributions, as float16")
     parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/RESULTS.md")
-    parser.add_argument("--measure-merge", type=int, metavar="MEGABYTES", help=argparse.SUPPRESS)
+    parser.add_argument("--measure-merge", nargs=2, metavar=("MERGE", "MEGABYTES"), help=argparse.SUPPRESS)
     parser.add_argument("--measure-training", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure_merge:
-        merge_and_write(options.measure_merge)
+        merge_and_write(options.measure_merge[0], int(options.measure_merge[1]))
     elif options.measure_training:
         training()
     else:
-        merging, speeds = merging_table(options.ranks, options.megabytes)
-        text = f"""Random float16 attributions of {SIDE} x {SIDE}, medians of {ROUNDS} interleaved rounds; a rank's growth is its peak over
-what it had before the first row. {machine()}
+        merging, measured = merging_table(options.ranks, options.megabytes)
+        few, alpha, beta = min(options.ranks), measured["message"], measured["byte"]
+        text = f"""Random float16 attributions of {SIDE} x {SIDE}, medians of {ROUNDS} rounds. A rank's growth is its peak over what it
+was after a merge of one row a rank. {machine()}
 
 {merging}
 
-A CNN on 2 ranks, {ROUNDS} rounds of {EPOCHS} epochs, 1,024 samples explained after each; the first epoch of each left out.
+A CNN on 2 ranks, {ROUNDS} interleaved rounds of {EPOCHS} epochs of {N_EXAMPLES:,} examples, of which {N_EXPLAINED:,} are explained after
+each ({N_EXPLAINED * ROW_BYTES / 1e6:.0f} MB). The first epoch of each round is left out, and so is explaining itself.
 
 {training_table()}
 
-Modelled: {EPOCH_BYTES / 1e9:.0f} GB an epoch, Zarr shards of 256 samples of 224 x 224. Measured above: {speeds["root"]:.0f} MB/s by the
-root, {speeds["rank"]:.0f} MB/s by one of {min(options.ranks)} ranks that write directly. Assumed: {NETWORK_SECONDS * 1e6:.0f} us a message,
-{NETWORK_BYTES / 1e9:.0f} GB/s into one host, {FILESYSTEM_BYTES / 1e9:.0f} GB/s into the filesystem.
+Modelled: {EPOCH_BYTES / 1e9:.0f} GB an epoch, Zarr shards of 256 samples of 224 x 224. Measured above, at {few} ranks: {alpha * 1e6:.0f} us
+a message (alpha) and {1e-9 / beta:.1f} GB/s between ranks (1 / beta); {measured["root"] / 1e6:.0f} MB/s merged and written by the root,
+{measured["direct"] / 1e6:.0f} MB/s by each rank that writes directly. Assumed: {FILESYSTEM_BYTES / 1e9:.0f} GB/s into the filesystem.
 
-{model_table(speeds)}"""
+{model_table(measured)}"""
         print(text)
         if options.write:
             words = " ".join(["python benchmarks/checkpoint.py", *sys.argv[1:]])

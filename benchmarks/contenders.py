@@ -23,8 +23,8 @@ import numpy as np
 N_STEPS = 50
 PATCH = 4
 N_PERMUTATIONS = 10
-SMALL, LARGE = "small CNN", "ResNet50"
-LAYER = {SMALL: "conv2", LARGE: "conv5_block3_out"}
+SMALL, LARGE, TABLE = "small CNN", "ResNet50", "table"
+LAYER = {SMALL: "conv2", LARGE: "conv5_block3_out", TABLE: ""}
 CLASSES = 10
 
 Run = Callable[[], np.ndarray]
@@ -55,6 +55,18 @@ def resnet50() -> Any:
     return keras.applications.ResNet50(weights=None, classes=CLASSES, classifier_activation=None)
 
 
+def dense_net() -> Any:
+    """Builds three dense layers on the 30 columns of a table, with logits of two classes."""
+    import keras
+
+    layers = keras.layers
+    hidden = [layers.Dense(64, activation="relu"), layers.Dense(64, activation="relu")]
+    return keras.Sequential([keras.Input((30,)), *hidden, layers.Dense(2, name="logits")])
+
+
+BUILDERS: dict[str, Callable[[], Any]] = {SMALL: small_cnn, LARGE: resnet50, TABLE: dense_net}
+
+
 class Case:
     """What is run: a model, examples and targets, from a folder that attribution.py filled.
 
@@ -73,7 +85,7 @@ class Case:
 
     def model(self) -> Any:
         """Builds the Keras model with the case's weights."""
-        model = small_cnn() if self.size == SMALL else resnet50()
+        model = BUILDERS[self.size]()
         model.load_weights(self.folder / f"{self.size}.weights.h5")
         return model
 
@@ -96,7 +108,7 @@ def hvd_xai(case: Case) -> Run:
         "integrated_gradients": {"tolerance": 0.01} if how == "to 1 %" else {"n_steps": N_STEPS},
         "grad_cam": {"layer": case.layer},
         "occlusion": {"patch": PATCH, "stride": PATCH},
-        "permutation_shap": {"patch": PATCH, "n_permutations": N_PERMUTATIONS},
+        "permutation_shap": {"patch": None if case.size == TABLE else PATCH, "n_permutations": N_PERMUTATIONS},
     }[name]
     function = partial(load_method(name), **options)
     precision = "bfloat16" if how == "in bfloat16" else None
@@ -212,17 +224,17 @@ def tf_keras_vis(case: Case) -> Run:
 
 
 def shap(case: Case) -> Run:
-    """Shap's PermutationExplainer over patches, an image at a time."""
+    """Shap's PermutationExplainer, given a compiled function; it explains an example at a time."""
     import shap as library
     import tensorflow as tf
 
     model = case.model()
 
     @tf.function(reduce_retracing=True)
-    def forward(images: Any) -> Any:
-        return model(images, training=False)
+    def forward(inputs: Any) -> Any:
+        return model(inputs, training=False)
 
-    def values(image: np.ndarray, target: int) -> np.ndarray:
+    def of_patches(image: np.ndarray, target: int) -> np.ndarray:
         def masked(present: np.ndarray) -> np.ndarray:
             grid = np.kron(present.reshape(-1, 7, 7), np.ones((PATCH, PATCH)))[..., None].astype(np.float32)
             return forward(tf.constant(grid * image)).numpy()[:, target]
@@ -230,7 +242,16 @@ def shap(case: Case) -> Run:
         explainer = library.PermutationExplainer(masked, np.zeros((1, 49)))
         return explainer(np.ones((1, 49)), max_evals=N_PERMUTATIONS * 99, batch_size=99, silent=True).values.reshape(7, 7)
 
-    return lambda: np.stack([values(image, int(target)) for image, target in zip(case.inputs, case.targets, strict=True)])
+    def of_columns() -> np.ndarray:
+        n_columns = case.inputs.shape[1]
+        explainer = library.PermutationExplainer(lambda rows: forward(tf.constant(rows, tf.float32)).numpy(), np.zeros((1, n_columns)))
+        n_rows = N_PERMUTATIONS * (2 * n_columns + 1)
+        values = explainer(case.inputs, max_evals=n_rows, batch_size=n_rows, silent=True).values
+        return np.take_along_axis(values, case.targets[:, None, None], axis=2)[..., 0]
+
+    if case.size == TABLE:
+        return of_columns
+    return lambda: np.stack([of_patches(image, int(target)) for image, target in zip(case.inputs, case.targets, strict=True)])
 
 
 def captum(case: Case) -> Run:

@@ -22,8 +22,8 @@ from jaxtyping import Int64, Shaped
 from hvd_xai.transports import ROOT
 from hvd_xai.world import World
 
-ROUND_BYTES = 16 * 2**20
-SPOOL_BYTES = 16 * 2**20
+ROUND_BYTES = 4 * 2**20
+SPOOL_BYTES = 4 * 2**20
 
 _PHASE = "merging rows"
 

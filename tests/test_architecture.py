@@ -65,6 +65,8 @@ DOORS = {
     "horovod": ("hvd_xai.world", "hvd_xai.keras"),
     "zarr": ("hvd_xai.checkpoint",),
     "tensorstore": ("hvd_xai.checkpoint",),
+    "numcodecs": ("hvd_xai.checkpoint.shards",),
+    "google_crc32c": ("hvd_xai.checkpoint.shards",),
     "xarray": ("hvd_xai.checkpoint",),
     "fsspec": ("hvd_xai.checkpoint",),
     "h5netcdf": ("hvd_xai.checkpoint.export",),

@@ -1,9 +1,9 @@
-"""Zarr v3 arrays whose first axis streams: the only module that knows which library writes and reads Zarr.
+"""Zarr v3 arrays whose first axis streams: the only module that knows which library reads Zarr.
 
-That is zarr-python, and TensorStore under Python 3.10, for which there is no zarr 3; both write the same bytes.
-
-The metadata is written here as the specification says it, not by the library, so that a checkpoint's bytes do not change with the library's
-version. Values go through the library: `sharding_indexed`, inner chunks of one row or 16 KiB, blosc (lz4, bitshuffle) and crc32c.
+What is written, metadata and Zarr shards (`hvd_xai.checkpoint.shards`), is written as the specification says it, so that a checkpoint's
+bytes do not change with a library's version: `sharding_indexed`, inner chunks of one row or 16 KiB, blosc (lz4, bitshuffle) and crc32c.
+It is read in the same way; what lies elsewhere, or was laid out by others, is read by zarr-python, and by TensorStore under Python 3.10,
+for which there is no zarr 3.
 """
 
 import json
@@ -20,6 +20,7 @@ from jaxtyping import Shaped
 from hvd_xai.checkpoint.commit import digest_file
 from hvd_xai.checkpoint.place import OPTIONS, Place, RemotePath
 from hvd_xai.checkpoint.schema import FileEntry
+from hvd_xai.checkpoint.shards import ShardFile, read_shard
 from hvd_xai.errors import CheckpointError
 from hvd_xai.types import Json
 
@@ -97,7 +98,7 @@ def create_array(
 
 
 class ArrayWriter:
-    """Streams rows into an array that `create_array` made, holding one Zarr shard at most.
+    """Streams rows into an array that `create_array` made, holding less than a chunk back.
 
     Several writers, in one process or in many, may fill one array, each its own Zarr shards.
 
@@ -109,66 +110,112 @@ class ArrayWriter:
     """
 
     def __init__(self, directory: Path, shape: tuple[int, ...], dtype: np.dtype, *, first: int = 0) -> None:
-        self._directory = directory
+        self._directory, self._shape, self._dtype = directory, shape, dtype
+        self._chunk_rows, self._shard_rows = layout(shape[0], _row_bytes(shape, dtype))
         self._files: list[FileEntry] = []
-        self._array = _open(directory, writable=True)
-        self._buffer = np.empty((shard_rows(shape, dtype), *shape[1:]), dtype)
-        self._filled = 0
-        self._written = first
+        self._next = first // self._shard_rows
+        self._shard: ShardFile | None = None
+        self._rest = np.empty((0, *shape[1:]), dtype)
 
     def append(self, values: Shaped[np.ndarray, "n ..."]) -> None:
-        """Adds rows after those before. Every Zarr shard is written once, as soon as it is full."""
-        while len(values):
-            taken = values[: len(self._buffer) - self._filled]
-            self._buffer[self._filled : self._filled + len(taken)] = taken
-            self._filled += len(taken)
-            values = values[len(taken) :]
-            if self._filled == len(self._buffer):
-                self._flush()
+        """Adds rows after those before; whole chunks are written at once."""
+        missing = -len(self._rest) % self._chunk_rows
+        self._rest = np.concatenate([self._rest, values[:missing]])
+        if len(self._rest) == self._chunk_rows:
+            self._write(self._rest)
+            self._rest = self._rest[:0]
+        if len(self._rest) == 0:
+            values = values[missing:]
+            n_whole = len(values) // self._chunk_rows * self._chunk_rows
+            self._write(values[:n_whole])
+            self._rest = values[n_whole:].copy()
 
     def close(self) -> list[FileEntry]:
         """Writes what is left, and returns the files of the Zarr shards, named relative to the array's parent."""
-        if self._filled:
-            self._flush()
+        if len(self._rest):
+            chunk = np.full((self._chunk_rows, *self._shape[1:]), _fill_value(self._dtype), self._dtype)
+            chunk[: len(self._rest)] = self._rest
+            self._write(chunk)
+        if self._shard is not None:
+            self._end_shard(self._shard)
         return self._files
 
-    def _flush(self) -> None:
-        key = shard_key(self._directory.name, self._written // len(self._buffer), self._buffer.ndim)
-        self._array[self._written : self._written + self._filled] = self._buffer[: self._filled]
-        self._files.append(FileEntry(key, *digest_file(self._directory.parent / key)))
-        self._written += self._filled
-        self._filled = 0
+    def _write(self, values: Shaped[np.ndarray, "n ..."]) -> None:
+        while len(values):
+            if self._shard is None:
+                path = self._directory.parent / self._key()
+                self._shard = ShardFile(path, self._chunk_rows, self._shard_rows // self._chunk_rows)
+            taken = values[: self._shard_rows - self._shard.n_rows]
+            self._shard.append(taken)
+            values = values[len(taken) :]
+            if self._shard.n_rows == self._shard_rows:
+                self._end_shard(self._shard)
+
+    def _end_shard(self, shard: ShardFile) -> None:
+        self._files.append(FileEntry(self._key(), *shard.close()))
+        self._next += 1
+        self._shard = None
+
+    def _key(self) -> str:
+        return shard_key(self._directory.name, self._next, len(self._shape))
 
 
 class ArrayReader:
-    """Reads rows of one array.
+    """Reads rows of one array: of one on this disk that is laid out as ours by itself, of any other through the library.
 
     Args:
         directory: the array's folder.
         shape: the shape it must have.
         dtype: the dtype it must have.
 
+    Attributes:
+        shard_rows: rows of a Zarr shard.
+
     Raises:
         CheckpointError: if there is no such array there.
     """
 
     def __init__(self, directory: Place, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self._directory = directory
-        self._array = open_array(directory)
-        if (self._array.shape, self._array.dtype) != (shape, dtype):
-            raise CheckpointError(f"{directory} must have shape {shape} and dtype {dtype}; got {self._array.shape} and {self._array.dtype}")
-        self.shard_rows: int = (self._array.shards or self._array.chunks)[0]
+        self._directory, self._shape, self._dtype = directory, shape, dtype
+        self._chunk_rows, self.shard_rows = layout(shape[0], _row_bytes(shape, dtype))
+        self._ours = directory if isinstance(directory, Path) and _is_ours(directory, shape, dtype) else None
+        if self._ours is None:
+            self._array = open_array(directory)
+            if (self._array.shape, self._array.dtype) != (shape, dtype):
+                found = f"{self._array.shape} and {self._array.dtype}"
+                raise CheckpointError(f"{directory} must have shape {shape} and dtype {dtype}; got {found}")
+            self.shard_rows = (self._array.shards or self._array.chunks)[0]
 
     def read(self, start: int, stop: int) -> Shaped[np.ndarray, "n ..."]:
-        """Returns rows `start` to `stop`.
+        """Returns rows `start` to `stop`, which the array must have.
 
         Raises:
             CheckpointError: if a checksum does not fit, or the bytes do not decode.
         """
         try:
-            return np.asarray(self._array[start:stop])
+            return np.asarray(self._array[start:stop]) if self._ours is None else self._read(self._ours, start, stop)
         except _DAMAGE as error:
             raise CheckpointError(f"rows {start} to {stop} of {self._directory} are damaged: {error}") from error
+
+    def _read(self, directory: Path, start: int, stop: int) -> Shaped[np.ndarray, "n ..."]:
+        values = np.empty((stop - start, *self._shape[1:]), self._dtype)
+        n_chunks = self.shard_rows // self._chunk_rows
+        for index in range(start // self.shard_rows, -(-stop // self.shard_rows)):
+            first = index * self.shard_rows
+            begin, end = max(start, first), min(stop, first + self.shard_rows)
+            path = directory.parent / shard_key(directory.name, index, len(self._shape))
+            read_shard(path, self._chunk_rows, n_chunks, begin - first, values[begin - start : end - start])
+        return values
+
+
+def _is_ours(directory: Path, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    """Returns whether an array is stored as `create_array` lays it out, whatever its axes are called and its attributes are."""
+    try:
+        found = {**json.loads((directory / METADATA).read_bytes()), "dimension_names": [], "attributes": {}}
+    except (OSError, ValueError, TypeError):
+        return False
+    ours: dict[str, Json] = json.loads(_as_text(_metadata(shape, dtype, *layout(shape[0], _row_bytes(shape, dtype)), (), {})))
+    return found == ours
 
 
 def open_array(directory: Place) -> "Array":
@@ -178,7 +225,7 @@ def open_array(directory: Place) -> "Array":
         CheckpointError: if there is none, or its metadata is damaged.
     """
     try:
-        return _open(directory, writable=False)
+        return _open(directory)
     except _DAMAGE as error:
         raise CheckpointError(f"{directory} cannot be opened as a Zarr array: {error}") from error
 
@@ -194,10 +241,8 @@ class Array(Protocol):
 
     def __getitem__(self, rows: slice) -> np.ndarray: ...
 
-    def __setitem__(self, rows: slice, values: np.ndarray) -> None: ...
 
-
-def _open(directory: Place, *, writable: bool) -> Array:
+def _open(directory: Place) -> Array:
     """Opens an array whose metadata exists, with the library that there is."""
     if zarr is None:
         if isinstance(directory, RemotePath):
@@ -206,9 +251,9 @@ def _open(directory: Place, *, writable: bool) -> Array:
             from hvd_xai.checkpoint.tensorstore_array import TensorStoreArray
         except ImportError as error:
             raise ImportError("explanation checkpoints need zarr 3, or TensorStore under Python 3.10: pip install tensorstore") from error
-        return TensorStoreArray(directory, writable=writable)
+        return TensorStoreArray(directory)
     store = zarr.storage.FsspecStore.from_url(str(directory), OPTIONS, read_only=True) if isinstance(directory, RemotePath) else directory
-    array: Array = zarr.open_array(store, mode="r+" if writable else "r").with_config({"order": "C", "write_empty_chunks": True})
+    array: Array = zarr.open_array(store, mode="r").with_config({"order": "C"})
     return array
 
 
@@ -230,7 +275,6 @@ def _metadata(
             "index_location": "end",
         },
     }
-    fill: Json = "NaN" if dtype.kind == "f" else False if dtype.kind == "b" else 0
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -238,12 +282,17 @@ def _metadata(
         "data_type": dtype.name,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard, *shape[1:]]}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": fill,
+        "fill_value": "NaN" if dtype.kind == "f" else _fill_value(dtype),
         "codecs": [sharding],
         "dimension_names": dimension_names,
         "attributes": attributes,
         "storage_transformers": [],
     }
+
+
+def _fill_value(dtype: np.dtype) -> float | bool | int:
+    """Returns what stands where nothing was written."""
+    return np.nan if dtype.kind == "f" else False if dtype.kind == "b" else 0
 
 
 def _as_text(metadata: Mapping[str, Json]) -> bytes:
