@@ -97,8 +97,7 @@ class World:
         if not is_elastic(os.environ):  # there the launcher's number is of when it started this process
             check_sizes(launched_size(os.environ), size, mpi_size, gloo=is_gloo(os.environ))
         world = cls(rank, size, horovod.local_rank(), horovod.local_size(), connect(horovod, mpi, deadline))
-        if size > 1 or is_elastic(os.environ):
-            _end_job_on_uncaught_error(world)
+        _end_job_on_uncaught_error(world)
         return world
 
     def reconnect(self) -> None:
@@ -211,7 +210,8 @@ class World:
 
         What fails meanwhile is logged: the error that ends the job is the one to be seen.
         """
-        together = is_agreed(error) and not is_elastic(os.environ)  # there the others that raise it may not be all that there were
+        # in an elastic job the ranks that raise it may not be all that there were
+        together = (is_agreed(error) or self.size == 1) and not is_elastic(os.environ)
         while self.under_way:
             try:
                 self.under_way.pop(0)(together)
@@ -268,7 +268,7 @@ def _end_job_on_uncaught_error(world: World) -> None:
     show = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if is_agreed(error):  # every rank is on its way out
+        if is_agreed(error) or (world.size == 1 and not is_elastic(os.environ)):  # every rank is on its way out
             if world.is_root:
                 show(kind, error, trace)
             world.finish(error)

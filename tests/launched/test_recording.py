@@ -52,16 +52,17 @@ def test_a_kill_at_any_step_leaves_whole_checkpoints_and_what_can_be_swept(place
 
 
 @pytest.mark.parametrize(
-    ("launcher", "what", "rank", "says"),
+    ("launcher", "size", "what", "rank", "says"),
     [
-        ("mpirun", "together", 1, "PeerError: testing: rank 1 on .* failed: RuntimeError: a rank has had enough"),
-        ("mpirun", "alone", 0, "uncaught RuntimeError: a rank has had enough"),
-        ("gloo", "alone", 1, "uncaught RuntimeError: a rank has had enough"),
+        ("mpirun", 1, "together", 0, "RuntimeError: a rank has had enough"),
+        ("mpirun", 2, "together", 1, "PeerError: testing: rank 1 on .* failed: RuntimeError: a rank has had enough"),
+        ("mpirun", 2, "alone", 0, "uncaught RuntimeError: a rank has had enough"),
+        ("gloo", 2, "alone", 1, "uncaught RuntimeError: a rank has had enough"),
     ],
 )
-def test_an_error_waits_for_what_is_on_its_way(launcher: Launcher, what: str, rank: int, says: str, tmp_path: Path) -> None:
+def test_an_error_waits_for_what_is_on_its_way(launcher: Launcher, size: int, what: str, rank: int, says: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    ended = launch(launcher, 2, sys.executable, RECORDED, what, str(rank), str(run), limit=SECONDS, env={"HVD_XAI_DEADLINE": "20"})
+    ended = launch(launcher, size, sys.executable, RECORDED, what, str(rank), str(run), limit=SECONDS, env={"HVD_XAI_DEADLINE": "20"})
     assert ended.code != 0
     assert len(re.findall(says, ended.output)) == 1, ended.output[-3000:]
     assert "ended well" not in ended.output
