@@ -11,6 +11,7 @@ from hvd_xai import rows
 from hvd_xai.checkpoint.schema import row_dtype
 from hvd_xai.compute import Compute
 from hvd_xai.loading import load_method
+from hvd_xai.plan import shares
 from hvd_xai.precision import Precision
 from hvd_xai.types import Attribution, Probe
 from hvd_xai.unpacking import of_rows
@@ -62,7 +63,7 @@ def estimate(
     Raises:
         PeerError: on all ranks, if the probe or a method is not right for the model.
     """
-    start, stop = (len(probe) * rank // world.size for rank in (world.rank, world.rank + 1))
+    start, stop = shares(probe, world.size)[world.rank : world.rank + 2]
     estimates = []
     for method in (methods,) if isinstance(methods, str) else methods:
         with world.together("calibrating"):

@@ -60,7 +60,9 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
     """Explains the probe at the end of epochs and commits the result, while training goes on unchanged.
 
     While the next epoch trains, a thread writes the files; they are committed some batches later, and the last ones when training ends.
-    Where `fit` ends with an error, what was not committed is lost.
+    Where an uncaught error ends the job, what is on its way is still committed if all ranks raise that error, as a `PeerError`; if one rank
+    alone does, what the root knows to be written is. The rest is lost, as all of it is where the script catches the error, or ranks are
+    killed: launchers do so when they are told to end.
 
     Put it after the callbacks that make the ranks' state equal. It adds `convergence_delta` to the epoch's logs, the mean magnitude over
     methods that have one, the same on every rank, so that later callbacks can decide by it.

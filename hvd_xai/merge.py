@@ -19,7 +19,8 @@ from typing import IO, ParamSpec, TypeVar
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from hvd_xai.world import ROOT, World
+from hvd_xai.transports import ROOT
+from hvd_xai.world import World
 
 ROUND_BYTES = 4 * 2**20
 SPOOL_BYTES = 4 * 2**20

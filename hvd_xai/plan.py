@@ -20,6 +20,7 @@ from hvd_xai.checkpoint.arrays import shard_rows
 from hvd_xai.checkpoint.run import probe_digest
 from hvd_xai.checkpoint.schema import Header, RankRows, encode, row_dtype
 from hvd_xai.compute import Compute, Predict, Predicted
+from hvd_xai.launcher import is_elastic
 from hvd_xai.loading import load_method
 from hvd_xai.merge import Spool
 from hvd_xai.precision import Precision
@@ -29,7 +30,7 @@ from hvd_xai.sinks import Sink
 from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.types import Attribution, Json, Probe, Progress, Score, Silent
 from hvd_xai.unpacking import of_rows
-from hvd_xai.world import World, is_elastic
+from hvd_xai.world import World
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,11 @@ def cut(n_samples: int, size: int, shard: int) -> list[int]:
     n_shards = -(-n_samples // shard)
     unit = shard if n_shards >= SHARDS_A_RANK * size else 1
     return [min(n_samples, unit * (-(-n_samples // unit) * rank // size)) for rank in range(size + 1)]
+
+
+def shares(probe: Probe, size: int) -> list[int]:
+    """Returns the rows of a probe that the ranks' shares begin at, and last their number."""
+    return cut(len(probe), size, shard_rows((len(probe), *probe.inputs.shape[1:]), np.dtype("<f2")))
 
 
 class Plan:
@@ -152,8 +158,7 @@ class Plan:
         if self.computes:  # the ranks are others than those that it was made with
             self._recorder.close()
         self._progress = self._watched if world.is_root else Silent()
-        attributions = np.dtype("<f2"), (len(probe), *probe.inputs.shape[1:])
-        edges = cut(len(probe), world.size, shard_rows(attributions[1], attributions[0]))
+        edges = shares(probe, world.size)
         self._start, self._stop = edges[world.rank : world.rank + 2]
         self._ranks = tuple(RankRows(rank, world.hosts[rank], edges[rank], edges[rank + 1]) for rank in range(world.size))
         with world.together("checking the probe"):

@@ -3,8 +3,9 @@
 import logging
 import secrets
 import shutil
+import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -18,10 +19,13 @@ from hvd_xai.errors import CheckpointError
 from hvd_xai.merge import Merged, Spool, merge
 from hvd_xai.sinks import Sink
 from hvd_xai.sinks.checkpoint import Checkpoint
+from hvd_xai.transports import ROOT
 from hvd_xai.types import Json
-from hvd_xai.world import ROOT, World, is_agreed
+from hvd_xai.world import World, is_agreed
 
 log = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS = 10.0  # for a commit that is under way when an error ends the job
 
 Merge: TypeAlias = Literal["auto", "direct", "root"]
 """Who writes the large arrays: the root, each rank its own Zarr shards directly, or that where the ranks share the filesystem."""
@@ -47,7 +51,7 @@ class Recorder:
 
     Files are written by a thread, so that training can go on meanwhile; the ranks talk to each other in the caller's thread alone. `merge`
     hands rows over, `advance` looks in now and then, and `settle` waits until all is committed. Between a `settle` and the next lies one
-    epoch: more is never on its way.
+    epoch: more is never on its way. Where an error ends the job, `World.finish` has committed what still can be.
 
     Args:
         world: the ranks.
@@ -81,6 +85,8 @@ class Recorder:
         self._thread = ThreadPoolExecutor(1, "hvd_xai-writing")
         self._units: list[_Unit] = []
         self._lost: list[tuple[Header, Exception]] = []
+        self._has_failed = False
+        world.under_way.append(self._finish)
 
     def _share_files(self, *, required: bool) -> bool:
         """Returns whether every rank can write where the root does. Collective: every rank must call this."""
@@ -108,7 +114,7 @@ class Recorder:
     def has_settled(self, epoch: int) -> bool:
         """Returns whether all of epochs up to this one is committed, or given up; known on the root, as soon as it is so."""
         units = [unit for unit in self._units if unit.header.epoch <= epoch]
-        return all(unit.committing is not None and self._is_over(unit.committing) for unit in units)
+        return not self._has_failed and all(unit.committing is not None and self._is_over(unit.committing) for unit in units)
 
     def _is_over(self, committing: "Future[None]") -> bool:
         return committing.done() and (self._on_error == "warn" or committing.exception() is None)
@@ -209,11 +215,34 @@ class Recorder:
             Exception: `error`, where losses are not borne, or where other ranks may not have met it.
         """
         if self._on_error == "raise" or not is_agreed(error):
+            self._has_failed = True
             raise error
         self._lost.append((header, error))
 
+    def _finish(self, together: bool) -> None:
+        """Commits what it can before an error ends the job.
+
+        Where all ranks are `together`, that is all that was merged. A rank that is alone cannot ask what the others wrote: it gives the
+        root time to commit what it was told of, and sees that by the staging folder, where it has the root's filesystem.
+        """
+        if together:
+            for _ in list(self._units):
+                try:
+                    self.settle()
+                except Exception as error:  # noqa: BLE001 - one more is lost, and another error is on its way
+                    if self._world.is_root:
+                        log.warning("an explanation is lost: %s", error)
+            return
+        gathered = [unit for unit in self._units if unit.is_gathered]
+        wait([unit.committing for unit in gathered if unit.committing is not None], _PATIENCE_SECONDS)
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while not self._world.is_root and any(unit.staged.exists() for unit in gathered) and time.monotonic() < until:
+            time.sleep(0.01)
+
     def close(self) -> None:
         """Discards what was not committed, once the thread is done with it; each rank may do it by itself. Safe to call twice."""
+        if self._finish in self._world.under_way:
+            self._world.under_way.remove(self._finish)
         self._thread.shutdown(cancel_futures=True)
         for unit in list(self._units):
             self._drop(unit)

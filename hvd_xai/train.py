@@ -158,23 +158,27 @@ def train(
         with world.together("opening the run"):
             if world.is_root:
                 checkpoint.open()
-    model.fit(
-        stream,
-        steps_per_epoch=n_steps,
-        initial_epoch=initial_epoch,
-        epochs=settings.epochs,
-        validation_data=_share(data.validation, world),
-        shuffle=False,  # the stream is shuffled
-        verbose=0,
-        callbacks=[
-            BroadcastGlobalVariablesCallback(),
-            MetricAverageCallback(),
-            *warmup,
-            *of_recipes,
-            _SaveModel(models, world, learning_rate, explains, anew=done is None),
-            _Report(progress, explains),
-        ],
-    )
+    try:
+        model.fit(
+            stream,
+            steps_per_epoch=n_steps,
+            initial_epoch=initial_epoch,
+            epochs=settings.epochs,
+            validation_data=_share(data.validation, world),
+            shuffle=False,  # the stream is shuffled
+            verbose=0,
+            callbacks=[
+                BroadcastGlobalVariablesCallback(),
+                MetricAverageCallback(),
+                *warmup,
+                *of_recipes,
+                _SaveModel(models, world, learning_rate, explains, anew=done is None),
+                _Report(progress, explains),
+            ],
+        )
+    except BaseException as error:
+        world.finish(error)
+        raise
     return model
 
 
@@ -352,6 +356,7 @@ class _SaveModel(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships
         with self._world.together("removing old models"):
             if self._world.is_root and self._anew:
                 remove_models(self._folder)
+        self._world.under_way.append(self._finish)  # behind the explanations
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Publishes, as soon as it may be; where that fails on the root, it ends the job."""
@@ -372,6 +377,10 @@ class _SaveModel(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships
         """Publishes the last one. Collective: every rank must call this."""
         with self._world.together("saving the model"):
             self._publish()
+        self._world.under_way.remove(self._finish)
+
+    def _finish(self, together: bool) -> None:  # noqa: ARG002 - it is the root's affair
+        self._publish()
 
     def _publish(self) -> None:
         if self._staged is not None and all(explain.has_settled(self._staged) for explain in self._explains):

@@ -18,7 +18,7 @@ LAYERS = {
     "entry": ("cli", "report"),
     "wiring": ("train", "explain", "plan", "estimate", "recompute"),
     "merging": ("merge", "recording", "row_files"),
-    "effects": ("sinks", "figures", "checkpoint", "world", "keras", "datasets", "saved_model"),
+    "effects": ("sinks", "figures", "checkpoint", "world", "transports", "launcher", "watch", "keras", "datasets", "saved_model"),
     "numerics": (
         "compute",
         "precision",
@@ -42,8 +42,17 @@ BESIDE = {
     ("train", "estimate"),
     ("explain", "estimate"),
     ("explain", "plan"),
+    ("estimate", "plan"),
     ("recording", "merge"),
     ("keras", "world"),
+    ("keras", "transports"),
+    ("keras", "launcher"),
+    ("world", "transports"),
+    ("world", "launcher"),
+    ("world", "watch"),
+    ("transports", "launcher"),
+    ("transports", "watch"),
+    ("keras", "watch"),
     ("sinks", "checkpoint"),
     ("sinks", "figures"),
     ("figures", "checkpoint"),
@@ -52,7 +61,7 @@ BESIDE = {
 }
 # Third-party library -> where it may be imported.
 DOORS = {
-    "mpi4py": ("hvd_xai.world",),
+    "mpi4py": ("hvd_xai.transports",),
     "horovod": ("hvd_xai.world", "hvd_xai.keras"),
     "zarr": ("hvd_xai.checkpoint",),
     "tensorstore": ("hvd_xai.checkpoint",),

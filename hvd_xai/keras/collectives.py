@@ -117,7 +117,10 @@ def broadcast(variables: Sequence["keras.Variable | tf.Variable"], root_rank: in
         ]
 
     # in one graph, so that all travel at once; a concrete one, for TensorFlow warns of functions that are made often
-    for variable, value in zip(variables, tf.function(received, autograph=False).get_concrete_function()(), strict=True):
+    together = tf.function(received, autograph=False).get_concrete_function()
+    with init().waiting("broadcasting variables"):
+        values = together()
+    for variable, value in zip(variables, values, strict=True):
         variable.assign(tf.cast(value, variable.dtype))
 
 
@@ -140,7 +143,8 @@ def reduce_values(values: Sequence[np.ndarray], *, op: int = Sum, name: str) -> 
     if not values:
         return []
     flat = np.concatenate([np.asarray(value, np.float64).reshape(-1) for value in values])
-    reduced = np.asarray(horovod.allreduce(tf.constant(flat), op=op, name=name))
+    with init().waiting(f"reducing {name}"):
+        reduced = np.asarray(horovod.allreduce(tf.constant(flat), op=op, name=name))
     ends = np.cumsum([np.size(value) for value in values])
     return [part.reshape(np.shape(value)) for part, value in zip(np.split(reduced, ends[:-1]), values, strict=True)]
 

@@ -37,7 +37,7 @@ all, so that explanations are filed under the right one, and commit last, after 
 
 What is Horovod's to decide: a host whose rank died is not used again, unless `--blacklist-cooldown-range` says so. Of three ranks or more,
 those that were not just then talking to the one that died notice when Gloo gives up, after `HOROVOD_GLOO_TIMEOUT_SECONDS` (30). A rank that
-is stuck, neither dead nor going on, is ended by nobody.
+is stuck, neither dead nor going on, is no lost host: it ends the job when it has been waited for as long as `HVD_XAI_DEADLINE` says.
 """
 
 import copy
@@ -56,7 +56,8 @@ from horovod.common.exceptions import HorovodInternalError, HostsUpdatedInterrup
 
 from hvd_xai.keras.callbacks.state import end_epoch
 from hvd_xai.keras.collectives import broadcast, init, require_started
-from hvd_xai.world import ROOT, is_elastic
+from hvd_xai.launcher import is_elastic
+from hvd_xai.transports import ROOT
 
 __all__ = ["CommitStateCallback", "KerasState", "UpdateBatchStateCallback", "UpdateEpochStateCallback", "run"]
 
@@ -309,7 +310,8 @@ class UpdateEpochStateCallback(keras.callbacks.Callback):  # type: ignore[misc] 
 
 def _broadcast_object(value: object) -> Any:
     """Returns the root's object. Collective: every rank must call this."""
-    return horovod.broadcast_object(value, ROOT, name="hvd_xai.elastic")
+    with init().waiting("synchronising the state"):
+        return horovod.broadcast_object(value, ROOT, name="hvd_xai.elastic")
 
 
 def _lost_a_rank(error: Exception) -> bool:

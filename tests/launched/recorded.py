@@ -1,6 +1,7 @@
 """Records three epochs on ranks, of which something befalls the second: `recorded.py WHAT RANK RUN`.
 
-WHAT is where RANK kills itself, or "large": then the second epoch has 64 times as much to write.
+WHAT is where RANK kills itself, or "large": then the second epoch has 64 times as much to write. With "together", what RANK meets is
+raised by all ranks while they still write; with "alone", RANK alone raises it, while the root commits.
 """
 
 import itertools
@@ -8,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ PLACES: dict[str, tuple[object, str]] = {
     "publishing": (Staging, "publish"),
     "showing": (Checkpoint, "__call__"),
 }
+SLOW: dict[str, tuple[object, str]] = {"together": (recording, "write_shards"), "alone": (Writer, "commit")}
 
 
 def rows_of(epoch: int, side: int) -> np.ndarray:
@@ -62,16 +65,29 @@ def header_of(epoch: int, side: int, edges: list[int]) -> Header:
     )
 
 
-def die_in(place: object, name: str, epoch: list[int]) -> None:
-    """Has this process killed when it comes to a function in the second epoch."""
+def befall(place: object, name: str, epoch: list[int], what: Callable[[], None]) -> None:
+    """Has something done when this process comes to a function in the second epoch."""
     function: Callable[..., Any] = getattr(place, name)
 
-    def dies(*args: Any, **kwargs: Any) -> Any:
+    def befallen(*args: Any, **kwargs: Any) -> Any:
         if epoch == [1]:
-            os.kill(os.getpid(), signal.SIGKILL)
+            what()
         return function(*args, **kwargs)
 
-    setattr(place, name, dies)
+    setattr(place, name, befallen)
+
+
+def fail() -> None:
+    """Raises as WHAT says, once it is known in the second epoch."""
+    if what == "together":
+        with world.together("testing"):
+            if world.rank == who:
+                raise RuntimeError("a rank has had enough")
+    while not all(unit.is_gathered for unit in recorder._units):
+        recorder.advance()
+    if world.rank == who:
+        raise RuntimeError("a rank has had enough")
+    time.sleep(60)  # as if it trained
 
 
 what, who, run = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
@@ -80,7 +96,9 @@ arrays.CHUNK_BYTES, arrays.SHARD_BYTES = 2**9, 2**13  # Zarr shards of 16 rows
 world = World.connect()
 now = [0]
 if world.rank == who and what in PLACES:
-    die_in(*PLACES[what], now)
+    befall(*PLACES[what], now, lambda: os.kill(os.getpid(), signal.SIGKILL))
+if what in SLOW:
+    befall(*SLOW[what], now, lambda: time.sleep(1))
 checkpoint = Checkpoint(run)
 with world.together("opening"):
     if world.is_root:
@@ -98,6 +116,8 @@ for epoch in range(3):
     except Exception as error:  # noqa: BLE001 - `lose` raises what is not on all ranks
         spool.close()
         recorder.lose(header, error)
+    if what in SLOW and epoch == 1:
+        fail()
     recorder.settle()
 recorder.close()
 sys.stdout.write("ended well\n")

@@ -1,5 +1,6 @@
-"""From outside: a rank is killed at each step from its rows to the commit, and a disk fills. What was committed is whole."""
+"""From outside: a rank is killed at each step from its rows to the commit, an error ends the job, a disk fills. All committed is whole."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from hvd_xai import open_explanations
 from hvd_xai.checkpoint.staging import leftovers
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.checkpoint.writer import sweep
-from tests.launched.launch import launch
+from tests.launched.launch import Launcher, launch
 
 pytestmark = pytest.mark.launched
 
@@ -48,6 +49,26 @@ def test_a_kill_at_any_step_leaves_whole_checkpoints_and_what_can_be_swept(place
     assert sweep(explanations_dir) == left
     assert sorted(path.name for path in (explanations_dir / "epochs").iterdir() if path.name.startswith(".")) == []
     assert open_explanations(run).epochs == committed
+
+
+@pytest.mark.parametrize(
+    ("launcher", "size", "what", "rank", "says"),
+    [
+        ("mpirun", 1, "together", 0, "RuntimeError: a rank has had enough"),
+        ("mpirun", 2, "together", 1, "PeerError: testing: rank 1 on .* failed: RuntimeError: a rank has had enough"),
+        ("mpirun", 2, "alone", 0, "uncaught RuntimeError: a rank has had enough"),
+        ("gloo", 2, "alone", 1, "uncaught RuntimeError: a rank has had enough"),
+    ],
+)
+def test_an_error_waits_for_what_is_on_its_way(launcher: Launcher, size: int, what: str, rank: int, says: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ended = launch(launcher, size, sys.executable, RECORDED, what, str(rank), str(run), limit=SECONDS, env={"HVD_XAI_DEADLINE": "20"})
+    assert ended.code != 0
+    assert len(re.findall(says, ended.output)) == 1, ended.output[-3000:]
+    assert "ended well" not in ended.output
+    assert open_explanations(run).epochs == [0, 1]
+    assert verify(run, deep=True) == []
+    assert leftovers(run / "explanations" / "epochs") == []
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import zip_longest
 from typing import Any
@@ -16,6 +16,7 @@ from hvd_xai.keras.collectives import Average, broadcast, init, reduce_values, r
 from hvd_xai.keras.data import agree_steps
 from hvd_xai.keras.optimizer import reduce_before_overflow_check, reduces_after_overflow_check, reduction_of
 from hvd_xai.keras.variables import is_seed, unique
+from hvd_xai.watch import Watch
 from hvd_xai.world import World
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,9 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):  # type: ignor
     A stop is a vote: where any rank's callback sets `model.stop_training`, all ranks leave `fit` at the same place, which is the end of the
     epoch for what is decided there, and within an epoch, as by TerminateOnNaN, at most 33 batches later. After every epoch it checks that
     the ranks train with one learning rate.
+
+    A step that takes longer than `HVD_XAI_DEADLINE` seconds, 1800 if that is not set, ends the job, and the ranks that the others wait for
+    are named. What is done between steps, as explaining, does not count.
 
     The states of seed generators are left alone: if they were equal, every rank would drop out the same units.
 
@@ -116,6 +120,19 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):  # type: ignor
         self._n_batches = 0
         self._wants_stop = self._stops = False
         self._come_last()
+        self._stop_watching()  # for a fit that was broken off
+        if self.model.train_function is not None:  # it is, where `fit` calls
+            self.model.train_function = _Watched(self.model.train_function, self._world.watch("a training step"))
+
+    def on_train_end(self, logs: Logs = None) -> None:  # noqa: ARG002
+        """Watches no longer."""
+        self._stop_watching()
+
+    def _stop_watching(self) -> None:
+        step = self.model.train_function
+        if isinstance(step, _Watched):
+            step.watch.stop()
+            self.model.train_function = step.step
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
         """Checks that the ranks begin at one epoch, as after BackupAndRestore. Collective: every rank must call this."""
@@ -168,6 +185,17 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):  # type: ignor
                 " the callbacks that change it, behind MetricAverageCallback."
             )
         self._world.agree("comparing the learning rates", error)
+
+
+class _Watched:
+    """A training step, in which this rank waits for the gradients of the others."""
+
+    def __init__(self, step: "Callable[..., Any]", watch: Watch) -> None:
+        self.step, self.watch = step, watch
+
+    def __call__(self, *args: Any) -> Any:
+        with self.watch:
+            return self.step(*args)
 
 
 def end_epoch(model: "keras.Model") -> None:

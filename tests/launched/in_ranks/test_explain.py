@@ -8,11 +8,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import hvd_xai.keras as hvd
 from hvd_xai import Explain, Probe, open_explanations
 from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
+from hvd_xai.checkpoint import arrays
 from hvd_xai.errors import PeerError
 from hvd_xai.estimate import estimate
 from hvd_xai.explain import explain
@@ -225,6 +227,20 @@ def test_estimates_are_the_same_on_all_ranks_and_write_nothing(world: World, tmp
         for one in estimates:
             committed = open_explanations(tmp_path / "run").explanation(0, one.method)
             assert one.n_bytes == 40 * committed.manifest.dtype.itemsize
+
+
+def test_estimates_are_of_the_shares_that_are_explained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", 4 * 72)
+    monkeypatch.setattr(arrays, "SHARD_BYTES", 4 * 72)  # 4 rows: shares end between Zarr shards, and are not as even as can be
+    seen: list[int] = []
+
+    def looks(model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, /, *, ids: tf.Tensor) -> tf.Tensor:
+        tf.py_function(lambda ids: seen.extend(ids.numpy().tolist()), [ids], [])
+        return inputs
+
+    probe = _probe(4 * (16 * world.size + 1) - 1)
+    estimate(_model(), probe, [looks], world=world)
+    assert seen[0] == 4 * ((16 * world.size + 1) * world.rank // world.size)
 
 
 def test_different_probes_are_refused(world: World, tmp_path: Path) -> None:

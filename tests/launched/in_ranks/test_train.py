@@ -1,14 +1,17 @@
-"""What `train` refuses to resume, and what it says before it goes on all the same."""
+"""What `train` refuses to resume, what it says before it goes on all the same, and what it leaves when it fails."""
 
 import dataclasses
+import threading
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from hvd_xai import Data, Probe
+from hvd_xai import Data, Explain, Probe, Run, open_explanations
+from hvd_xai.attributions.saliency import saliency
 from hvd_xai.errors import CheckpointError, PeerError
+from hvd_xai.keras.model_files import read_trained
 from hvd_xai.loading import Recipe
 from hvd_xai.train import Settings, train
 from hvd_xai.world import World
@@ -108,3 +111,36 @@ def test_a_subclassed_model_that_only_calls_itself_built_trains_and_resumes(worl
     before = train(recipe, [], shared, world=world, settings=Settings(epochs=1)).get_weights()
     after = train(recipe, [], shared, world=world, settings=Settings(epochs=2, mode="resume")).get_weights()
     assert not np.array_equal(before[0], after[0])
+
+
+def test_an_error_of_all_ranks_leaves_the_last_epochs_explanation_and_model(world: World, tmp_path: Path) -> None:
+    shared = Path(str(world.allgather("testing", str(tmp_path / "run"))[0]))
+    failing = threading.Event()
+
+    class Fail(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
+        def __init__(self, explain: Explain) -> None:
+            super().__init__()
+            self._explain, self._epoch = explain, 0
+
+        def on_epoch_begin(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002 - Keras calls it so
+            self._epoch = epoch
+            if epoch == 0 and self._explain._plan:  # nothing is written before the error
+                self._explain._plan._recorder._thread.submit(failing.wait, 60)
+
+        def on_train_batch_begin(self, batch: int, logs: object = None) -> None:  # noqa: ARG002
+            if self._epoch == 1 and batch == 1:
+                failing.set()
+                with world.together("testing"):
+                    raise ValueError("enough")
+
+    def build(run: Run) -> list[keras.callbacks.Callback]:
+        explain = Explain(run.probe, [saliency], world=run.world, checkpoint=run.checkpoint)
+        return [explain, Fail(explain)]
+
+    with pytest.raises(ValueError, match="enough"):
+        train(RECIPE, [Recipe("fails", "fails.py", {"build": build})], shared, world=world, settings=Settings(epochs=2))
+    assert open_explanations(shared).epochs == [0]
+    if world.is_root:
+        trained = read_trained(shared / "models")
+        assert trained is not None
+        assert trained.epoch == 0

@@ -1,0 +1,325 @@
+"""What carries the collectives from rank to rank: mpi4py where they are MPI processes, Horovod where they are not.
+
+No wait is longer than the deadline: what it ends, it ends for all ranks, with a message that names those that are missing.
+"""
+
+import atexit
+import importlib
+import itertools
+import math
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+
+from hvd_xai.launcher import Store, is_elastic
+from hvd_xai.watch import Watch
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+ROOT = 0
+EXIT_STUCK = 75  # EX_TEMPFAIL: the job was ended because a rank was waited for in vain
+FAILURE = "failure"  # in the launcher's store: why a rank of an elastic job ended
+
+_EXIT_TAG, _WAIT_TAG, _WATCH_TAG = 7, 8, 9
+_PATIENCE_SECONDS = 1.0  # after which a rank tells the root that it waits
+_WAITS = "waits-"  # in the launcher's store, with a rank behind: the newest wait that it has long been in
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """The collectives that everything else is made of."""
+
+    def allgather(self, phase: str, message: bytes) -> list[bytes]:
+        """Collective: every rank must call this. Returns the message of each rank."""
+
+    def gather(self, phase: str, block: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:
+        """Collective: every rank must call this. Returns the ranks' rows in the order of ranks on the root, None elsewhere."""
+
+    def exchange(self, phase: str, block: np.ndarray, sent: Sequence[int], received: Sequence[int]) -> np.ndarray:
+        """Collective: every rank must call this. Returns the rows that each rank sent to this one, in the order of ranks."""
+
+    def watch(self, phase: str) -> Watch:
+        """Collective: every rank must call this. Returns what ends the job when a wait for the others takes too long."""
+
+    def abort(self, code: int) -> None:
+        """Ends every rank of the job now."""
+
+
+class _Alone:
+    """Carries nothing anywhere."""
+
+    def allgather(self, phase: str, message: bytes) -> list[bytes]:  # noqa: ARG002
+        return [message]
+
+    def gather(self, phase: str, block: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:  # noqa: ARG002
+        return block
+
+    def exchange(self, phase: str, block: np.ndarray, sent: Sequence[int], received: Sequence[int]) -> np.ndarray:  # noqa: ARG002
+        return block
+
+    def watch(self, phase: str) -> Watch:  # noqa: ARG002
+        return Watch(math.inf, itertools.count(), lambda _: None, lambda _: None)
+
+    def abort(self, code: int) -> None:
+        os._exit(code)
+
+
+class _Mpi:
+    """Carries the collectives over a communicator of our own.
+
+    Every collective is started without blocking and then polled: so an idle rank does not burn the core that another one computes on, a
+    deadline can end the wait, and a rank that has left the job is noticed.
+    """
+
+    def __init__(self, mpi: ModuleType, deadline: float) -> None:
+        self._mpi = mpi
+        self._deadline = deadline
+        self._communicator = mpi.COMM_WORLD.Dup()
+        self._words = mpi.COMM_WORLD.Dup()  # what ranks tell each other beside the collectives
+        self._rank, self._size = self._communicator.Get_rank(), self._communicator.Get_size()
+        self._patience = min(_PATIENCE_SECONDS, deadline / 4)
+        self._given = 0.0 if self._rank == ROOT else 2 * self._patience  # to the root, which can name who is missing
+        self._collectives = 0
+        self._left: dict[int, int] = {}  # by rank, how many collectives it took part in before it exited
+        self._waiting: dict[int, int] = {}  # on the root: by rank, the newest collective that it said it waits in
+        self._watching: dict[int, int] = {}  # on the root: by rank, the newest watched wait that it said it is in
+        self._waits = itertools.count(1)
+        atexit.register(self._say_exit)
+
+    def allgather(self, phase: str, message: bytes) -> list[bytes]:
+        lengths = np.empty(self._size, np.int64)
+        self._wait(phase, self._communicator.Iallgather(np.array([len(message)], np.int64), lengths))
+        received = np.empty(int(lengths.sum()), np.uint8)
+        ends = np.cumsum(lengths)
+        sent = np.frombuffer(message, np.uint8)
+        self._wait(phase, self._communicator.Iallgatherv(sent, [received, lengths.tolist(), (ends - lengths).tolist(), self._mpi.BYTE]))
+        return [received[end - length : end].tobytes() for end, length in zip(ends, lengths, strict=True)]
+
+    def gather(self, phase: str, block: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:
+        with self._row(block) as row:
+            if self._rank != ROOT:
+                self._wait(phase, self._communicator.Igatherv([_as_bytes(block), len(block), row], None, root=ROOT))
+                return None
+            received = np.empty((sum(counts), *block.shape[1:]), block.dtype)
+            into = [_as_bytes(received), list(counts), _starts(counts), row]
+            self._wait(phase, self._communicator.Igatherv([_as_bytes(block), len(block), row], into, root=ROOT))
+            return received
+
+    def exchange(self, phase: str, block: np.ndarray, sent: Sequence[int], received: Sequence[int]) -> np.ndarray:
+        rows = np.empty((sum(received), *block.shape[1:]), block.dtype)
+        with self._row(block) as row:
+            outgoing = [_as_bytes(block), list(sent), _starts(sent), row]
+            incoming = [_as_bytes(rows), list(received), _starts(received), row]
+            self._wait(phase, self._communicator.Ialltoallv(outgoing, incoming))
+        return rows
+
+    def watch(self, phase: str) -> Watch:
+        # MPI is spoken from the watch's thread, while the main thread is in Horovod or computes: threads are allowed
+        return Watch(self._deadline + self._given, self._waits, self._tell_root, partial(self._end, phase))
+
+    def abort(self, code: int) -> None:
+        self._mpi.COMM_WORLD.Abort(code)
+
+    def _tell_root(self, number: int) -> None:
+        if self._rank != ROOT:
+            self._tell(ROOT, _WATCH_TAG, number)
+
+    def _end(self, phase: str, number: int) -> None:
+        self._hear(_WATCH_TAG, self._watching)
+        die(self, self._rank, f"{_stuck(phase, self._deadline)} {self._missing(self._watching, number)}", EXIT_STUCK)
+
+    @contextmanager
+    def _row(self, block: np.ndarray) -> "Iterator[MPI.Datatype]":
+        """Makes the type of one row: counted in rows, no message comes near the 2^31 that MPI counts to."""
+        row = self._mpi.BYTE.Create_contiguous(max(1, block.dtype.itemsize * int(np.prod(block.shape[1:])))).Commit()
+        try:
+            yield row
+        finally:
+            row.Free()
+
+    def _wait(self, phase: str, request: "MPI.Request") -> None:
+        """Polls a collective until it is complete; ends the job when the deadline passes or a rank that it needs has exited.
+
+        A rank that waits long tells the root, so that the root can name those that do not: they are stuck elsewhere. The others give the
+        root some time to do so.
+        """
+        self._collectives += 1
+        started = time.monotonic()
+        pause = 0.0
+        deadline = self._deadline + self._given
+        is_known = self._rank == ROOT
+        while not request.Test():
+            waited = time.monotonic() - started
+            if waited > self._patience and not is_known:
+                self._tell(ROOT, _WAIT_TAG, self._collectives)
+                is_known = True
+            self._hear(_EXIT_TAG, self._left)
+            self._hear(_WAIT_TAG, self._waiting)
+            gone = [rank for rank, collectives in self._left.items() if collectives < self._collectives]
+            if gone:
+                die(self, self._rank, f"rank {gone[0]} exited while rank {self._rank} waits for it in '{phase}'", 1)
+            if waited > deadline:
+                die(self, self._rank, f"{_stuck(phase, self._deadline)} {self._missing(self._waiting, self._collectives)}", EXIT_STUCK)
+            # spin for a millisecond, for latency; then sleep up to another, for the cores
+            pause = 0.0 if waited < 1e-3 else min(1e-3, pause + 5e-5)
+            time.sleep(pause)
+
+    def _missing(self, waiting: Mapping[int, int], number: int) -> str:
+        """Says which ranks are not in the wait of a number that this one is in, as far as it knows."""
+        if self._rank != ROOT:
+            return "Rank 0, which would have said which ranks are missing, is one of them."
+        return _named([rank for rank in range(1, self._size) if waiting.get(rank, 0) < number])
+
+    def _hear(self, tag: int, into: dict[int, int]) -> None:
+        """Takes in what other ranks told this one with a tag."""
+        status = self._mpi.Status()
+        while self._words.Iprobe(source=self._mpi.ANY_SOURCE, tag=tag, status=status):
+            collectives = np.empty(1, np.int64)
+            self._words.Recv(collectives, source=status.Get_source(), tag=tag)
+            into[status.Get_source()] = int(collectives[0])
+
+    def _tell(self, listener: int, tag: int, number: int) -> None:
+        """Tells another rank how many collectives, or watched waits, this one has begun, whether that listens or not."""
+        self._words.Isend(np.array([number], np.int64), dest=listener, tag=tag).Free()
+
+    def _say_exit(self) -> None:
+        """Tells those that may wait for this rank that it leaves: the root, which is in all collectives."""
+        if self._mpi.Is_finalized():
+            return
+        for listener in [ROOT] if self._rank != ROOT else range(1, self._size):
+            self._tell(listener, _EXIT_TAG, self._collectives)
+
+
+class _Horovod:
+    """Carries the collectives over Horovod's, where the ranks are no MPI processes.
+
+    Horovod itself notices a rank that dies or exits. One that is stuck is known by what the others say, who leave word with the launcher
+    when half of the deadline is over.
+    """
+
+    def __init__(self, horovod: ModuleType, deadline: float) -> None:
+        self._horovod = horovod
+        self._deadline = deadline
+        self._rank, self._size = horovod.rank(), horovod.size()
+        self._store = Store.of(os.environ)
+        self._waits = itertools.count(1)
+
+    def allgather(self, phase: str, message: bytes) -> list[bytes]:
+        # each message goes with its length in front: an allgather concatenates, and only that tells where one ends
+        received = self._all(phase, np.frombuffer(struct.pack("<q", len(message)) + message, np.uint8)).tobytes()
+        messages = []
+        at = 0
+        while at < len(received):
+            (length,) = struct.unpack_from("<q", received, at)
+            messages.append(received[at + 8 : at + 8 + length])
+            at += 8 + length
+        return messages
+
+    def gather(self, phase: str, block: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:
+        received = self._all(phase, _as_bytes(block))
+        if self._rank != ROOT:
+            return None
+        return received.view(block.dtype).reshape(sum(counts), *block.shape[1:])
+
+    def exchange(self, phase: str, block: np.ndarray, sent: Sequence[int], received: Sequence[int]) -> np.ndarray:
+        size = block.dtype.itemsize * int(np.prod(block.shape[1:]))
+        splits = np.array(sent, np.int32) * size
+        with self._watched(phase):
+            rows, _ = self._horovod.alltoall(_as_bytes(block), splits, name="hvd_xai.alltoall")
+        return np.asarray(rows).view(block.dtype).reshape(sum(received), *block.shape[1:])
+
+    def watch(self, phase: str) -> Watch:
+        tell = partial(self._store.write, f"{_WAITS}{self._rank}")
+        return Watch(self._deadline, self._waits, tell, partial(self._end, phase))
+
+    def abort(self, code: int) -> None:
+        os._exit(code)
+
+    def _all(self, phase: str, block: np.ndarray) -> np.ndarray:
+        with self._watched(phase):
+            return np.asarray(self._horovod.allgather(block, name="hvd_xai.allgather"))
+
+    @contextmanager
+    def _watched(self, phase: str) -> Iterator[None]:
+        """Ends the job when the deadline passes before the block is done."""
+        watch = self.watch(phase)
+        try:
+            with watch:
+                yield
+        finally:
+            watch.stop()
+
+    def _end(self, phase: str, number: int) -> None:
+        die(self, self._rank, f"{_stuck(phase, self._deadline)} {self._missing(number)}", EXIT_STUCK)
+
+    def _missing(self, number: int) -> str:
+        """Says which ranks are not in the wait that this one is in, as far as they have left word where the launcher keeps it."""
+        if self._store.read(f"{_WAITS}{self._rank}") is None:
+            return ""  # the launcher cannot be reached
+        told = [self._store.read(f"{_WAITS}{rank}") for rank in range(self._size)]
+        return _named([rank for rank, known in enumerate(told) if not isinstance(known, int) or known < number])
+
+
+def alone() -> Transport:
+    """Returns what carries nothing, for a world of one rank."""
+    return _Alone()
+
+
+def connect(horovod: ModuleType, mpi: ModuleType | None, deadline: float) -> Transport:
+    """Returns what carries data between Horovod's ranks; over MPI, where that is given. Collective: every rank must call this."""
+    if horovod.size() == 1:
+        return _Alone()
+    return _Horovod(horovod, deadline) if mpi is None else _Mpi(mpi, deadline)
+
+
+def _starts(counts: Sequence[int]) -> list[int]:
+    """Returns where each rank's rows begin among those of all."""
+    return [0, *itertools.accumulate(counts)][:-1]
+
+
+def _as_bytes(rows: np.ndarray) -> np.ndarray:
+    """Returns the rows' memory as bytes; also of zero rows, which memoryview.cast refuses."""
+    return np.ascontiguousarray(rows).reshape(-1).view(np.uint8) if rows.size else np.empty(0, np.uint8)
+
+
+def _named(missing: Sequence[int]) -> str:
+    some = ", ".join(map(str, missing[:10])) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+    return f"Missing: rank {some}." if missing else "No rank is missing: all of them wait, for the network or for data."
+
+
+def _stuck(phase: str, deadline: float) -> str:
+    return (
+        f"waited {deadline:.0f} s for the other ranks in '{phase}'. One of them is stuck or much slower; if it is only slower, set"
+        " HVD_XAI_DEADLINE to more seconds."
+    )
+
+
+def die(transport: Transport, rank: int, reason: str, code: int) -> None:
+    """Ends every rank of the job now, with `reason` on standard error."""
+    sys.stderr.write(f"hvd-xai: rank {rank} on {socket.gethostname()} ends the job: {reason}\n")
+    sys.stderr.flush()
+    if is_elastic(os.environ):
+        Store.of(os.environ).write(FAILURE, [rank, socket.gethostname(), reason])
+    transport.abort(code)
+
+
+def import_mpi() -> ModuleType | None:
+    """Returns mpi4py's MPI; None if it is not installed. It must come before Horovod, so that both use one MPI, with threads allowed."""
+    local_size = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1")
+    if local_size.isdigit() and int(local_size) >= (os.cpu_count() or 1):
+        # Horovod's thread polls MPI; without this it takes the core from the rank that computes
+        os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
+    try:
+        return importlib.import_module("mpi4py.MPI")
+    except ImportError:
+        return None
