@@ -56,7 +56,7 @@ CASES: dict[str, tuple[int, int, list[str]]] = {
     f"{TABLE}: permutation_shap": (64, 5, ["hvd_xai", "shap"]),
     f"{LARGE}: integrated_gradients": (2, 3, ["floor", "hvd_xai"]),
     f"{LARGE}: integrated_gradients in bfloat16": (2, 3, ["floor", "hvd_xai"]),
-    f"{LARGE}: grad_cam": (8, 5, ["floor", "hvd_xai", "xplique"]),
+    f"{LARGE}: grad_cam": (20, 5, ["floor", "hvd_xai", "xplique"]),  # two micro-batches of ours: fewer are padded
 }
 
 
@@ -149,8 +149,8 @@ def trained(build: Callable[[], Any], inputs: np.ndarray, labels: np.ndarray) ->
 
 def prepare(folder: Path) -> None:
     """Leaves models and examples in a folder; ResNet50 is not trained, as what it costs does not depend on its weights."""
-    images = np.random.default_rng(0).uniform(-1, 1, (8, 224, 224, 3)).astype(np.float32)
-    cases = {SMALL: trained_cnn(), TABLE: trained_dense_net(), LARGE: (resnet50(), images, np.arange(8) % 10)}
+    images = np.random.default_rng(0).uniform(-1, 1, (20, 224, 224, 3)).astype(np.float32)
+    cases = {SMALL: trained_cnn(), TABLE: trained_dense_net(), LARGE: (resnet50(), images, np.arange(20) % 10)}
     for size, (network, inputs, targets) in cases.items():
         network.save_weights(folder / f"{size}.weights.h5")
         weights = {f"weight {index}": weight for index, weight in enumerate(network.get_weights())} if size == SMALL else {}

@@ -181,7 +181,7 @@ def floor(case: Case) -> Run:
         import keras
 
         both = keras.Model(model.inputs, [model.get_layer(case.layer).output, model.outputs[0]])
-        n_examples = 64 if case.size == SMALL else 8
+        n_examples = 64 if case.size == SMALL else 10
 
         @tf.function
         def maps(images: Any, of: Any) -> Any:
