@@ -24,7 +24,9 @@ def explain(
             help="A data set: .npz (inputs, targets), .npy, .tfrecord, Zarr, or a folder with a folder for each class.", metavar="DATA"
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The run directory.", metavar="RUN")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The run directory. [default: runs/ and the name of DATA]", metavar="RUN")
+    ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(help="A method's name, path/to/file.py or package.module:name. Can be given again. [default: integrated_gradients]"),
@@ -78,11 +80,12 @@ def explain(
         functions = {describe(function)[0]: function for function in map(load_method, method or ["integrated_gradients"])}
         options = parse_settings(set_ or [], functions)
         methods = [partial(function, **options[name]) for name, function in functions.items()]
-    checkpoint = Checkpoint(output, {"model": str(model), "data": str(data)}, "resume" if resume else "new")
+    run = output or Path("runs", data.stem)
+    checkpoint = Checkpoint(run, {"model": str(model), "data": str(data)}, "resume" if resume else "new")
     with world.together("looking for a run"):
         if world.is_root:
             checkpoint.check()
-    unfinished = output.with_name(f".{output.name}-{world.job}") if dry_run else output / UNFINISHED
+    unfinished = _existing(run.absolute().parent) / f".{run.name}-{world.job}" if dry_run else run / UNFINISHED
     unpacked = unfinished / "data"
     with world.together("unpacking the data set"):
         if world.local_rank == 0:
@@ -103,6 +106,11 @@ def explain(
     if rank() == 0 and dry_run:
         print(costs(estimates))
     elif rank() == 0:
-        show = f"{program('hvd-xai')} show {shlex.quote(str(output))}"
-        print(f"\n{len(probe)} samples are explained in {output}. To look at them:\n\n  {show}")
+        show = f"{program('hvd-xai')} show {shlex.quote(str(run))}"
+        print(f"\n{len(probe)} samples are explained in {run}. To look at them:\n\n  {show}")
         print(f"  {show} --sample {probe.sample_ids[0]} --png out.png\n")
+
+
+def _existing(folder: Path) -> Path:
+    """Returns the folder, or the nearest one above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.is_dir())

@@ -19,7 +19,9 @@ _EXAMPLE = 17  # the row of the sample that the closing lines name
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe (digits_cnn), path/to/file.py or package.module:name.", metavar="RECIPE")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The run directory.", metavar="RUN")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The run directory. [default: runs/ and the recipe's name]", metavar="RUN")
+    ] = None,
     callback: Annotated[
         list[str] | None,
         typer.Option(help="A callback recipe; give it more than once for several. [default: explain_every_epoch]", metavar="RECIPE"),
@@ -54,7 +56,7 @@ def train(
 
     To see what explaining will take before it is done:
 
-    hvd-xai train digits_cnn --method integrated_gradients --dry-run -o runs/demo
+    hvd-xai train digits_cnn --method integrated_gradients --dry-run
 
     To write a recipe, begin with a copy: hvd-xai copy digits_cnn
     """
@@ -79,16 +81,17 @@ def train(
         }
         of_methods = [f"methods={','.join(method)}"] if method else []
         options = parse_settings([*of_methods, *(set_ or [])], functions)
+    run = output or Path("runs", model_recipe.name)
     settings = Settings(epochs, batch_size, warmup_epochs, seed, mode, options)
     if dry_run:
-        estimates = estimate(model_recipe, callback_recipes, output, world=world, settings=settings)
+        estimates = estimate(model_recipe, callback_recipes, run, world=world, settings=settings)
         if rank() == 0:
             print(costs(estimates))
         return
     with progress() as bar:
-        run_training(model_recipe, callback_recipes, output, world=world, settings=settings, progress=bar)
+        run_training(model_recipe, callback_recipes, run, world=world, settings=settings, progress=bar)
     if rank() == 0:
-        print(closing(output))
+        print(closing(run))
 
 
 def costs(estimates: "Sequence[Estimate]") -> str:

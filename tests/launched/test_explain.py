@@ -33,7 +33,7 @@ def test_a_dry_run_says_what_it_takes_and_leaves_nothing(tmp_path: Path) -> None
         "grad_cam",
         "--dry-run",
     )
-    ended = launch("mpirun", 2, HVD_XAI, *words, "--output", str(tmp_path / "run"))
+    ended = launch("mpirun", 2, HVD_XAI, *words, cwd=tmp_path)
     assert ended.code == 0, ended.output[-4000:]
     assert re.search(r"^saliency +9 .*\n(grad_cam +9 .*\n)together +18 ", ended.output, re.MULTILINE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.npz", "model.keras"]

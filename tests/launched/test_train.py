@@ -75,14 +75,13 @@ def test_a_users_own_recipes_run_with_options_and_resume(launcher: Launcher, tmp
 
 
 def test_a_dry_run_says_what_the_chosen_methods_will_take_and_writes_nothing(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    words = ["train", "digits_cnn", "--method", "grad_cam", "--method", "integrated_gradients", "--set", "n_steps=4", "--output", str(run)]
-    ended = launch("mpirun", 2, HVD_XAI, *words, "--dry-run")
+    words = ["train", "digits_cnn", "--method", "grad_cam", "--method", "integrated_gradients", "--set", "n_steps=4"]
+    ended = launch("mpirun", 2, HVD_XAI, *words, "--dry-run", cwd=tmp_path)
     assert ended.code == 0, ended.output[-4000:]
     assert re.findall(r"^(\w+) +256 +[0-9.e-]+ +[0-9,]+$", ended.output, re.MULTILINE) == ["grad_cam", "integrated_gradients"]
     assert ended.output.count("each explained epoch") == 1  # by the root alone
-    assert not run.exists()
-    wrong = launch("mpirun", 1, HVD_XAI, "train", "digits_cnn", "--method", "grad_cm", "--output", str(run), "--dry-run")
+    assert list(tmp_path.iterdir()) == []
+    wrong = launch("mpirun", 1, HVD_XAI, "train", "digits_cnn", "--method", "grad_cm", "--dry-run", cwd=tmp_path)
     assert wrong.code != 0
     assert "there is no method 'grad_cm' (did you mean 'grad_cam'?)" in wrong.output
 
