@@ -2,7 +2,8 @@
 
 This is ours because it runs beside training, where the committed explanation is read again for TensorBoard. zarr-python holds a shard of 32
 MiB several times over while it encodes it, and keeps the interpreter busy for most of that time, from which the training thread suffers.
-Here no more than a chunk is held, and nearly all time goes to blosc, which lets other threads run. The bytes are those of zarr-python.
+Here no more than a chunk is held, and nearly all time goes to blosc, which lets other threads run: benchmarks/shards.py measures it.
+The bytes are those of zarr-python.
 """
 
 import os
