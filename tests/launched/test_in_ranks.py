@@ -30,12 +30,13 @@ TABLE = re.compile(r"^\d ranks against one process:.*\n(?:  .*\n)+", re.MULTILIN
 def test_every_rank_passes_every_test(
     launcher: Launcher, size: int, files: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    told = {"HVD_XAI_TEST_RANKS": str(size), "HVD_XAI_TEST_FOLDER": str(tmp_path)}
     ended = launch(
         launcher,
         size,
         *(sys.executable, "-m", "pytest", "-q", "--color=no", "--tb=short", "-p", "no:cacheprovider"),
         *(str(HERE / "in_ranks" / name) for name in files),
-        env={"HVD_XAI_TEST_RANKS": str(size), "HVD_XAI_DEADLINE": "60", **(_tuning(tmp_path) if "test_tuning.py" in files else {})},
+        env={**told, "HVD_XAI_DEADLINE": "60", **(_tuning(tmp_path) if "test_tuning.py" in files else {})},
         limit=1200,
     )
     closing = re.findall(r"(\d+) passed in ", ended.output)
