@@ -21,7 +21,7 @@ from hvd_xai.errors import CheckpointError
 from hvd_xai.types import Probe
 from tests.checkpoint.small import begin, make_attributions, make_rows, write
 
-N_KILLS = int(os.environ.get("HVD_XAI_TEST_KILLS", "25"))
+N_KILLS = int(os.environ.get("HVD_XAI_TEST_KILLS", "100"))
 REPOSITORY = Path(__file__).parents[2]
 
 # Imports once and forks, so that a kill costs milliseconds. Each child commits explanations until it is killed.
