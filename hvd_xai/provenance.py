@@ -28,6 +28,7 @@ _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "numpy": ("numpy",),
     "zarr": ("zarr",),
     "tensorstore": ("tensorstore",),
+    "numcodecs": ("numcodecs",),
 }
 _BLOCK_BYTES = 32 * 2**20
 

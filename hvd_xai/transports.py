@@ -234,7 +234,7 @@ class _Horovod:
     def exchange(self, phase: str, block: np.ndarray, sent: Sequence[int], received: Sequence[int]) -> np.ndarray:
         size = block.dtype.itemsize * int(np.prod(block.shape[1:]))
         splits = np.array(sent, np.int32) * size
-        with self._watched(phase):
+        with self.watch(phase).once():
             rows, _ = self._horovod.alltoall(_as_bytes(block), splits, name="hvd_xai.alltoall")
         return np.asarray(rows).view(block.dtype).reshape(sum(received), *block.shape[1:])
 
@@ -246,18 +246,8 @@ class _Horovod:
         os._exit(code)
 
     def _all(self, phase: str, block: np.ndarray) -> np.ndarray:
-        with self._watched(phase):
+        with self.watch(phase).once():
             return np.asarray(self._horovod.allgather(block, name="hvd_xai.allgather"))
-
-    @contextmanager
-    def _watched(self, phase: str) -> Iterator[None]:
-        """Ends the job when the deadline passes before the block is done."""
-        watch = self.watch(phase)
-        try:
-            with watch:
-                yield
-        finally:
-            watch.stop()
 
     def _end(self, phase: str, number: int) -> None:
         die(self, self._rank, f"{_stuck(phase, self._deadline)} {self._missing(number)}", EXIT_STUCK)

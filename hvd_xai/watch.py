@@ -5,6 +5,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 
@@ -36,6 +37,15 @@ class Watch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Ends it."""
         self._wait = None
+
+    @contextmanager
+    def once(self) -> Iterator[None]:
+        """Guards one wait, and looks no longer after it."""
+        try:
+            with self:
+                yield
+        finally:
+            self.stop()
 
     def stop(self) -> None:
         """Looks no longer."""

@@ -21,7 +21,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType, TracebackType
 
 import numpy as np
@@ -165,15 +165,9 @@ class World:
         """
         return self._transport.watch(phase)
 
-    @contextmanager
-    def waiting(self, phase: str) -> Iterator[None]:
+    def waiting(self, phase: str) -> AbstractContextManager[None]:
         """Guards one such wait. Collective: every rank must enter and leave this block."""
-        watch = self.watch(phase)
-        try:
-            with watch:
-                yield
-        finally:
-            watch.stop()
+        return self.watch(phase).once()
 
     def agree(self, phase: str, error: BaseException | None = None) -> None:
         """Goes on on all ranks, or raises on all of them. Collective: every rank must call this.
