@@ -35,8 +35,8 @@ class Fail(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no ty
         self._what, self._when = WHAT[what], when
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:  # noqa: ARG002
-        """In the middle of training."""
-        if self._when == "training" and hvd.rank() == rank and int(self.model.optimizer.iterations) == 6:
+        """In the middle of training: after a third batch, at which the ranks do not ask each other what is written."""
+        if self._when == "training" and hvd.rank() == rank and int(self.model.optimizer.iterations) == 7:
             self._what()
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
