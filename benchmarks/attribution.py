@@ -41,7 +41,7 @@ ENVIRONMENTS = {
     "pytorch_grad_cam": [["grad-cam==1.5.5"]],
 }
 HOME = {
-    **dict.fromkeys(["xplique", "tf_explain", "tf_keras_vis", "shap", "saliency"], "tensorflow"),
+    **dict.fromkeys(["xplique", "tf_explain", "tf_keras_vis", "shap", "shap_as_documented", "saliency"], "tensorflow"),
     "captum": "torch",
     "pytorch_grad_cam": "pytorch_grad_cam",
 }
@@ -52,8 +52,8 @@ CASES: dict[str, tuple[int, int, list[str]]] = {
     f"{SMALL}: integrated_gradients in bfloat16": (256, 7, ["floor", "hvd_xai"]),
     f"{SMALL}: grad_cam": (256, 15, ["floor", "hvd_xai", "xplique", "tf_explain", "tf_keras_vis", "captum"]),
     f"{SMALL}: occlusion": (64, 9, ["floor", "hvd_xai", "xplique", "captum"]),
-    f"{SMALL}: permutation_shap": (8, 5, ["hvd_xai", "shap"]),
-    f"{TABLE}: permutation_shap": (64, 5, ["hvd_xai", "shap"]),
+    f"{SMALL}: permutation_shap": (8, 5, ["hvd_xai", "shap", "shap_as_documented"]),
+    f"{TABLE}: permutation_shap": (64, 5, ["hvd_xai", "shap", "shap_as_documented"]),
     f"{LARGE}: integrated_gradients": (2, 3, ["floor", "hvd_xai"]),
     f"{LARGE}: integrated_gradients in bfloat16": (2, 3, ["floor", "hvd_xai"]),
     f"{LARGE}: grad_cam": (20, 5, ["floor", "hvd_xai", "xplique"]),  # two micro-batches of ours: fewer are padded

@@ -18,7 +18,7 @@ from tests.launched.launch import BIN, Launcher, end, launch, start
 pytestmark = pytest.mark.launched
 
 FAILING = str(Path(__file__).with_name("failing.py"))
-DEADLINE = 8  # the first step of training counts in it, with its compilation
+DEADLINE = 12  # the first step of training counts in it, with its compilation
 SECONDS = 75  # start-up of TensorFlow on busy cores included; a hang would last for ever
 
 
