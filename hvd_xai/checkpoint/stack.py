@@ -2,21 +2,39 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float32, Shaped
 
-from hvd_xai.checkpoint.schema import axes_of
+from hvd_xai.checkpoint.place import Place
+from hvd_xai.checkpoint.schema import Manifest, axes_of
 from hvd_xai.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from hvd_xai.checkpoint.reader import Explanation
 
 OF_SAMPLE = ("label", "target")
 """What is the same at every epoch, beside the sample id."""
 
 _INTERNAL = ("scale", "content_hash", "sample_id")
+
+
+@runtime_checkable
+class Stackable(Protocol):
+    """What a stack asks of an explanation."""
+
+    path: Place
+    manifest: Manifest
+
+    def attributions(self, start: int = 0, stop: int | None = None) -> Float32[np.ndarray, "b ..."]:
+        """Returns the attributions of rows `start` to `stop`."""
+        ...
+
+    def thumbnails(self, start: int = 0, stop: int | None = None) -> Float32[np.ndarray, "b ..."]:
+        """Returns the block means of rows `start` to `stop`."""
+        ...
+
+    def column(self, name: str, start: int = 0, stop: int | None = None) -> Shaped[np.ndarray, "b"]:
+        """Returns one number a sample of rows `start` to `stop`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +71,7 @@ class Stack:
         CheckpointError: if the explanations are of other samples or of other shapes, or one is damaged.
     """
 
-    def __init__(self, explanations: "Sequence[Explanation]") -> None:
+    def __init__(self, explanations: Sequence[Stackable]) -> None:
         first = explanations[0].manifest
         for explanation in explanations[1:]:
             manifest = explanation.manifest
