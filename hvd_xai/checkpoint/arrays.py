@@ -2,8 +2,8 @@
 
 What is written, metadata and Zarr shards (`hvd_xai.checkpoint.shards`), is written as the specification says it, so that a checkpoint's
 bytes do not change with a library's version: `sharding_indexed`, inner chunks of one row or 16 KiB, blosc (lz4, bitshuffle) and crc32c.
-It is read in the same way; what lies elsewhere, or was laid out by others, is read by zarr-python, and by TensorStore under Python 3.10,
-for which there is no zarr 3.
+It is read in the same way, on this disk or elsewhere; what was laid out by others is read by zarr-python, and by TensorStore under Python
+3.10, for which there is no zarr 3.
 """
 
 import json
@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from hvd_xai.checkpoint.commit import digest_file
-from hvd_xai.checkpoint.place import OPTIONS, Place, RemotePath
+from hvd_xai.checkpoint.place import Place, RemotePath
 from hvd_xai.checkpoint.schema import FileEntry
 from hvd_xai.checkpoint.shards import ShardFile, read_shard
 from hvd_xai.errors import CheckpointError
@@ -161,7 +161,7 @@ class ArrayWriter:
 
 
 class ArrayReader:
-    """Reads rows of one array: of one on this disk that is laid out as ours by itself, of any other through the library.
+    """Reads rows of one array: of one that is laid out as ours by itself, of another on this disk through the library.
 
     Args:
         directory: the array's folder.
@@ -178,8 +178,8 @@ class ArrayReader:
     def __init__(self, directory: Place, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self._directory, self._shape, self._dtype = directory, shape, dtype
         self._chunk_rows, self.shard_rows = layout(shape[0], _row_bytes(shape, dtype))
-        self._ours = directory if isinstance(directory, Path) and _is_ours(directory, shape, dtype) else None
-        if self._ours is None:
+        self._is_ours = _is_ours(directory, shape, dtype)
+        if not self._is_ours:
             self._array = open_array(directory)
             if (self._array.shape, self._array.dtype) != (shape, dtype):
                 found = f"{self._array.shape} and {self._array.dtype}"
@@ -193,22 +193,22 @@ class ArrayReader:
             CheckpointError: if a checksum does not fit, or the bytes do not decode.
         """
         try:
-            return np.asarray(self._array[start:stop]) if self._ours is None else self._read(self._ours, start, stop)
+            return self._read(start, stop) if self._is_ours else np.asarray(self._array[start:stop])
         except _DAMAGE as error:
             raise CheckpointError(f"rows {start} to {stop} of {self._directory} are damaged: {error}") from error
 
-    def _read(self, directory: Path, start: int, stop: int) -> Shaped[np.ndarray, "n ..."]:
+    def _read(self, start: int, stop: int) -> Shaped[np.ndarray, "n ..."]:
         values = np.empty((stop - start, *self._shape[1:]), self._dtype)
         n_chunks = self.shard_rows // self._chunk_rows
         for index in range(start // self.shard_rows, -(-stop // self.shard_rows)):
             first = index * self.shard_rows
             begin, end = max(start, first), min(stop, first + self.shard_rows)
-            path = directory.parent / shard_key(directory.name, index, len(self._shape))
+            path = self._directory.parent / shard_key(self._directory.name, index, len(self._shape))
             read_shard(path, self._chunk_rows, n_chunks, begin - first, values[begin - start : end - start])
         return values
 
 
-def _is_ours(directory: Path, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+def _is_ours(directory: Place, shape: tuple[int, ...], dtype: np.dtype) -> bool:
     """Returns whether an array is stored as `create_array` lays it out, whatever its axes are called and its attributes are."""
     try:
         found = {**json.loads((directory / METADATA).read_bytes()), "dimension_names": [], "attributes": {}}
@@ -244,16 +244,15 @@ class Array(Protocol):
 
 def _open(directory: Place) -> Array:
     """Opens an array whose metadata exists, with the library that there is."""
+    if isinstance(directory, RemotePath):
+        raise CheckpointError(f"{directory} is no array that hvd_xai wrote, and others are read on this disk only; copy it there")
     if zarr is None:
-        if isinstance(directory, RemotePath):
-            raise CheckpointError(f"{directory} needs zarr 3, which needs Python 3.11 or later; under 3.10, copy the run to this disk")
         try:
             from hvd_xai.checkpoint.tensorstore_array import TensorStoreArray
         except ImportError as error:
-            raise ImportError("explanation checkpoints need zarr 3, or TensorStore under Python 3.10: pip install tensorstore") from error
+            raise ImportError("Zarr arrays of others need zarr 3, or TensorStore under Python 3.10: pip install tensorstore") from error
         return TensorStoreArray(directory)
-    store = zarr.storage.FsspecStore.from_url(str(directory), OPTIONS, read_only=True) if isinstance(directory, RemotePath) else directory
-    array: Array = zarr.open_array(store, mode="r").with_config({"order": "C"})
+    array: Array = zarr.open_array(directory, mode="r").with_config({"order": "C"})
     return array
 
 

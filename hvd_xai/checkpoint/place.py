@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from hvd_xai.errors import CheckpointError
 
 # A listing that is kept would hide the epochs that were committed since.
-OPTIONS = {"use_listings_cache": False}
+_OPTIONS = {"use_listings_cache": False}
 
 
 class RemotePath:
@@ -77,6 +77,16 @@ class RemotePath:
             file: io.IOBase = self._filesystem.open(self._path, "rb")
         return file
 
+    def read_bytes(self) -> bytes:
+        """Returns the whole content."""
+        return self.read_range(0, None)
+
+    def read_range(self, offset: int, size: int | None) -> bytes:
+        """Returns `size` bytes from `offset` on, or all that follow, by a request for no more than these."""
+        with _asking(self):
+            content: bytes = self._filesystem.cat_file(self._path, start=offset, end=None if size is None else offset + size)
+        return content
+
     def size(self) -> int | None:
         """Returns the file's size in bytes; None if this is a folder."""
         info = self._info()
@@ -133,7 +143,7 @@ def place(where: str | Place) -> Place:
     except ImportError as error:
         raise ImportError(f"{url} is read through fsspec: pip install 'hvd_xai[remote]'") from error
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, **OPTIONS)
+        filesystem, path = fsspec.core.url_to_fs(url, **_OPTIONS)
     except ImportError as error:
         raise ImportError(f"{url} needs another package beside fsspec: {error}") from error
     except ValueError as error:

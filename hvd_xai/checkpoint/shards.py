@@ -2,12 +2,14 @@
 
 This is ours because it runs beside training, where the committed explanation is read again for TensorBoard. zarr-python holds a shard of 32
 MiB several times over while it encodes it, and keeps the interpreter busy for most of that time, from which the training thread suffers.
-Here no more than a chunk is held, and nearly all time goes to blosc, which lets other threads run: benchmarks/shards.py measures it.
-The bytes are those of zarr-python.
+Here a chunk is held where one is written and 4 MiB where they are read, and nearly all time goes to blosc, which lets other threads run:
+benchmarks/shards.py measures it. The bytes are those of zarr-python.
 """
 
 import os
 import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import google_crc32c
@@ -16,6 +18,9 @@ import xxhash
 from jaxtyping import Shaped
 from numcodecs.blosc import BITSHUFFLE, Blosc  # type: ignore[import-untyped]  # numcodecs ships no types
 
+from hvd_xai.checkpoint.place import Place, RemotePath
+
+_SPAN_BYTES = 4 * 2**20  # read at once, of chunks that follow each other: an object store takes as long for a small request
 _ABSENT = np.iinfo(np.uint64).max  # as offset and size in the index: there is no such chunk, it reads as the fill value
 
 _blosc = Blosc(cname="lz4", clevel=5, shuffle=BITSHUFFLE, blocksize=0)
@@ -70,7 +75,7 @@ class ShardFile:
         return self._size + len(index), self._digest.hexdigest()
 
 
-def read_shard(path: Path, chunk_rows: int, n_chunks: int, start: int, into: Shaped[np.ndarray, "n ..."]) -> None:
+def read_shard(path: Place, chunk_rows: int, n_chunks: int, start: int, into: Shaped[np.ndarray, "n ..."]) -> None:
     """Reads rows of a shard, from row `start` of it on, until `into` is full.
 
     Raises:
@@ -79,14 +84,8 @@ def read_shard(path: Path, chunk_rows: int, n_chunks: int, start: int, into: Sha
         OSError: if the file cannot be read.
     """
     stop = start + len(into)
-    with path.open("rb", buffering=0) as file:
-        descriptor = file.fileno()
-        index = _read_index(descriptor, n_chunks)
-        for number in range(start // chunk_rows, -(-stop // chunk_rows)):
-            offset, size = (int(value) for value in index[number])
-            if offset == _ABSENT:
-                raise ValueError(f"chunk {number} is not there")
-            encoded = _without_crc32c(_read(descriptor, size, offset))
+    with _reading(path) as read:
+        for number, encoded in _chunks(read, n_chunks, start // chunk_rows, -(-stop // chunk_rows)):
             first = number * chunk_rows
             if start <= first and first + chunk_rows <= stop:
                 _blosc.decode(encoded, into[first - start : first - start + chunk_rows])
@@ -97,16 +96,47 @@ def read_shard(path: Path, chunk_rows: int, n_chunks: int, start: int, into: Sha
                 into[begin - start : end - start] = chunk[begin - first : end - first]
 
 
-def _read_index(descriptor: int, n_chunks: int) -> Shaped[np.ndarray, "c 2"]:
+def _chunks(read: Callable[[int, int], bytes], n_chunks: int, first: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    """Goes through the numbers and encoded contents of chunks `first` to `stop`, which are read several at once."""
     size = 16 * n_chunks + 4
-    content = _without_crc32c(_read(descriptor, size, os.fstat(descriptor).st_size - size))
-    return np.frombuffer(content, "<u8").reshape(n_chunks, 2)
+    index = np.frombuffer(_without_crc32c(read(-size, size)), "<u8").reshape(n_chunks, 2)
+    places = [(int(offset), int(size)) for offset, size in index[first:stop]]
+    if (_ABSENT, _ABSENT) in places:
+        raise ValueError(f"chunk {first + places.index((_ABSENT, _ABSENT))} is not there")
+    number = 0
+    while number < len(places):
+        begin, size = places[number]
+        end = number + 1
+        while end < len(places) and places[end][0] == begin + size and size + places[end][1] <= _SPAN_BYTES:
+            size += places[end][1]
+            end += 1
+        span = read(begin, size)
+        for offset, length in places[number:end]:
+            yield first + number, _without_crc32c(span[offset - begin : offset - begin + length])
+            number += 1
 
 
-def _read(descriptor: int, size: int, offset: int) -> bytes:
-    if not 0 <= offset <= offset + size <= os.fstat(descriptor).st_size:  # else `size` bytes are asked for, however many there are
-        raise ValueError(f"it has no {size} bytes at {offset}")
-    return os.pread(descriptor, size, offset)
+@contextmanager
+def _reading(path: Place) -> Iterator[Callable[[int, int], bytes]]:
+    """Gives what returns so many bytes of a file, from an offset on that counts from its end where it is negative."""
+    if isinstance(path, RemotePath):
+        yield _within(path.size() or 0, path.read_range)
+        return
+    with path.open("rb", buffering=0) as file:
+        descriptor = file.fileno()
+        yield _within(os.fstat(descriptor).st_size, lambda offset, size: os.pread(descriptor, size, offset))
+
+
+def _within(n_bytes: int, read: Callable[[int, int], bytes]) -> Callable[[int, int], bytes]:
+    """Lets no more be asked for than there is: memory for `size` bytes is taken, however many there are."""
+
+    def checked(offset: int, size: int) -> bytes:
+        offset += n_bytes if offset < 0 else 0
+        if not 0 <= offset <= offset + size <= n_bytes:
+            raise ValueError(f"it has no {size} bytes at {offset}")
+        return read(offset, size)
+
+    return checked
 
 
 def _with_crc32c(content: bytes) -> bytes:

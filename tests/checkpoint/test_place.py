@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from hvd_xai import open_explanations
+from hvd_xai.checkpoint.arrays import ArrayReader
 from hvd_xai.checkpoint.place import RemotePath, place
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError
 from tests.runs_under_test import make_probe, make_run
 
 fsspec = pytest.importorskip("fsspec")
-pytest.importorskip("zarr")
 
 ATTRIBUTIONS = "explanations/epochs/000000/integrated_gradients/attributions/c/0/0/0/0"
 
@@ -75,6 +75,36 @@ def test_a_remote_run_reads_as_the_local_one(remote: Any, run: Path) -> None:
     assert probes[1] is not None
     np.testing.assert_array_equal(probes[1].inputs([3, 1]), probes[0].inputs([3, 1]))
     assert verify(url, deep=True) == []
+
+
+def test_a_shard_is_asked_for_its_index_and_for_what_is_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filesystem, path = fsspec.core.url_to_fs(f"memory://{uuid.uuid4()}/demo")
+    filesystem.put(str(run), path, recursive=True)
+    explanation = open_explanations(f"memory:/{path}").explanation(0, "integrated_gradients")
+    explanation.attributions_of([7])  # opens what is needed
+    asked: list[tuple[str, int]] = []
+    cat_file = type(filesystem).cat_file
+
+    def counted(self: object, path: str, start: int, end: int) -> bytes:
+        asked.append((path, end - start))
+        content: bytes = cat_file(self, path, start=start, end=end)
+        return content
+
+    monkeypatch.setattr(type(filesystem), "cat_file", counted)
+    explanation.attributions_of([2])
+    sizes = [size for path, size in asked if path.endswith(ATTRIBUTIONS)]
+    assert len(sizes) == 2
+    assert sizes[0] == 16 + 4  # the place of the one chunk there is, and a checksum
+
+
+def test_an_array_of_others_is_read_on_this_disk_only(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    array = zarr.create_array(tmp_path / "x", data=np.arange(12.0).reshape(6, 2), chunks=(2, 2))
+    assert ArrayReader(tmp_path / "x", array.shape, array.dtype).read(1, 3).tolist() == [[2.0, 3.0], [4.0, 5.0]]
+    filesystem, path = fsspec.core.url_to_fs(f"memory://{uuid.uuid4()}/x")
+    filesystem.put(str(tmp_path / "x"), path, recursive=True)
+    with pytest.raises(CheckpointError, match=r"is no array that hvd_xai wrote.*copy it there"):
+        ArrayReader(RemotePath(filesystem, path), array.shape, array.dtype)
 
 
 def test_what_was_damaged_in_a_store_is_found_and_not_read(remote: Any) -> None:
