@@ -246,6 +246,15 @@ def test_segmentation_takes_a_mask() -> None:
         scores.segmentation(outputs, tf.constant([0, 1]), mask=mask.T)
 
 
+def test_segmentation_of_one_output_averages_over_where_the_example_has_it() -> None:
+    outputs = tf.constant([[[[0.9], [0.2]], [[0.6], [0.4]]], [[[0.1], [0.2]], [[0.3], [0.8]]]])
+    for targets in ([0, 0], [1, 1]):  # background and object, as masks have them: there is one output all the same
+        np.testing.assert_allclose(scores.segmentation(outputs, tf.constant(targets)), [0.75, 0.8], rtol=ROUNDING)
+    of_the_other = scores.segmentation(outputs, tf.constant([1, 1]), at=outputs[::-1])
+    np.testing.assert_allclose(of_the_other, [0.4, 0.2], rtol=ROUNDING)
+    np.testing.assert_allclose(scores.segmentation(outputs - 0.5, tf.constant([1, 1]), threshold=0.0), [0.25, 0.3], rtol=ROUNDING)
+
+
 @pytest.mark.parametrize(("as_dict", "head"), [(True, "second"), (False, 1)])
 def test_one_of_several_outputs_is_explained(as_dict: bool, head: str | int) -> None:
     keras.utils.set_random_seed(3)
