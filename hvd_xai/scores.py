@@ -195,10 +195,13 @@ def resolve(score: str | Score) -> Score:
     """Returns the score of that name; a function is returned as it is.
 
     Raises:
+        TypeError: if it is neither.
         ValueError: if there is none of that name.
     """
-    if not isinstance(score, str):
+    if callable(score):
         return score
+    if not isinstance(score, str):
+        raise TypeError(f"a score is a name, or a function of outputs and targets; got {type(score).__name__}")
     named = {
         name: value
         for name, value in globals().items()

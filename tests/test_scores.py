@@ -1,5 +1,6 @@
 """What is explained."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -69,6 +70,9 @@ def test_names_and_functions_resolve() -> None:
     assert scores.resolve(scores.output) is scores.output
     with pytest.raises(ValueError, match=r"unknown score 'logits'; pass score= one of 'output', 'logit', .* 'segmentation', or a function"):
         scores.resolve("logits")
+    resolve = inspect.unwrap(scores.resolve)  # as it is where no types are checked at run time
+    with pytest.raises(TypeError, match="a function of outputs and targets; got NoneType"):
+        resolve(None)
 
 
 def ending_in(*ending: keras.Layer) -> keras.Model:
