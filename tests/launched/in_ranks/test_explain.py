@@ -1,5 +1,7 @@
 """Explaining on ranks: what comes out does not depend on them, and what goes wrong does so on all of them."""
 
+import logging
+import os
 import threading
 from contextlib import AbstractContextManager
 from functools import partial
@@ -15,6 +17,7 @@ from hvd_xai import Explain, Probe, open_explanations
 from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.checkpoint import arrays
+from hvd_xai.cli import explain as cli
 from hvd_xai.errors import PeerError
 from hvd_xai.estimate import estimate
 from hvd_xai.explain import explain
@@ -227,6 +230,24 @@ def test_estimates_are_the_same_on_all_ranks_and_write_nothing(world: World, tmp
         for one in estimates:
             committed = open_explanations(tmp_path / "run").explanation(0, one.method)
             assert one.n_bytes == 40 * committed.manifest.dtype.itemsize
+
+
+def test_a_dry_run_leaves_nothing_when_it_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("hvd_xai")  # which the command sets up for itself
+    for name, value in (("propagate", logger.propagate), ("handlers", [*logger.handlers]), ("level", logger.level)):
+        monkeypatch.setattr(logger, name, value)
+    folder = Path(os.environ["HVD_XAI_TEST_FOLDER"], "dry_run")  # the same on all ranks
+    model, data = folder / "model.keras", folder / "data.npz"
+    with world.together("writing model and data"):
+        if world.is_root:
+            folder.mkdir()
+            _model().save(model)
+            np.savez(data, inputs=_probe().inputs, targets=_probe().targets)
+    with pytest.raises(ValueError, match="unknown score 'logits'"):
+        cli.explain(model, data, folder / "run", set_=["score=logits"], dry_run=True)
+    with world.together("looking for what is left"):
+        if world.is_root:  # which removes it
+            assert sorted(path.name for path in folder.iterdir()) == ["data.npz", "model.keras"]
 
 
 def test_estimates_are_of_the_shares_that_are_explained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
