@@ -299,7 +299,7 @@ def test_a_failing_sink_raises_on_all_ranks(world: World, tmp_path: Path) -> Non
         explain(_model(), _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"), sinks=[Full()])
 
 
-def test_nan_attributions_are_recorded_and_counted(world: World, tmp_path: Path) -> None:
+def test_nan_attributions_are_recorded_counted_and_told(world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = _model()
     model.set_weights([weight * np.nan for weight in model.get_weights()])
     explain(model, _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
@@ -307,6 +307,7 @@ def test_nan_attributions_are_recorded_and_counted(world: World, tmp_path: Path)
         explanation = open_explanations(tmp_path / "run").explanation(0, "integrated_gradients")
         assert explanation.manifest.nonfinite == 11 * 36
         assert np.isnan(explanation.attributions()).all()
+        assert f"epoch 0: {11 * 36} values of integrated_gradients are not finite" in caplog.text
 
 
 def test_every_second_epoch_and_the_last_are_explained(world: World, tmp_path: Path) -> None:
