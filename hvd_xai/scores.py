@@ -335,7 +335,8 @@ def _rows(tensor: tf.Tensor, name: str) -> tf.Tensor:
     """Returns outputs as `[n, k]` in float32."""
     if tensor.shape.rank not in {1, 2}:
         raise ValueError(
-            f"score {name!r} needs a model that returns one array of shape (n, k) or (n,); got {tuple(tensor.shape)}. Pass a function."
+            f"score {name!r} needs a model that returns one array of shape (n, k) or (n,); got {tuple(tensor.shape)}. Pass a function, or"
+            " of outputs for each place score='segmentation'."
         )
     values = tf.cast(tensor, tf.float32)
     return values[:, None] if values.shape.rank == 1 else values
