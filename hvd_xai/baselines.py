@@ -138,10 +138,16 @@ def resolve(baseline: str | Baseline) -> Baseline:
     """Returns the baseline of that name; a function is returned as it is.
 
     Raises:
+        TypeError: if it is neither.
         ValueError: if there is none of that name, or it has an option that must be bound.
     """
-    if not isinstance(baseline, str):
+    if callable(baseline):
         return baseline
+    if not isinstance(baseline, str):
+        raise TypeError(
+            f"a baseline is a name, or a function of the inputs; got {type(baseline).__name__}. For a value or an array pass"
+            " functools.partial(hvd_xai.baselines.constant, value=...)."
+        )
     named = {
         name: value
         for name, value in globals().items()

@@ -203,6 +203,15 @@ class Recorder:
             others: that are committed before; None if this is not the last of its epoch, or another was lost: then nothing is removed.
         """
         committed = self._checkpoint.commit(writer, written)
+        manifest = committed.manifest
+        if manifest.nonfinite > 0:
+            log.warning(
+                "epoch %d: %d values of %s are not finite. If the weights are, the model has no value for something it is shown, as the"
+                " mean of a text whose words are all taken away: bind another baseline= to the method",
+                manifest.epoch,
+                manifest.nonfinite,
+                manifest.method,
+            )
         for sink in self._sinks:
             sink(committed)
         if self._retention is not None and others is not None and all(other.exception() is None for other in others):

@@ -152,6 +152,7 @@ def segmentation(
     targets: Shaped[tf.Tensor, "n"],
     *,
     mask: np.ndarray | None = None,
+    threshold: float = 0.5,
     head: str | int | None = None,
     at: Outputs | None = None,
 ) -> Float32[tf.Tensor, "n"]:
@@ -159,8 +160,9 @@ def segmentation(
 
     Args:
         outputs: what the model returns, `[n, h, w, k]`, or as many places as the data have.
-        targets: class ids in 0 to k - 1.
+        targets: class ids in 0 to k - 1; not looked at where there is one output a place.
         mask: the region, `[h, w]`, the same for all examples; weights are not negative.
+        threshold: of one output a place, above which value the place is in the region: 0.5 for probabilities, 0 for logits.
         head: as `output`.
         at: what the model returns for the examples themselves, where the region is found; `outputs` if left out.
 
@@ -173,12 +175,14 @@ def segmentation(
     values = tf.cast(one_head(outputs, head), tf.float32)
     if values.shape.rank < 3:
         raise ValueError(f"score 'segmentation' needs outputs of shape (n, h, w, k); got {tuple(values.shape)}")
-    _check_class_ids(targets, values.shape[-1], "segmentation")
-    of_target = _places_of(values, targets)
+    is_one_output = values.shape[-1] == 1
+    if not is_one_output:
+        _check_class_ids(targets, values.shape[-1], "segmentation")
+    of_target = values[..., 0] if is_one_output else _places_of(values, targets)
     if mask is None:
-        chosen = one_head(outputs if at is None else at, head)
+        chosen = tf.cast(one_head(outputs if at is None else at, head), tf.float32)
         ids = tf.reshape(tf.cast(targets, tf.int64), [-1] + [1] * (values.shape.rank - 2))
-        region = tf.cast(tf.argmax(tf.cast(chosen, tf.float32), axis=-1) == ids, tf.float32)
+        region = tf.cast(chosen[..., 0] > threshold if is_one_output else tf.argmax(chosen, axis=-1) == ids, tf.float32)
     else:
         if mask.shape != tuple(values.shape[1:-1]):
             raise ValueError(f"the mask of score 'segmentation' must have shape {tuple(values.shape[1:-1])}; got {mask.shape}")
@@ -191,10 +195,13 @@ def resolve(score: str | Score) -> Score:
     """Returns the score of that name; a function is returned as it is.
 
     Raises:
+        TypeError: if it is neither.
         ValueError: if there is none of that name.
     """
-    if not isinstance(score, str):
+    if callable(score):
         return score
+    if not isinstance(score, str):
+        raise TypeError(f"a score is a name, or a function of outputs and targets; got {type(score).__name__}")
     named = {
         name: value
         for name, value in globals().items()
@@ -328,7 +335,8 @@ def _rows(tensor: tf.Tensor, name: str) -> tf.Tensor:
     """Returns outputs as `[n, k]` in float32."""
     if tensor.shape.rank not in {1, 2}:
         raise ValueError(
-            f"score {name!r} needs a model that returns one array of shape (n, k) or (n,); got {tuple(tensor.shape)}. Pass a function."
+            f"score {name!r} needs a model that returns one array of shape (n, k) or (n,); got {tuple(tensor.shape)}. Pass a function, or"
+            " of outputs for each place score='segmentation'."
         )
     values = tf.cast(tensor, tf.float32)
     return values[:, None] if values.shape.rank == 1 else values

@@ -1,5 +1,6 @@
 """Where paths start."""
 
+import inspect
 from functools import partial
 
 import numpy as np
@@ -23,6 +24,13 @@ def test_names_and_functions_resolve() -> None:
         baselines.resolve("grey")
     with pytest.raises(ValueError, match=r"needs the data: pass baseline=functools.partial\(hvd_xai.baselines.samples, data=...\)"):
         baselines.resolve("samples")
+
+
+@pytest.mark.parametrize("value", [0, None, np.zeros((8, 8, 3))])
+def test_a_value_for_a_baseline_is_refused_with_the_baseline_to_take(value: object) -> None:
+    resolve = inspect.unwrap(baselines.resolve)  # as it is where no types are checked at run time
+    with pytest.raises(TypeError, match=rf"a function of the inputs; got {type(value).__name__}\. For a value .*baselines\.constant"):
+        resolve(value)
 
 
 def test_constant_is_a_value_or_a_colour() -> None:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from hvd_xai import open_explanations
 from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
+from hvd_xai.attributions.smoothgrad import smoothgrad
 from hvd_xai.checkpoint.reader import Explanations
 from hvd_xai.checkpoint.sealed import seal
 from hvd_xai.cli.main import main
@@ -40,7 +41,8 @@ def run(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     probe = Probe(generator.random((23, 8, 8, 1), np.float32), np.arange(23) % 3, np.arange(23) * 3)
     folder = tmp_path_factory.mktemp("recompute")
     model.save(folder / "model.keras")
-    methods: list[Attribution] = [partial(integrated_gradients, n_steps=6, rule="gauss_legendre"), grad_cam]
+    of_path = partial(integrated_gradients, n_steps=6, rule="gauss_legendre")
+    methods: list[Attribution] = [of_path, grad_cam, partial(smoothgrad, n_samples=2)]
     explain(model, probe, methods, world=World.alone(), checkpoint=folder / "run", epoch=EPOCH)
     return folder
 
@@ -50,7 +52,7 @@ def explanations(run: Path) -> Explanations:
     return open_explanations(run / "run")
 
 
-@pytest.mark.parametrize("method", ["integrated_gradients", "grad_cam"])
+@pytest.mark.parametrize("method", ["integrated_gradients", "grad_cam", "smoothgrad"])
 def test_samples_come_out_again_to_the_bit(model: keras.Model, explanations: Explanations, method: str) -> None:
     probe = explanations.probe()
     assert probe is not None
@@ -88,7 +90,7 @@ def test_the_command_ends_with_0_or_1(
 ) -> None:
     words = ("--model", run / "model.keras", "--sample", "3")
     assert _main(monkeypatch, run / "run", *words) == 0
-    assert capfd.readouterr().out.count("matches, equal to the bit (tolerance 9.8e-04)") == 2
+    assert capfd.readouterr().out.count("matches, equal to the bit (tolerance 9.8e-04)") == 3
     forged = (run / "run").rename(tmp_path / "forged")
     _forge(forged, "integrated_gradients", n_steps=1)
     assert _main(monkeypatch, forged, *words, "--method", "integrated_gradients") == 1

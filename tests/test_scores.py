@@ -1,5 +1,6 @@
 """What is explained."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -46,7 +47,7 @@ def test_scores_leave_in_float32(dtype: str) -> None:
 
 
 def test_outputs_of_another_rank_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"needs a model that returns one array of shape \(n, k\) or \(n,\); got \(2, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"one array of shape \(n, k\) or \(n,\); got \(2, 3, 4\)\. .* score='segmentation'"):
         scores.output(tf.zeros((2, 3, 4)), tf.constant([0, 0]))
 
 
@@ -69,6 +70,9 @@ def test_names_and_functions_resolve() -> None:
     assert scores.resolve(scores.output) is scores.output
     with pytest.raises(ValueError, match=r"unknown score 'logits'; pass score= one of 'output', 'logit', .* 'segmentation', or a function"):
         scores.resolve("logits")
+    resolve = inspect.unwrap(scores.resolve)  # as it is where no types are checked at run time
+    with pytest.raises(TypeError, match="a function of outputs and targets; got NoneType"):
+        resolve(None)
 
 
 def ending_in(*ending: keras.Layer) -> keras.Model:
@@ -244,6 +248,15 @@ def test_segmentation_takes_a_mask() -> None:
     np.testing.assert_array_equal(scores.segmentation(outputs, tf.constant([0, 1]), mask=0 * mask), [0, 0])
     with pytest.raises(ValueError, match=r"must have shape \(2, 3\); got \(3, 2\)"):
         scores.segmentation(outputs, tf.constant([0, 1]), mask=mask.T)
+
+
+def test_segmentation_of_one_output_averages_over_where_the_example_has_it() -> None:
+    outputs = tf.constant([[[[0.9], [0.2]], [[0.6], [0.4]]], [[[0.1], [0.2]], [[0.3], [0.8]]]])
+    for targets in ([0, 0], [1, 1]):  # background and object, as masks have them: there is one output all the same
+        np.testing.assert_allclose(scores.segmentation(outputs, tf.constant(targets)), [0.75, 0.8], rtol=ROUNDING)
+    of_the_other = scores.segmentation(outputs, tf.constant([1, 1]), at=outputs[::-1])
+    np.testing.assert_allclose(of_the_other, [0.4, 0.2], rtol=ROUNDING)
+    np.testing.assert_allclose(scores.segmentation(outputs - 0.5, tf.constant([1, 1]), threshold=0.0), [0.25, 0.3], rtol=ROUNDING)
 
 
 @pytest.mark.parametrize(("as_dict", "head"), [(True, "second"), (False, 1)])

@@ -66,7 +66,7 @@ def deep_lift(
         if multipliers is None:
             raise ValueError(
                 "`deep_lift` needs a score that depends smoothly on the inputs; this one does not. A model of integer inputs (tokens, a"
-                " cast) has none: explain the part after its embedding."
+                " cast) has none: take `layer_integrated_gradients` at its embedding."
             )
         attributions = multipliers * (x - x_start)
         summed = tf.reduce_sum(attributions, axis=list(range(1, x.shape.rank)))

@@ -5,7 +5,7 @@ import tensorflow as tf
 from jaxtyping import Int64, Shaped
 
 from hvd_xai import baselines, rows, scores
-from hvd_xai.primitives import layers, quadrature
+from hvd_xai.primitives import backward, layers, quadrature
 from hvd_xai.types import Attributed, Baseline, Score
 
 _NAME = "layer_conductance"
@@ -51,7 +51,7 @@ def layer_conductance(
 
     Raises:
         ValueError: if an option is out of range, the baseline has another shape, the layer is not there, is not one, has no output of
-            floats, or score or inputs have no gradient there.
+            floats, score or inputs have no gradient there, or an operation before it, such as resizing, no second one.
 
     Reference:
         K. Dhamdhere, M. Sundararajan, Q. Yan: How Important Is a Neuron? ICLR 2019. https://arxiv.org/abs/1805.12233, equation 2.
@@ -67,7 +67,10 @@ def layer_conductance(
         change_of_row, target_of_row = tf.repeat(difference, n_nodes, axis=0), tf.repeat(target, n_nodes)
         with layers.tap(model) as calls:
             both = scores.evaluate(model, tf.concat([x, x_start], 0), tf.tile(target, [2]), score)
-        call = layers.spatial(calls, None, _NAME) if layer is None else layers.single(calls, layer, _NAME)
+        if layer is None:
+            call = layers.spatial(calls, None, _NAME, otherwise=". Pass layer= one of these.")
+        else:
+            call = layers.single(calls, layer, _NAME)
         middle: tf.Tensor = call.output
         n_rows, *shape = middle.shape
         if n_rows != 2 * n_examples:
@@ -82,7 +85,7 @@ def layer_conductance(
             gradient = tape.gradient(total, output)
             if gradient is None:
                 raise ValueError(f"`{_NAME}` needs a layer that the score depends on; it does not depend on layer {call.path!r}")
-            flow = tf.cast(gradient, tf.float32) * tf.cast(_forward(output, points, change_of_row, call.path), tf.float32)
+            flow = tf.cast(gradient, tf.float32) * tf.cast(_forward(model, output, points, change_of_row, call.path), tf.float32)
             of_node = [1, n_nodes, *[1] * len(shape)]
             return tf.reduce_sum(tf.reshape(weight, of_node) * tf.reshape(flow, [n_examples, n_nodes, *shape]), axis=1)
 
@@ -95,7 +98,7 @@ def layer_conductance(
     return attributed
 
 
-def _forward(output: tf.Tensor, points: tf.Tensor, change: tf.Tensor, path: str) -> tf.Tensor:
+def _forward(model: keras.Model, output: tf.Tensor, points: tf.Tensor, change: tf.Tensor, path: str) -> tf.Tensor:
     """Returns how `output` changes when `points` change in a direction.
 
     The gradient of the points is linear in that of the output, so its own derivative is the way forward. TensorFlow's forward mode stops at
@@ -103,10 +106,15 @@ def _forward(output: tf.Tensor, points: tf.Tensor, change: tf.Tensor, path: str)
     """
     ones = tf.ones_like(output)
     (back,) = tf.gradients(output, points, ones)
-    forward = None if back is None else tf.gradients(back, ones, change)[0]
-    if forward is None:
+    if back is None:
         raise ValueError(
             f"`{_NAME}` needs a layer that depends smoothly on the inputs; layer {path!r} does not. At the embedding of integer inputs,"
             " take `layer_integrated_gradients`."
         )
-    return forward
+    for operation in backward.between(ones, back):
+        if not backward.has_gradient(operation):
+            raise ValueError(
+                f"`{_NAME}` needs second gradients between the inputs and layer {path!r}, and TensorFlow has none of operation"
+                f" {operation.type!r} at {backward.place(operation, model)!r}. Take `layer_integrated_gradients` for such a layer."
+            )
+    return tf.gradients(back, ones, change)[0]

@@ -16,7 +16,7 @@ def smoothgrad(
     /,
     *,
     ids: Int64[tf.Tensor, "n"],
-    method: Attribution = saliency,
+    method: str | Attribution = saliency,
     n_samples: int = 50,
     noise: float = 0.15,
     is_relative: bool = True,
@@ -35,8 +35,9 @@ def smoothgrad(
         inputs: `[n, ...]`, computed in float32.
         targets: `[n]`, what the score selects.
         ids: sample ids, which seed the noise: an example has the same noisy copies in any batch.
-        method: whose attributions E are averaged; its options bound with `functools.partial`. What it returns beside the attributions is
-            about the copies, and is dropped; a random method is equally random for each of an example's copies.
+        method: whose attributions E are averaged: a name of `hvd_xai.attributions`, or a function, options bound with `functools.partial`.
+            What it returns beside the attributions is about the copies, and is dropped; a random method is equally random for each of an
+            example's copies.
         n_samples: noisy copies of an example, at least 1. The paper sees little gain beyond 50.
         noise: standard deviation σ; the paper recommends 0.1 to 0.2 of the range.
         is_relative: the noise is a share of each example's range, so that a constant example has none; else it is in units of the inputs.

@@ -16,7 +16,7 @@ def squaregrad(
     /,
     *,
     ids: Int64[tf.Tensor, "n"],
-    method: Attribution = saliency,
+    method: str | Attribution = saliency,
     n_samples: int = 50,
     noise: float = 0.15,
     is_relative: bool = True,

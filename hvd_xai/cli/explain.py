@@ -2,6 +2,8 @@
 
 import shlex
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -87,21 +89,22 @@ def explain(
             checkpoint.check()
     unfinished = _existing(run.absolute().parent) / f".{run.name}-{world.job}" if dry_run else run / UNFINISHED
     unpacked = unfinished / "data"
-    with world.together("unpacking the data set"):
-        if world.local_rank == 0:
-            described = dict(datasets.Feature.parse(text) for text in feature or [])
-            datasets.unpack(data, unpacked, targets=targets, features=described, input_shape=tuple(loaded.input_shape[1:]))
-    with world.together("loading the data set"):
-        probe = datasets.open_unpacked(unpacked)
     estimates = []
-    if dry_run:
-        estimates = estimate(loaded, probe, methods, world=world)
-    else:
-        with progress() as bar:
-            row_files = RowFiles(unfinished / "rows")
-            explain_probe(loaded, probe, methods, world=world, checkpoint=checkpoint, progress=bar, row_files=row_files)
+    with _removed_at_the_end(unfinished) if dry_run and world.local_rank == 0 else nullcontext():
+        with world.together("unpacking the data set"):
+            if world.local_rank == 0:
+                described = dict(datasets.Feature.parse(text) for text in feature or [])
+                datasets.unpack(data, unpacked, targets=targets, features=described, input_shape=tuple(loaded.input_shape[1:]))
+        with world.together("loading the data set"):
+            probe = datasets.open_unpacked(unpacked)
+        if dry_run:
+            estimates = estimate(loaded, probe, methods, world=world)
+        else:
+            with progress() as bar:
+                row_files = RowFiles(unfinished / "rows")
+                explain_probe(loaded, probe, methods, world=world, checkpoint=checkpoint, progress=bar, row_files=row_files)
     with world.together("removing what was unpacked"):
-        if world.local_rank == 0:
+        if world.local_rank == 0 and not dry_run:
             shutil.rmtree(unfinished)
     if rank() == 0 and dry_run:
         print(costs(estimates))
@@ -109,6 +112,15 @@ def explain(
         show = f"{program('hvd-xai')} show {shlex.quote(str(run))}"
         print(f"\n{len(probe)} samples are explained in {run}. To look at them:\n\n  {show}")
         print(f"  {show} --sample {probe.sample_ids[0]} --png out.png\n")
+
+
+@contextmanager
+def _removed_at_the_end(folder: Path) -> Iterator[None]:
+    """Removes a folder when the context ends, whatever happens."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _existing(folder: Path) -> Path:

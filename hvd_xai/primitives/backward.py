@@ -64,6 +64,14 @@ def derivative(operation: tf.Operation, gradients: Gradients) -> Gradients:
     return [None if sent is None else tf.convert_to_tensor(sent) for sent in several]  # rows that were looked up come as slices
 
 
+def has_gradient(operation: tf.Operation) -> bool:
+    """Whether TensorFlow knows the gradient of an operation. Where it does not, `tf.gradients` fails, or takes it for 0."""
+    try:
+        return operation.type.endswith("PartitionedCall") or ops.get_gradient_function(operation) is not None
+    except LookupError:
+        return False
+
+
 def propagate(source: tf.Tensor, value: tf.Tensor, path: Sequence[tf.Operation], rule: Rule) -> tf.Tensor | None:
     """Carries ones from `value` back to `source`.
 

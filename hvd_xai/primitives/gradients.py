@@ -26,7 +26,7 @@ def of_score(
     if gradient is None:
         raise ValueError(
             "gradients need a score that depends smoothly on the inputs; this one has no gradient there. A model of integer inputs (tokens,"
-            " a cast) has none: explain the part after its embedding."
+            " a cast) has none: take `layer_integrated_gradients` at its embedding."
         )
     return gradient
 

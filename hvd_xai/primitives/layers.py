@@ -151,7 +151,7 @@ def replaced(layers: Iterable[keras.Layer], name: str, make: Callable[[keras.Lay
                 vars(of).pop(name, None)
 
 
-def spatial(calls: list[Call], layer: str | None, asker: str) -> Call:
+def spatial(calls: list[Call], layer: str | None, asker: str, *, otherwise: str = "") -> Call:
     """Returns the call of the layer of that name, or the last one whose output has places: rank 3 (series), 4 (images) or 5 (volumes).
 
     Args:
@@ -159,6 +159,7 @@ def spatial(calls: list[Call], layer: str | None, asker: str) -> Call:
         layer: name of a layer, or as much of its path as tells it apart, such as `backbone/conv`, and of one that is called several times
             the number of the call, `conv[0]`; None for the last that will do.
         asker: name of the method that asks, for the error.
+        otherwise: what the error says where no layer has a spatial output, beside what layers there are.
 
     Raises:
         ValueError: if there is no such layer, if it has no spatial output, if several layers have the name, or if it was called twice and
@@ -168,7 +169,9 @@ def spatial(calls: list[Call], layer: str | None, asker: str) -> Call:
     if layer is None:
         if not any(call.is_new for call in fit):
             given = ", ".join(_shown(calls, calls)) or "no layer at all"
-            raise ValueError(f"`{asker}` needs a layer with a spatial output, of rank 3 to 5, and the model has none; it has {given}")
+            raise ValueError(
+                f"`{asker}` needs a layer with a spatial output, of rank 3 to 5, and the model has none; it has {given}{otherwise}"
+            )
         last = [call for call in fit if call.is_new][-1]
         return _only([call for call in fit if call.layer is last.layer and call.is_new], calls, asker)
     return _named(calls, layer, asker, fit, "a spatial output, of rank 3 to 5")

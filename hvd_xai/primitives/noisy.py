@@ -11,11 +11,12 @@ import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai import baselines, rows, unpacking
+from hvd_xai.loading import load_method
 from hvd_xai.types import Attributed, Attribution, Score
 
 
 def moments(
-    method: Attribution,
+    method: str | Attribution,
     model: keras.Model,
     inputs: Shaped[tf.Tensor, "n ..."],
     targets: Shaped[tf.Tensor, "n"],
@@ -35,7 +36,8 @@ def moments(
     is dropped.
 
     Args:
-        method: whose attributions are meant; it gets `score`, and `micro_batch` unless that is bound, where it has such options.
+        method: whose attributions are meant, a name or a function; it gets `score`, and `micro_batch` unless that is bound, where it has
+            such options.
         model: any built Keras model of one input.
         inputs: computed in float32.
         targets: what the score selects.
@@ -57,7 +59,7 @@ def moments(
         raise ValueError(f"n_samples is how many noisy copies of an example are explained, at least 1; got {n_samples}")
     if not noise >= 0:
         raise ValueError(f"noise is a standard deviation, at least 0; got {noise}")
-    attribute_rows = _bound(method, score, micro_batch)
+    attribute_rows = _bound(load_method(method) if isinstance(method, str) else method, score, micro_batch)
     blocks = rows.cut(np.arange(n_samples, dtype=np.float64), np.full(n_samples, 1.0 / n_samples), micro_batch)
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

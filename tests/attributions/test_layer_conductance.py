@@ -101,6 +101,24 @@ def test_wrong_options_are_refused_before_anything_runs(options: dict[str, Any],
         Compute(models.functional(), partial(layer_conductance, **options)).check(*models.examples(0))
 
 
+def test_without_a_spatial_layer_one_is_asked_for() -> None:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="hidden"), keras.layers.Dense(1, name="value")])
+    compute = Compute(model, layer_conductance)
+    with pytest.raises(ValueError, match=r"it has 'hidden' \(None, 3\), 'value' \(None, 1\)\. Pass layer= one of these\."):
+        compute.check(np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
+
+
+def test_an_operation_without_a_second_gradient_is_refused_and_named() -> None:
+    # TensorFlow fails at the one, and would leave out what flows through the other.
+    x, targets, _ = models.examples(0)
+    for bent in (keras.layers.Activation("softsign", name="bent"), keras.layers.UpSampling2D(1, interpolation="bilinear", name="bent")):
+        inputs = keras.Input(x.shape[1:])
+        hidden = keras.layers.Add(name="sum")([inputs, bent(inputs)])
+        model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(hidden)))
+        with pytest.raises(ValueError, match=r"TensorFlow has none of operation '\w+Grad' at '.*bent'. Take"):
+            Compute(model, partial(layer_conductance, layer="sum")).check(x, targets)
+
+
 def test_an_embedding_of_tokens_is_refused_with_the_method_that_does_it() -> None:
     inputs, targets, ids = models.examples(0, family=models.TOKENS)
     compute = Compute(models.functional(models.TOKENS), partial(layer_conductance, layer="embedding"))

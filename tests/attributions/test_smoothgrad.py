@@ -58,6 +58,6 @@ def test_smooths_methods_that_form_their_own_micro_batches() -> None:
 
 def test_smooths_maps_of_a_layer() -> None:
     inputs, targets, _ = models.examples(3)
-    got = under_test.explain(models.functional(), smoothgrad, inputs, targets, method=grad_cam, n_samples=4, noise=0.0)
+    got = under_test.explain(models.functional(), smoothgrad, inputs, targets, method="grad_cam", n_samples=4, noise=0.0)
     want = under_test.explain(models.functional(), grad_cam, inputs, targets)
     assert under_test.relative_error(got.attributions, want.attributions) < ROUNDING

@@ -150,7 +150,7 @@ def test_occlusion_of_what_is_no_image_is_refused() -> None:
 @pytest.mark.parametrize("explainer", ["VanillaGradients", "GradientsInputs", "IntegratedGradients", "SmoothGrad"])
 def test_a_score_without_a_gradient_is_refused(explainer: str) -> None:
     model = keras.Sequential([keras.Input((3,), dtype="int32"), keras.layers.Embedding(5, 2), keras.layers.Flatten()])
-    with pytest.raises(ValueError, match="explain the part after its embedding"):
+    with pytest.raises(ValueError, match="take `layer_integrated_gradients` at its embedding"):
         check(explainer, model, np.zeros((1, 3), np.int32))
 
 

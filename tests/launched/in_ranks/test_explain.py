@@ -1,5 +1,7 @@
 """Explaining on ranks: what comes out does not depend on them, and what goes wrong does so on all of them."""
 
+import logging
+import os
 import threading
 from contextlib import AbstractContextManager
 from functools import partial
@@ -15,6 +17,7 @@ from hvd_xai import Explain, Probe, open_explanations
 from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.checkpoint import arrays
+from hvd_xai.cli import explain as cli
 from hvd_xai.errors import PeerError
 from hvd_xai.estimate import estimate
 from hvd_xai.explain import explain
@@ -229,6 +232,24 @@ def test_estimates_are_the_same_on_all_ranks_and_write_nothing(world: World, tmp
             assert one.n_bytes == 40 * committed.manifest.dtype.itemsize
 
 
+def test_a_dry_run_leaves_nothing_when_it_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = logging.getLogger("hvd_xai")  # which the command sets up for itself
+    for name, value in (("propagate", logger.propagate), ("handlers", [*logger.handlers]), ("level", logger.level)):
+        monkeypatch.setattr(logger, name, value)
+    folder = Path(os.environ["HVD_XAI_TEST_FOLDER"], "dry_run")  # the same on all ranks
+    model, data = folder / "model.keras", folder / "data.npz"
+    with world.together("writing model and data"):
+        if world.is_root:
+            folder.mkdir()
+            _model().save(model)
+            np.savez(data, inputs=_probe().inputs, targets=_probe().targets)
+    with pytest.raises(ValueError, match="unknown score 'logits'"):
+        cli.explain(model, data, folder / "run", set_=["score=logits"], dry_run=True)
+    with world.together("looking for what is left"):
+        if world.is_root:  # which removes it
+            assert sorted(path.name for path in folder.iterdir()) == ["data.npz", "model.keras"]
+
+
 def test_estimates_are_of_the_shares_that_are_explained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrays, "CHUNK_BYTES", 4 * 72)
     monkeypatch.setattr(arrays, "SHARD_BYTES", 4 * 72)  # 4 rows: shares end between Zarr shards, and are not as even as can be
@@ -278,7 +299,7 @@ def test_a_failing_sink_raises_on_all_ranks(world: World, tmp_path: Path) -> Non
         explain(_model(), _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"), sinks=[Full()])
 
 
-def test_nan_attributions_are_recorded_and_counted(world: World, tmp_path: Path) -> None:
+def test_nan_attributions_are_recorded_counted_and_told(world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = _model()
     model.set_weights([weight * np.nan for weight in model.get_weights()])
     explain(model, _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
@@ -286,6 +307,7 @@ def test_nan_attributions_are_recorded_and_counted(world: World, tmp_path: Path)
         explanation = open_explanations(tmp_path / "run").explanation(0, "integrated_gradients")
         assert explanation.manifest.nonfinite == 11 * 36
         assert np.isnan(explanation.attributions()).all()
+        assert f"epoch 0: {11 * 36} values of integrated_gradients are not finite" in caplog.text
 
 
 def test_every_second_epoch_and_the_last_are_explained(world: World, tmp_path: Path) -> None:
