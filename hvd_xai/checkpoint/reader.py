@@ -261,9 +261,10 @@ class Explanation:
 
     def _read(self, names: Sequence[str], start: int, stop: int | None) -> np.ndarray:
         first, last, _ = slice(start, stop).indices(self.n_samples)
+        columns = {name: self._array(name).read(first, last) for name in names}
         rows = np.empty(max(0, last - first), [(name, self._dtype[name]) for name in names])
-        for name in names:
-            rows[name] = self._array(name).read(first, last)
+        for name, values in columns.items():
+            rows[name] = values
         return rows
 
 

@@ -284,7 +284,7 @@ class Manifest(Header):
         record = unseal(text, where)
         created = record.text("created")
         try:
-            datetime.fromisoformat(created)
+            datetime.fromisoformat(created).astimezone()
             manifest = cls(
                 schema=record.text("schema"),
                 run=record.text("run"),
@@ -306,7 +306,7 @@ class Manifest(Header):
                 created=created,
                 files=read_files(record),
             )
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise CheckpointError(f"{where}: {error}") from error
         _ = manifest.dtype
         return manifest

@@ -167,6 +167,8 @@ def test_unknown_keys_are_ignored() -> None:
         (lambda record: record.update(options=[]), "an object"),
         (lambda record: record.update(versions={"numpy": 2}), "an object of strings"),
         (lambda record: record.update(created="yesterday"), "isoformat"),
+        (lambda record: record.update(created="0001-01-01T00:00:00+14:00"), "out of range"),
+        (lambda record: record.update(metrics={"loss": 10**400}), "too large"),
         (lambda record: record.update(sample_order_digest="zz"), "hexadecimal"),
         (lambda record: record["dtypes"].update(scale="<f8"), "must name the arrays"),
         (lambda record: record["dtypes"].update(target="O"), "do not make a row"),
