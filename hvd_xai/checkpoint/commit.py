@@ -33,6 +33,7 @@ _ADVICE = {
     errno.EROFS: "The filesystem is mounted read-only: write to another place.",
     errno.EACCES: "The folder's permissions forbid it: change them, or write to another place.",
     errno.EPERM: "The folder's permissions forbid it: change them, or write to another place.",
+    errno.EEXIST: "A file stands where a folder is needed: remove it, or write to another place.",
     errno.ENOTDIR: "A file stands where a folder is needed: remove it, or write to another place.",
 }
 
