@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from hvd_xai.checkpoint.files import read_manifest
+from hvd_xai.checkpoint.files import find_damage, read_manifest
 from hvd_xai.checkpoint.schema import MANIFEST, Header, RankRows, content_hashes
 from hvd_xai.checkpoint.sealed import plain
 from hvd_xai.checkpoint.writer import EPOCHS
+from hvd_xai.errors import CheckpointError
 from hvd_xai.merge import Spool, count_rows
 
 # Who computes which rows stands in a folder's name; where the run lies, on which hosts, and how it was trained changes no number.
@@ -82,10 +83,22 @@ def kept_rows(spool: Spool, start: int, sample_ids: np.ndarray) -> np.ndarray | 
 
 
 def is_committed(explanations_dir: Path, header: Header) -> bool:
-    """Returns whether this very explanation was committed already."""
+    """Returns whether this very explanation was committed already, and is whole.
+
+    Raises:
+        CheckpointError: if one of other weights or options was: whoever goes on with a run does not mean to replace that.
+    """
     directory = explanations_dir / EPOCHS / f"{header.epoch:06d}" / header.method
     if not (directory / MANIFEST).exists():
         return False
     there = read_manifest(directory)
-    names = ("weights_digest", "probe_digest", "n_samples", "step", "options", "versions")
-    return all(plain(getattr(there, name)) == plain(getattr(header, name)) for name in names)
+    asked, found = ({**one.options, "precision_error": None} for one in (header, there))  # which is measured, and not asked for
+    differing = ["weights"] if (there.weights_digest, there.step) != (header.weights_digest, header.step) else []
+    differing += ["options"] if plain(found) != plain(asked) else []
+    if differing:
+        raise CheckpointError(
+            f"{directory} was committed with other {' and '.join(differing)}, and is not replaced. Give the model and the options that the"
+            " run was started with, or another --output."
+        )
+    is_same = all(plain(getattr(there, name)) == plain(getattr(header, name)) for name in ("probe_digest", "n_samples", "versions"))
+    return is_same and not find_damage(directory, there.files)

@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from hvd_xai import open_explanations
 from hvd_xai.checkpoint.schema import RankRows
+from hvd_xai.checkpoint.verify import verify
+from hvd_xai.errors import CheckpointError
 from hvd_xai.explain import explain
 from hvd_xai.row_files import RowFiles
 from hvd_xai.sinks.checkpoint import Checkpoint
@@ -95,6 +97,23 @@ def test_rows_that_were_damaged_or_are_of_another_method_are_computed_again(mode
     assert run(model, probe, tmp_path / "dead") == list(range(64, N))
     assert digests(tmp_path / "dead") == digests(tmp_path / "whole")
     assert run(model, probe, tmp_path / "other", partial(gradients, times=2.0)) == list(range(N))
+
+
+def test_what_is_committed_is_not_replaced_by_another_and_is_computed_again_where_it_is_damaged(
+    model: keras.Model, probe: Probe, tmp_path: Path
+) -> None:
+    run(model, probe, tmp_path, mode="new")
+    before = digests(tmp_path)
+    with pytest.raises(CheckpointError, match="committed with other options, and is not replaced"):
+        run(model, probe, tmp_path, partial(gradients, times=2.0))
+    other = keras.models.clone_model(model)
+    other.set_weights([weight + 1 for weight in model.get_weights()])
+    with pytest.raises(CheckpointError, match="committed with other weights, and is not replaced"):
+        run(other, probe, tmp_path)
+    assert digests(tmp_path) == before
+    (tmp_path / "explanations/epochs/000000/gradients/score/c/0").unlink()
+    assert run(model, probe, tmp_path) == list(range(N))
+    assert verify(tmp_path, deep=True) == []
 
 
 def test_the_rows_of_all_ranks_are_counted(tmp_path: Path) -> None:
