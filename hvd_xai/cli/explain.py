@@ -84,9 +84,9 @@ def explain(
     checkpoint = Checkpoint(run, {"model": str(model), "data": str(data)}, "resume" if resume else "new")
     with world.together("looking for a run"):
         if world.is_root:
-            checkpoint.check()
+            checkpoint.check() if dry_run else checkpoint.claim()
     unfinished = _existing(run.absolute().parent) / f".{run.name}-{world.job}" if dry_run else run / UNFINISHED
-    unpacked = unfinished / "data"
+    unpacked = unfinished / f"data-{world.host}"  # hosts may share the folder
     with world.together("unpacking the data set"):
         if world.local_rank == 0:
             described = dict(datasets.Feature.parse(text) for text in feature or [])
@@ -102,7 +102,8 @@ def explain(
             explain_probe(loaded, probe, methods, world=world, checkpoint=checkpoint, progress=bar, row_files=row_files)
     with world.together("removing what was unpacked"):
         if world.local_rank == 0:
-            shutil.rmtree(unfinished)
+            # others may remove it at the same time, and where disks are shared, files that are mapped somewhere stay a little longer
+            shutil.rmtree(unfinished, ignore_errors=True)
     if rank() == 0 and dry_run:
         print(costs(estimates))
     elif rank() == 0:

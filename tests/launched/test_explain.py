@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def test_a_killed_job_is_resumed_to_the_bit(tmp_path: Path) -> None:
     finally:
         end(job)
     assert open_explanations(run).epochs == []
+    assert [path.name for path in run.glob("unfinished/data*")] == [f"data-{socket.gethostname()}"]  # hosts may share the disk
 
     resumed = launch("mpirun", 2, HVD_XAI, *words, str(run), "--resume")
     assert resumed.code == 0, resumed.output[-4000:]
