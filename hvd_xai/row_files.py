@@ -17,7 +17,8 @@ from hvd_xai.errors import CheckpointError
 from hvd_xai.merge import Spool, count_rows
 
 # Who computes which rows stands in a folder's name; where the run lies, on which hosts, and how it was trained changes no number.
-_NOT_IN_DIGEST = ("metrics", "ranks", "run", "world_size")
+# A commit of the user's seldom does; ours tells the version.
+_NOT_IN_DIGEST = ("git_commit", "metrics", "ranks", "run", "world_size")
 
 
 class RowFiles:

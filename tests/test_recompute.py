@@ -17,6 +17,7 @@ from hvd_xai.checkpoint.sealed import seal
 from hvd_xai.cli.main import main
 from hvd_xai.errors import CheckpointError
 from hvd_xai.explain import explain
+from hvd_xai.provenance import git_commit
 from hvd_xai.recompute import bound, recompute
 from hvd_xai.types import Attribution, Json, Probe
 from hvd_xai.world import World
@@ -57,6 +58,12 @@ def test_samples_come_out_again_to_the_bit(model: keras.Model, explanations: Exp
     found = recompute(model, explanations.explanation(EPOCH, method), probe, [3, 42, 21])
     assert [one.sample_id for one in found] == [3, 42, 21]
     assert all(one.matches and one.is_bit_equal for one in found)
+
+
+def test_every_manifest_names_the_commit_of_the_code(explanations: Explanations) -> None:
+    commits = [explanation.manifest.git_commit for explanation in explanations]
+    assert commits == [git_commit(), git_commit()]
+    assert explanations.config["git_commit"] == commits[0]
 
 
 def test_another_model_is_refused(explanations: Explanations) -> None:

@@ -185,6 +185,7 @@ class Header:
         probe_digest: digest of the probe.
         versions: versions of what computed it, by name.
         metrics: of the epoch, by name, such as `val_loss`; finite ones.
+        git_commit: of the code that computed it, where it is under git.
 
     Raises:
         ValueError: if a value is not as said here.
@@ -203,6 +204,7 @@ class Header:
     probe_digest: str
     versions: Mapping[str, str]
     metrics: Mapping[str, float] = field(default_factory=dict)
+    git_commit: str | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.method):
@@ -300,6 +302,7 @@ class Manifest(Header):
                 probe_digest=record.text("probe_digest"),
                 versions=record.texts("versions"),
                 metrics=record.numbers("metrics") if "metrics" in record.values else {},
+                git_commit=None if record.values.get("git_commit") is None else record.text("git_commit"),
                 dtypes=record.texts("dtypes"),
                 sample_order_digest=record.digest("sample_order_digest"),
                 nonfinite=record.integer("nonfinite"),
