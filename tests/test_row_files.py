@@ -79,6 +79,7 @@ def test_a_job_goes_on_behind_the_rows_it_has(model: keras.Model, probe: Probe, 
     for field in ("attributions", "sample_id"):  # as a job leaves them that is killed while it writes
         with (rows / field).open("ab") as file:
             file.write(b"torn" * 99)
+    rows.rename(rows.with_name(rows.name.replace(f"-{N}", "-150")))  # as it would be of a rank of another job, which had fewer rows
     assert run(model, probe, tmp_path / "dead") == list(range(128, N))
     assert digests(tmp_path / "dead") == digests(tmp_path / "whole")
     assert not (tmp_path / "dead/rows").exists()
@@ -128,3 +129,17 @@ def test_the_rows_of_all_ranks_are_counted(tmp_path: Path) -> None:
             third.append(rows)
             assert mine.n_rows() == 60
     assert header.ranks[2] == RankRows(2, "host2", 60, 90)
+
+
+def test_other_ranks_take_over_what_follows_on_the_rows_they_have(tmp_path: Path) -> None:
+    rows = make_rows(make_attributions(90, (2,)))
+    before, now = (make_header(90, (2,), world_size=size) for size in (3, 2))
+    for rank, n_left in enumerate([20, 30, 10]):
+        with RowFiles(tmp_path).open(before, rows.dtype, rank) as spool:
+            spool.append(rows[30 * rank :][:n_left])
+    for rank, found in enumerate([rows[:20], rows[45:70]]):
+        expected = found.copy()
+        expected["rank"] = rank
+        for _ in range(2):  # what was taken over once is there
+            with RowFiles(tmp_path).open(now, rows.dtype, rank) as spool:
+                assert spool.read(0, len(spool)).tobytes() == expected.tobytes()

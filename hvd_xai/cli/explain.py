@@ -57,8 +57,8 @@ def explain(
 
     hvd-xai explain model.keras data.tfrecord --feature inputs=x:float32:8,8,1 --feature targets=y:int64 -o runs/records
 
-    A job that was killed goes on with --resume, on as many ranks: what was computed is not computed again. What a job will take is said by
-    --dry-run, on as many ranks as it will have.
+    A job that was killed goes on with --resume: what was computed is not computed again. What a job will take is said by --dry-run, on as
+    many ranks as it will have.
     """
     with quiet_start():
         import hvd_xai.keras as hvd
