@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hvd_xai.checkpoint import arrays
-from hvd_xai.checkpoint.commit import digest_file
+from hvd_xai.checkpoint.commit import digest_file, exchange
 from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.checkpoint.run import open_run, write_probe
 from hvd_xai.checkpoint.sealed import MAX_BYTES, seal
@@ -105,6 +105,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "bit flipped in metadata": lambda path: flip(path / "attributions/zarr.json", 20),
     "shard cut off": lambda path: (path / "score/c/2").write_bytes((path / "score/c/2").read_bytes()[:-1]),
     "shard deleted": lambda path: (path / "attributions/c/1/0").unlink(),
+    "two epochs swapped": lambda path: exchange(path, path.parents[1] / "000000" / path.name),
     "manifest edited": lambda path: flip(path / "manifest.json", 40),
     "manifest of a higher schema": lambda path: forge(path / "manifest.json", schema="2.0"),
     "manifest without end": lambda path: (path / "manifest.json").write_bytes(b" " * (MAX_BYTES + 1)),
