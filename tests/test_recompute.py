@@ -96,6 +96,7 @@ def test_the_command_ends_with_0_or_1(
     words = ("--model", run / "model.keras", "--sample", "3")
     assert _main(monkeypatch, run / "run", *words) == 0
     assert capfd.readouterr().out.count("matches, equal to the bit (tolerance 9.8e-04)") == 2
+    assert _main(monkeypatch, run / "run", *words, "--sample", str(2**63)) == 2
     forged = (run / "run").rename(tmp_path / "forged")
     _forge(forged, "integrated_gradients", n_steps=1)
     assert _main(monkeypatch, forged, *words, "--method", "integrated_gradients") == 1
