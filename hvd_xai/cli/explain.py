@@ -4,13 +4,16 @@ import shlex
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hvd_xai.cli.console import program, progress, rank
 from hvd_xai.cli.train import costs
 from hvd_xai.log import configure, quiet_start
+
+if TYPE_CHECKING:
+    from hvd_xai.world import World
 
 UNFINISHED = "unfinished"
 """Folder of a run that holds the data set as it is read, and the rows that are not committed yet; removed at the end."""
@@ -86,7 +89,7 @@ def explain(
         if world.is_root:
             checkpoint.check() if dry_run else checkpoint.claim()
     unfinished = _existing(run.absolute().parent) / f".{run.name}-{world.job}" if dry_run else run / UNFINISHED
-    unpacked = unfinished / f"data-{world.host}"  # hosts may share the folder
+    unpacked = unfinished / f"data-{_unpacker(world)}"  # hosts may share the folder
     with world.together("unpacking the data set"):
         if world.local_rank == 0:
             described = dict(datasets.Feature.parse(text) for text in feature or [])
@@ -110,6 +113,13 @@ def explain(
         show = f"{program('hvd-xai')} show {shlex.quote(str(run))}"
         print(f"\n{len(probe)} samples are explained in {run}. To look at them:\n\n  {show}")
         print(f"  {show} --sample {probe.sample_ids[0]} --png out.png\n")
+
+
+def _unpacker(world: "World") -> int:
+    """Returns the rank that unpacks for this one: the first on its host. Collective: every rank must call this."""
+    local_ranks = world.allgather("asking who unpacks", world.local_rank)
+    # of several hosts of one name, as containers may have, the nearest before
+    return max(rank for rank in range(world.rank + 1) if local_ranks[rank] == 0 and world.hosts[rank] == world.host)
 
 
 def _existing(folder: Path) -> Path:

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import time
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def test_a_killed_job_is_resumed_to_the_bit(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", inputs=inputs, targets=np.arange(N) % 3)
     words = ("explain", str(tmp_path / "model.keras"), str(tmp_path / "data.npz"), "--set", "n_steps=128", "--output")
 
-    whole = launch("mpirun", 2, HVD_XAI, *words, str(tmp_path / "whole"))
+    whole = launch("two hosts", 2, HVD_XAI, *words, str(tmp_path / "whole"))  # which share the disk
     assert whole.code == 0, whole.output[-4000:]
     assert f"{N} samples are explained" in whole.output
 
@@ -62,7 +61,6 @@ def test_a_killed_job_is_resumed_to_the_bit(tmp_path: Path) -> None:
     finally:
         end(job)
     assert open_explanations(run).epochs == []
-    assert [path.name for path in run.glob("unfinished/data*")] == [f"data-{socket.gethostname()}"]  # hosts may share the disk
 
     resumed = launch("mpirun", 2, HVD_XAI, *words, str(run), "--resume")
     assert resumed.code == 0, resumed.output[-4000:]
