@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from hvd_xai.checkpoint.arrays import METADATA, open_array
+from hvd_xai.checkpoint.commit import writing
 from hvd_xai.types import Probe
 
 _NAMES = ("inputs", "targets", "labels", "sample_ids")
@@ -59,8 +60,10 @@ class Feature:
             raise ValueError(
                 f"a feature is written as name=key:kind:shape, such as inputs=x:float32:8,8,1; names: {', '.join(_NAMES)}; got '{text}'"
             )
-        if found[3] != "image":
-            np.dtype(found[3])
+        try:
+            np.dtype("u1" if found[3] == "image" else found[3])
+        except TypeError as error:
+            raise ValueError(f"'{found[3]}' in the feature '{text}' must be 'image' or a dtype of NumPy") from error
         return found[1], cls(found[2], found[3], tuple(int(length) for length in (found[4] or "").split(",") if length))
 
 
@@ -83,10 +86,15 @@ def unpack(
 
     Raises:
         ValueError: if it is no data set that can be read, or lacks inputs or targets.
-        OSError: if it cannot be read, or the folder not be written.
+        OSError: if it cannot be read.
+        CheckpointError: if the folder cannot be written.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    for path, what in ((source, "data set"), (targets, "file of targets")):
+        if path is not None and not path.exists():
+            raise ValueError(f"there is no {what} '{path}'")
+    with writing(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
     if source.suffix == ".npz":
         _unpack_npz(source, folder)
     elif source.suffix == ".npy":
@@ -97,8 +105,6 @@ def unpack(
         _unpack_tfrecords(files, folder, features or {})
     elif source.is_dir():
         _unpack_images(source, folder, input_shape)
-    elif not source.exists():
-        raise ValueError(f"there is no data set '{source}'")
     else:
         raise ValueError(
             f"'{source}' is no data set: give .npz, .npy, .tfrecord, a Zarr array or group, or a folder with a folder for each class"
@@ -123,7 +129,7 @@ def open_unpacked(folder: Path) -> Probe:
         if path.exists():
             try:
                 arrays[name] = np.load(path, mmap_mode="r" if name == "inputs" else None, allow_pickle=False)
-            except ValueError as error:
+            except (ValueError, EOFError) as error:
                 raise ValueError(f"'{name}' of the data set cannot be read: {error}") from error
     sample_ids = arrays.get("sample_ids")
     if sample_ids is not None and np.any(np.diff(sample_ids) <= 0):
@@ -136,14 +142,15 @@ def _unpack_npz(source: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(source) as archive:
             for name in set(archive.namelist()) & {f"{name}.npy" for name in _NAMES}:
-                with archive.open(name) as member, (folder / name).open("wb") as file:
+                with writing(folder / name), archive.open(name) as member, (folder / name).open("wb") as file:
                     shutil.copyfileobj(member, file, _BLOCK_BYTES)
     except zipfile.BadZipFile as error:
         raise ValueError(f"'{source}' is damaged, or no .npz file: {error}") from error
 
 
 def _unpack_zarr(source: Path, folder: Path) -> None:
-    is_array = json.loads((source / METADATA).read_text("utf-8")).get("node_type") == "array"
+    metadata = json.loads((source / METADATA).read_text("utf-8"))
+    is_array = isinstance(metadata, dict) and metadata.get("node_type") == "array"
     members = {"inputs": source} if is_array else {name: source / name for name in _NAMES if (source / name / METADATA).is_file()}
     for name, path in members.items():
         array = open_array(path)
@@ -231,7 +238,8 @@ class _Growing:
             self._write_header()
         if self._header != (values.dtype, values.shape[1:]):
             raise ValueError(f"all examples must have one shape and dtype; got {self._header} and {(values.dtype, values.shape[1:])}")
-        self._file.write(np.ascontiguousarray(values).tobytes())
+        with writing(Path(self._file.name)):
+            self._file.write(np.ascontiguousarray(values).tobytes())
         self._n_rows += len(values)
 
     def _write_header(self) -> None:
@@ -243,9 +251,9 @@ class _Growing:
 
     def close(self) -> None:
         """Writes how many rows there are."""
-        self._file.seek(0)
-        self._write_header()
-        self._file.close()
+        with writing(Path(self._file.name)), self._file:
+            self._file.seek(0)
+            self._write_header()
 
     def __enter__(self) -> "_Growing":
         return self

@@ -19,6 +19,7 @@ from typing import IO, ParamSpec, TypeVar
 import numpy as np
 from jaxtyping import Int64, Shaped
 
+from hvd_xai.checkpoint.commit import writing
 from hvd_xai.transports import ROOT
 from hvd_xai.world import World
 
@@ -45,6 +46,7 @@ class Spool:
     def __init__(self, dtype: np.dtype, memory_bytes: int = SPOOL_BYTES, path: Path | None = None) -> None:
         self.dtype = dtype
         self._n_rows = 0
+        self._place = path or Path(tempfile.gettempdir())
         self._files: dict[str, IO[bytes] | tempfile.SpooledTemporaryFile[bytes]] = {}
         if path is None:
             in_memory = memory_bytes // dtype.itemsize
@@ -52,10 +54,11 @@ class Spool:
                 n_bytes = max(1, in_memory * dtype[name].itemsize)
                 self._files[name] = tempfile.SpooledTemporaryFile(max_size=n_bytes, prefix="hvd_xai-")  # noqa: SIM115 - `close`
         else:
-            path.mkdir(parents=True, exist_ok=True)
-            for name in dtype.names or ():
-                (path / name).touch()
-                self._files[name] = (path / name).open("r+b")
+            with writing(path):
+                path.mkdir(parents=True, exist_ok=True)
+                for name in dtype.names or ():
+                    (path / name).touch()
+                    self._files[name] = (path / name).open("r+b")
             self.truncate(count_rows(path, dtype))
 
     def __len__(self) -> int:
@@ -66,14 +69,15 @@ class Spool:
 
         Raises:
             TypeError: if they are of another dtype.
-            OSError: if the disk is full.
+            CheckpointError: if the disk is full.
         """
         if rows.dtype != self.dtype:
             raise TypeError(f"the spool holds rows of {self.dtype}; got {rows.dtype}")
-        for name, file in self._files.items():
-            file.seek(self._n_rows * self.dtype[name].itemsize)
-            file.write(np.ascontiguousarray(rows[name]).data)
-            file.flush()
+        with writing(self._place):
+            for name, file in self._files.items():
+                file.seek(self._n_rows * self.dtype[name].itemsize)
+                file.write(np.ascontiguousarray(rows[name]).data)
+                file.flush()
         self._n_rows += len(rows)
 
     def truncate(self, n_rows: int) -> None:

@@ -140,6 +140,7 @@ class Plan:
         self._sinks, self._recorder_of = tuple(sinks), recorder
         self._overlaps = overlap and not is_elastic(os.environ)
         self._recorder: Recorder
+        self._git_commit: str | None = None  # known on the root, which writes manifests
         self._watched = progress if progress is not None else Silent()
         self.computes: list[Compute] = []
         self._exact: list[Compute] = []
@@ -189,6 +190,7 @@ class Plan:
             if world.is_root:
                 if world.resets:
                     self._checkpoint.rejoin(world.job)
+                self._git_commit = provenance.git_commit()
                 self._checkpoint.open(probe, {**self._facts(), "job": world.job})
         self._recorder = self._recorder_of(world, self._checkpoint, self._sinks)
 
@@ -198,7 +200,7 @@ class Plan:
             "methods": dict(compute.described for compute in self.computes),
             "versions": provenance.versions(),
             "hosts": sorted(set(self._world.hosts)),
-            "git_commit": provenance.git_commit(),
+            "git_commit": self._git_commit,
         }
 
     def run(self, epoch: int, step: int, metrics: Mapping[str, float] | None = None) -> Summary:
@@ -291,6 +293,7 @@ class Plan:
             probe_digest=self._digest,
             versions=provenance.versions(),
             metrics={name: float(value) for name, value in metrics.items() if math.isfinite(value)},
+            git_commit=self._git_commit,
         )
 
     def _explain(self, compute: Compute, exact: Compute | None, header: Header, predicted: Predicted, summary: Summary) -> None:

@@ -9,20 +9,23 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from hvd_xai.checkpoint.files import read_manifest
+from hvd_xai.checkpoint.files import find_damage, read_manifest
 from hvd_xai.checkpoint.schema import MANIFEST, Header, RankRows, content_hashes
 from hvd_xai.checkpoint.sealed import plain
 from hvd_xai.checkpoint.writer import EPOCHS
-from hvd_xai.merge import Spool, count_rows
+from hvd_xai.errors import CheckpointError
+from hvd_xai.merge import ROUND_BYTES, Spool, count_rows
 
 # Who computes which rows stands in a folder's name; where the run lies, on which hosts, and how it was trained changes no number.
-_NOT_IN_DIGEST = ("metrics", "ranks", "run", "world_size")
+# A commit of the user's seldom does; ours tells the version.
+_NOT_IN_DIGEST = ("git_commit", "metrics", "ranks", "run", "world_size")
 
 
 class RowFiles:
     """A folder with one spool a rank and method. Its name says of which weights, probe, method, options and versions the rows are.
 
-    Ranks that do not share a filesystem each have a folder of this name. Other numbers of ranks cut the rows otherwise: they start anew.
+    Ranks that do not share a filesystem each have a folder of this name.
+    Where the job before had other ranks, which cut the rows otherwise, each rank begins with what it sees of its own rows in their spools.
 
     Args:
         folder: made when the first spool is.
@@ -33,6 +36,7 @@ class RowFiles:
         self._prefix = ""
         self._dtype = np.dtype([])
         self._own: Path | None = None
+        self._left: list[Path] = []
         self._ranks: tuple[RankRows, ...] = ()
 
     def open(self, header: Header, dtype: np.dtype, rank: int) -> Spool:
@@ -42,7 +46,22 @@ class RowFiles:
         self._prefix = f"{header.method}-{xxhash.xxh3_64_hexdigest(text.encode())}"
         self._dtype, self._ranks = dtype, header.ranks
         self._own = self._path(header.ranks[rank])
-        return Spool(dtype, path=self._own)
+        spool = Spool(dtype, path=self._own)
+        self._take_over(spool, header.ranks[rank])
+        return spool
+
+    def _take_over(self, spool: Spool, mine: RankRows) -> None:
+        """Adds what a job of other ranks has left, as far as it follows on the rows that are there."""
+        cut_now = {self._path(rows) for rows in self._ranks}
+        self._left = [path for path in self._folder.glob(f"{self._prefix}-*") if path not in cut_now]
+        size = max(1, ROUND_BYTES // self._dtype.itemsize)
+        for start, path in sorted((int(path.name.split("-")[-2]), path) for path in self._left):
+            with Spool(self._dtype, path=path) as other:
+                first, stop = mine.start + len(spool), min(mine.stop, start + len(other))
+                for begin in range(first, stop, size) if first >= start else ():
+                    rows = other.read(begin - start, min(begin + size, stop) - start)
+                    rows["rank"] = mine.rank
+                    spool.append(rows)
 
     def n_rows(self) -> int:
         """Returns how many rows all ranks have; of a rank whose spool cannot be seen from here, as large a share as this rank has."""
@@ -52,10 +71,12 @@ class RowFiles:
         return sum(int(share * (rows.stop - rows.start)) if size is None else size for rows, size in sizes.items())
 
     def remove(self) -> None:
-        """Removes this rank's rows, once they are committed, and the folder if they were the last."""
+        """Removes this rank's rows, and those of the job before, once they are committed; and the folder if they were the last."""
         if self._own is not None:
             shutil.rmtree(self._own)
             self._own = None
+        for path in self._left:
+            shutil.rmtree(path, ignore_errors=True)  # other ranks remove them as well
         with suppress(OSError):  # rows of others are in it, or another rank was first
             self._folder.rmdir()
 
@@ -82,10 +103,22 @@ def kept_rows(spool: Spool, start: int, sample_ids: np.ndarray) -> np.ndarray | 
 
 
 def is_committed(explanations_dir: Path, header: Header) -> bool:
-    """Returns whether this very explanation was committed already."""
+    """Returns whether this very explanation was committed already, and is whole.
+
+    Raises:
+        CheckpointError: if one of other weights or options was: whoever goes on with a run does not mean to replace that.
+    """
     directory = explanations_dir / EPOCHS / f"{header.epoch:06d}" / header.method
     if not (directory / MANIFEST).exists():
         return False
     there = read_manifest(directory)
-    names = ("weights_digest", "probe_digest", "n_samples", "step", "options", "versions")
-    return all(plain(getattr(there, name)) == plain(getattr(header, name)) for name in names)
+    asked, found = ({**one.options, "precision_error": None} for one in (header, there))  # which is measured, and not asked for
+    differing = ["weights"] if (there.weights_digest, there.step) != (header.weights_digest, header.step) else []
+    differing += ["options"] if plain(found) != plain(asked) else []
+    if differing:
+        raise CheckpointError(
+            f"{directory} was committed with other {' and '.join(differing)}, and is not replaced. Give the model and the options that the"
+            " run was started with, or another --output."
+        )
+    is_same = all(plain(getattr(there, name)) == plain(getattr(header, name)) for name in ("probe_digest", "n_samples", "versions"))
+    return is_same and not find_damage(directory, there.files)

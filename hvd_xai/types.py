@@ -122,6 +122,8 @@ class Probe:
             values = getattr(self, name)
             if values is not None and not isinstance(values, np.ndarray):
                 raise TypeError(f"the probe's '{name}' must be a NumPy array; got {type(values).__name__}. Pass np.asarray(...) of it.")
+            if values is not None and values.ndim == 0:
+                raise ValueError(f"the probe's '{name}' must have one row an example; got a single value")
         n_samples = len(self.inputs)
         if n_samples == 0:
             raise ValueError("the probe has no examples; give at least one input")

@@ -1,5 +1,7 @@
 """Data sets of every kind, written by other means than ours, and read back as one probe."""
 
+import resource
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 
 from hvd_xai import datasets
 from hvd_xai.datasets import Feature, open_unpacked, unpack
+from hvd_xai.errors import CheckpointError
 from hvd_xai.types import Probe
 
 N = 70
@@ -123,6 +126,12 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "pickled.npz", inputs=np.array([{}] * N), targets=TARGETS)
     (tmp_path / "torn.npz").write_bytes((tmp_path / "alone.npz").read_bytes()[:200])
     (tmp_path / "data.csv").write_text("1,2")
+    np.savez(tmp_path / "single.npz", inputs=np.float32(1), targets=TARGETS)
+    with zipfile.ZipFile(tmp_path / "hollow.npz", "w") as archive:
+        archive.writestr("inputs.npy", b"")
+        archive.writestr("targets.npy", b"")
+    (tmp_path / "list.zarr").mkdir()
+    (tmp_path / "list.zarr" / "zarr.json").write_text("[]")
     for source, message in (
         ("alone.npz", "has no targets; give --targets"),
         ("unsorted.npz", "must ascend"),
@@ -130,9 +139,29 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
         ("torn.npz", "is damaged"),
         ("data.csv", "is no data set"),
         ("absent", "there is no data set"),
+        ("absent.npz", "there is no data set"),
+        ("single.npz", "'inputs' must have one row an example"),
+        ("hollow.npz", "'inputs' of the data set cannot be read: No data left"),
+        ("list.zarr", "has no inputs and no targets"),
     ):
         with pytest.raises(ValueError, match=message):
             _refused(tmp_path, source)
+    with pytest.raises(ValueError, match="there is no file of targets"):
+        _refused(tmp_path, "alone.npz", targets=tmp_path / "absent.npy")
+
+
+def test_a_full_disk_says_what_could_not_be_written(tmp_path: Path) -> None:
+    source, options = _npz(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"cannot write .*unpacked/(inputs|targets)\.npy: "):
+            unpack(source, tmp_path / "unpacked", **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="A file stands where a folder is needed"):
+        unpack(source, tmp_path / "file" / "unpacked", **options)
 
 
 def test_records_that_do_not_hold_what_is_said_are_refused(tmp_path: Path) -> None:
@@ -144,6 +173,8 @@ def test_records_that_do_not_hold_what_is_said_are_refused(tmp_path: Path) -> No
     for text in ("inputs", "outputs=x:float32:1", "inputs=x:float32:a"):
         with pytest.raises(ValueError, match="a feature is written as"):
             Feature.parse(text)
+    with pytest.raises(ValueError, match=r"'foo' .* must be 'image' or a dtype"):
+        Feature.parse("inputs=x:foo:4")
 
 
 def test_a_file_that_grew_by_many_digits_is_a_plain_npy(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from hvd_xai.checkpoint.sealed import seal
 from hvd_xai.cli.main import main
 from hvd_xai.errors import CheckpointError
 from hvd_xai.explain import explain
+from hvd_xai.provenance import git_commit
 from hvd_xai.recompute import bound, recompute
 from hvd_xai.types import Attribution, Json, Probe
 from hvd_xai.world import World
@@ -61,6 +62,12 @@ def test_samples_come_out_again_to_the_bit(model: keras.Model, explanations: Exp
     assert all(one.matches and one.is_bit_equal for one in found)
 
 
+def test_every_manifest_names_the_commit_of_the_code(explanations: Explanations) -> None:
+    commits = [explanation.manifest.git_commit for explanation in explanations]
+    assert set(commits) == {git_commit()}
+    assert explanations.config["git_commit"] == commits[0]
+
+
 def test_another_model_is_refused(explanations: Explanations) -> None:
     other = functional()
     other.layers[-1].bias.assign([1.0, 0.0, 0.0])
@@ -91,6 +98,7 @@ def test_the_command_ends_with_0_or_1(
     words = ("--model", run / "model.keras", "--sample", "3")
     assert _main(monkeypatch, run / "run", *words) == 0
     assert capfd.readouterr().out.count("matches, equal to the bit (tolerance 9.8e-04)") == 3
+    assert _main(monkeypatch, run / "run", *words, "--sample", str(2**63)) == 2
     forged = (run / "run").rename(tmp_path / "forged")
     _forge(forged, "integrated_gradients", n_steps=1)
     assert _main(monkeypatch, forged, *words, "--method", "integrated_gradients") == 1

@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from hvd_xai import open_explanations
 from hvd_xai.checkpoint.schema import RankRows
+from hvd_xai.checkpoint.verify import verify
+from hvd_xai.errors import CheckpointError
 from hvd_xai.explain import explain
 from hvd_xai.row_files import RowFiles
 from hvd_xai.sinks.checkpoint import Checkpoint
@@ -77,6 +79,7 @@ def test_a_job_goes_on_behind_the_rows_it_has(model: keras.Model, probe: Probe, 
     for field in ("attributions", "sample_id"):  # as a job leaves them that is killed while it writes
         with (rows / field).open("ab") as file:
             file.write(b"torn" * 99)
+    rows.rename(rows.with_name(rows.name.replace(f"-{N}", "-150")))  # as it would be of a rank of another job, which had fewer rows
     assert run(model, probe, tmp_path / "dead") == list(range(128, N))
     assert digests(tmp_path / "dead") == digests(tmp_path / "whole")
     assert not (tmp_path / "dead/rows").exists()
@@ -97,6 +100,23 @@ def test_rows_that_were_damaged_or_are_of_another_method_are_computed_again(mode
     assert run(model, probe, tmp_path / "other", partial(gradients, times=2.0)) == list(range(N))
 
 
+def test_what_is_committed_is_not_replaced_by_another_and_is_computed_again_where_it_is_damaged(
+    model: keras.Model, probe: Probe, tmp_path: Path
+) -> None:
+    run(model, probe, tmp_path, mode="new")
+    before = digests(tmp_path)
+    with pytest.raises(CheckpointError, match="committed with other options, and is not replaced"):
+        run(model, probe, tmp_path, partial(gradients, times=2.0))
+    other = keras.models.clone_model(model)
+    other.set_weights([weight + 1 for weight in model.get_weights()])
+    with pytest.raises(CheckpointError, match="committed with other weights, and is not replaced"):
+        run(other, probe, tmp_path)
+    assert digests(tmp_path) == before
+    (tmp_path / "explanations/epochs/000000/gradients/score/c/0").unlink()
+    assert run(model, probe, tmp_path) == list(range(N))
+    assert verify(tmp_path, deep=True) == []
+
+
 def test_the_rows_of_all_ranks_are_counted(tmp_path: Path) -> None:
     rows = make_rows(make_attributions(30, (2,)))
     header = make_header(90, (2,), world_size=3)
@@ -109,3 +129,17 @@ def test_the_rows_of_all_ranks_are_counted(tmp_path: Path) -> None:
             third.append(rows)
             assert mine.n_rows() == 60
     assert header.ranks[2] == RankRows(2, "host2", 60, 90)
+
+
+def test_other_ranks_take_over_what_follows_on_the_rows_they_have(tmp_path: Path) -> None:
+    rows = make_rows(make_attributions(90, (2,)))
+    before, now = (make_header(90, (2,), world_size=size) for size in (3, 2))
+    for rank, n_left in enumerate([20, 30, 10]):
+        with RowFiles(tmp_path).open(before, rows.dtype, rank) as spool:
+            spool.append(rows[30 * rank :][:n_left])
+    for rank, found in enumerate([rows[:20], rows[45:70]]):
+        expected = found.copy()
+        expected["rank"] = rank
+        for _ in range(2):  # what was taken over once is there
+            with RowFiles(tmp_path).open(now, rows.dtype, rank) as spool:
+                assert spool.read(0, len(spool)).tobytes() == expected.tobytes()

@@ -49,6 +49,14 @@ def test_classes_of_ones_own_come_from_a_file(tmp_path: Path) -> None:
     assert list(load_objects("collections:OrderedDict")) == ["OrderedDict"]
 
 
+def test_a_layer_is_no_model(tmp_path: Path) -> None:
+    layer = keras.layers.Dense(3)
+    layer.build((None, 2))
+    keras.saving.save_model(layer, tmp_path / "layer.keras")
+    with pytest.raises(ValueError, match="it holds a Dense, and no keras"):
+        read_model(tmp_path / "layer.keras")
+
+
 @pytest.mark.parametrize(("name", "content"), [("model.h5", b""), ("model.keras", b"no archive")])
 def test_what_is_no_model_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)

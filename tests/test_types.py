@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,6 +45,12 @@ def test_inputs_are_finite_in_float32(value: float) -> None:
     probe.check_finite(0, 2)
     with pytest.raises(ValueError, match="1 of 2 rows are not, the first with sample id 12"):
         probe.check_finite(1, 3)
+
+
+@pytest.mark.parametrize("name", ["inputs", "targets", "labels"])
+def test_a_single_value_has_no_rows(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' must have one row an example"):
+        replace(Probe(INPUTS, TARGETS, labels=TARGETS), **{name: np.array(1)})  # type: ignore[arg-type]  # the names are those of arrays
 
 
 def test_integers_are_always_finite() -> None:

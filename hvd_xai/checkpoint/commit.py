@@ -33,6 +33,7 @@ _ADVICE = {
     errno.EROFS: "The filesystem is mounted read-only: write to another place.",
     errno.EACCES: "The folder's permissions forbid it: change them, or write to another place.",
     errno.EPERM: "The folder's permissions forbid it: change them, or write to another place.",
+    errno.EEXIST: "A file stands where a folder is needed: remove it, or write to another place.",
     errno.ENOTDIR: "A file stands where a folder is needed: remove it, or write to another place.",
 }
 
@@ -95,13 +96,21 @@ def remove_durably(directory: Path) -> None:
     trash = directory.with_name(f"{TRASH}{directory.name}-{secrets.token_hex(4)}")
     directory.rename(trash)
     fsync_directory(directory.parent)
-    shutil.rmtree(trash)
+    _remove(trash)
 
 
 def remove_trash(parent: Path) -> None:
     """Removes what a killed job was removing."""
     for trash in parent.glob(f"{TRASH}*"):
-        shutil.rmtree(trash, ignore_errors=True)
+        with suppress(OSError):
+            _remove(trash)
+
+
+def _remove(trash: Path) -> None:
+    if trash.is_symlink():  # somebody keeps it elsewhere, and it stays there
+        trash.unlink()
+    else:
+        shutil.rmtree(trash)
 
 
 def digest_file(path: Place) -> tuple[int, str]:

@@ -3,12 +3,14 @@
 All are written in blocks, so that memory stays bounded, and appear whole or not at all.
 """
 
+import io
 import json
 import math
 import secrets
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +18,9 @@ from hvd_xai.checkpoint.commit import STAGING, fsync_file, writing
 from hvd_xai.checkpoint.sealed import plain
 from hvd_xai.checkpoint.stack import OF_SAMPLE, Stack
 from hvd_xai.types import Progress, Silent
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 BLOCK_BYTES = 16 * 2**20
 
@@ -91,7 +96,7 @@ def _to_npz(stacks: Sequence[Stack], destination: Path, progress: Progress) -> N
 def _to_netcdf(stacks: Sequence[Stack], destination: Path, progress: Progress) -> None:
     import h5netcdf
 
-    with h5netcdf.File(destination, "w") as file:
+    with _Disk(destination) as disk, h5netcdf.File(disk, "w") as file:
         for stack in stacks:
             group = file.create_group(stack.method)
             group.attrs.update(Conventions="CF-1.11", method=stack.method, options=_options(stack))
@@ -113,7 +118,40 @@ def _to_netcdf(stacks: Sequence[Stack], destination: Path, progress: Progress) -
             for index, start, stop in _rows(stack):
                 for name in stack.variables:
                     group.variables[name][index, start:stop] = stack.read(name, index, start, stop)
+                disk.check()
                 progress.advance(stop - start)
+    disk.check()
+
+
+class _Disk(io.FileIO):
+    """A file that takes all writes, and says by `check` what failed: HDF5 crashes the process where it cannot write what it holds."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self._error: OSError | None = None
+
+    def write(self, content: "Buffer", /) -> int:
+        """Writes all of it, or nothing any more once that has failed."""
+        whole = left = memoryview(content).cast("B")
+        try:
+            while len(left) and self._error is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self._error = error
+        return len(whole)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        """Cuts it off, or lets it grow."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return self.tell() if size is None else size
+
+    def check(self) -> None:
+        """Raises the `OSError` of a write that failed, if one did."""
+        if self._error is not None:
+            raise self._error
 
 
 def _of_netcdf(dtype: np.dtype) -> np.dtype:

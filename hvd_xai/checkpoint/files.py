@@ -5,6 +5,7 @@ Zarr reads a missing file as fill values, silently: whatever is read of a checkp
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
@@ -34,9 +35,11 @@ def read_record(path: Place) -> bytes:
     """Reads a manifest or another sealed record, never more than one may have.
 
     Raises:
-        CheckpointError: if there is none, or it is too long.
+        CheckpointError: if there is none, or it is too long or no plain file: a pipe would be waited for.
     """
     try:
+        if isinstance(path, Path) and size_of_file(path) is None:
+            raise CheckpointError(f"{path} is no plain file; {DAMAGED}")
         with path.open("rb") as file:
             text: bytes = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
@@ -137,17 +140,19 @@ class CommittedArray:
         if start >= stop:
             return np.empty((0, *self._shape[1:]), self._dtype)
         shards = range(start // self._array.shard_rows, (stop - 1) // self._array.shard_rows + 1)
-        self._check([shard_key(self._name, index, len(self._shape)) for index in shards])
+        self._check(shard_key(self._name, index, len(self._shape)) for index in shards)
         return self._array.read(start, stop)
 
-    def _check(self, keys: list[str]) -> None:
-        unknown = [key for key in keys if key not in self._files]
-        if unknown:
-            raise CheckpointError(f"the manifest of {self._checkpoint} names no file {unknown[0]!r}, which the rows of '{self._name}' need")
-        problems = find_damage(self._checkpoint, [self._files[key] for key in keys])
+    def _check(self, keys: Iterable[str]) -> None:
+        files = []
+        for key in keys:  # a manifest may claim more rows than their names fit into memory: the first that it lacks ends it
+            if key not in self._files:
+                raise CheckpointError(f"the manifest of {self._checkpoint} names no file {key!r}, which the rows of '{self._name}' need")
+            files.append(self._files[key])
+        problems = find_damage(self._checkpoint, files)
         if not problems:
-            new = [key for key in keys if key not in self._met and (self._reads_whole or key.endswith(METADATA))]
-            problems = find_changes(self._checkpoint, [self._files[key] for key in new])
-            self._met.update(keys)
+            new = [file for file in files if file.key not in self._met and (self._reads_whole or file.key.endswith(METADATA))]
+            problems = find_changes(self._checkpoint, new)
+            self._met.update(file.key for file in files)
         if problems:
             raise CheckpointError(f"{problems[0]}; {DAMAGED}")

@@ -36,8 +36,10 @@ class ProbeReader:
         self.class_names = record.names("class_names")
         self.files = read_files(record)
         self._shape = record.integers("input_shape")
-        self._dtypes = record.texts("dtypes")
+        self._dtypes = {name: _dtype(record, text) for name, text in record.texts("dtypes").items()}
         self._where = record.where
+        if self.n_samples < 1 or 0 in self._shape:
+            raise CheckpointError(f"{record.where} must have 1 row or more and no empty axis; got {self.n_samples} of {self._shape}")
         self.packing = _packing(record) if "packing" in record.values else None
 
     @property
@@ -66,7 +68,17 @@ class ProbeReader:
         if name not in self._dtypes:
             raise CheckpointError(f"{self._where} names no array '{name}'; it has {', '.join(self._dtypes)}")
         files = {file.key: file for file in self.files}
-        return CommittedArray(self.path, name, files, (self.n_samples, *shape), np.dtype(self._dtypes[name]))
+        return CommittedArray(self.path, name, files, (self.n_samples, *shape), self._dtypes[name])
+
+
+def _dtype(record: Fields, text: str) -> np.dtype:
+    try:
+        dtype = np.dtype(text)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{record.where} names a dtype that there is not: {error}") from error
+    if dtype.kind not in "biuf":
+        raise CheckpointError(f"{record.where} must name dtypes of booleans, integers or floating values; got {text!r}")
+    return dtype
 
 
 def _packing(record: Fields) -> Packing:

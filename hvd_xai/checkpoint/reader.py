@@ -86,13 +86,17 @@ class Explanations:
         """Opens one explanation.
 
         Raises:
-            CheckpointError: if it was not committed, or its manifest is damaged.
+            CheckpointError: if it was not committed, its manifest is damaged, or it was committed in another place.
         """
         path = self._epoch_dir(epoch) / method
         if "/" in method or method.startswith(".") or not (path / MANIFEST).exists():
             there = f"epoch {epoch} has {', '.join(self.methods(epoch))}" if self.methods(epoch) else f"there are the epochs {self.epochs}"
             raise CheckpointError(f"{self.path} has no explanation '{method}' of epoch {epoch}; {there}")
-        return Explanation(path)
+        explanation = Explanation(path)
+        said = (explanation.manifest.epoch, explanation.manifest.method)
+        if said != (epoch, method):
+            raise CheckpointError(f"{path} was moved here: its manifest says epoch {said[0]}, {said[1]}; {DAMAGED}")
+        return explanation
 
     def probe(self) -> ProbeReader | None:
         """Opens the probe; None if it was not stored."""
@@ -261,9 +265,10 @@ class Explanation:
 
     def _read(self, names: Sequence[str], start: int, stop: int | None) -> np.ndarray:
         first, last, _ = slice(start, stop).indices(self.n_samples)
+        columns = {name: self._array(name).read(first, last) for name in names}
         rows = np.empty(max(0, last - first), [(name, self._dtype[name]) for name in names])
-        for name in names:
-            rows[name] = self._array(name).read(first, last)
+        for name, values in columns.items():
+            rows[name] = values
         return rows
 
 

@@ -185,6 +185,7 @@ class Header:
         probe_digest: digest of the probe.
         versions: versions of what computed it, by name.
         metrics: of the epoch, by name, such as `val_loss`; finite ones.
+        git_commit: of the code that computed it, where it is under git.
 
     Raises:
         ValueError: if a value is not as said here.
@@ -203,6 +204,7 @@ class Header:
     probe_digest: str
     versions: Mapping[str, str]
     metrics: Mapping[str, float] = field(default_factory=dict)
+    git_commit: str | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.method):
@@ -284,7 +286,7 @@ class Manifest(Header):
         record = unseal(text, where)
         created = record.text("created")
         try:
-            datetime.fromisoformat(created)
+            datetime.fromisoformat(created).astimezone()
             manifest = cls(
                 schema=record.text("schema"),
                 run=record.text("run"),
@@ -300,13 +302,14 @@ class Manifest(Header):
                 probe_digest=record.text("probe_digest"),
                 versions=record.texts("versions"),
                 metrics=record.numbers("metrics") if "metrics" in record.values else {},
+                git_commit=None if record.values.get("git_commit") is None else record.text("git_commit"),
                 dtypes=record.texts("dtypes"),
                 sample_order_digest=record.digest("sample_order_digest"),
                 nonfinite=record.integer("nonfinite"),
                 created=created,
                 files=read_files(record),
             )
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise CheckpointError(f"{where}: {error}") from error
         _ = manifest.dtype
         return manifest

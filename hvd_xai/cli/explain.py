@@ -2,17 +2,18 @@
 
 import shlex
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hvd_xai.cli.console import program, progress, rank
-from hvd_xai.cli.train import costs
+from hvd_xai.cli.train import costs, run_mode
 from hvd_xai.log import configure, quiet_start
+
+if TYPE_CHECKING:
+    from hvd_xai.world import World
 
 UNFINISHED = "unfinished"
 """Folder of a run that holds the data set as it is read, and the rows that are not committed yet; removed at the end."""
@@ -47,6 +48,7 @@ def explain(
         list[str] | None, typer.Option(help="Classes of your own in the model: path/to/file.py or package.module:name.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there, behind the rows that it has.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run that is there, and start anew.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what explaining will take; explain nothing, leave nothing.")] = False,
 ) -> None:
     """Explains a saved model over a whole data set, in bounded memory, and commits the result as a run of one epoch.
@@ -59,9 +61,10 @@ def explain(
 
     hvd-xai explain model.keras data.tfrecord --feature inputs=x:float32:8,8,1 --feature targets=y:int64 -o runs/records
 
-    A job that was killed goes on with --resume, on as many ranks: what was computed is not computed again. What a job will take is said by
-    --dry-run, on as many ranks as it will have.
+    A job that was killed goes on with --resume: what was computed is not computed again. What a job will take is said by --dry-run, on as
+    many ranks as it will have.
     """
+    mode = run_mode(resume=resume, overwrite=overwrite)
     with quiet_start():
         import hvd_xai.keras as hvd
         from hvd_xai import datasets
@@ -83,14 +86,16 @@ def explain(
         options = parse_settings(set_ or [], functions)
         methods = [partial(function, **options[name]) for name, function in functions.items()]
     run = output or Path("runs", data.stem)
-    checkpoint = Checkpoint(run, {"model": str(model), "data": str(data)}, "resume" if resume else "new")
+    checkpoint = Checkpoint(run, {"model": str(model), "data": str(data)}, mode)
     with world.together("looking for a run"):
         if world.is_root:
-            checkpoint.check()
+            checkpoint.check() if dry_run else checkpoint.claim()
+            if overwrite and not dry_run:
+                shutil.rmtree(run / UNFINISHED, ignore_errors=True)
     unfinished = _existing(run.absolute().parent) / f".{run.name}-{world.job}" if dry_run else run / UNFINISHED
-    unpacked = unfinished / "data"
+    unpacked = unfinished / f"data-{_unpacker(world)}"  # hosts may share the folder
     estimates = []
-    with _removed_at_the_end(unfinished) if dry_run and world.local_rank == 0 else nullcontext():
+    try:
         with world.together("unpacking the data set"):
             if world.local_rank == 0:
                 described = dict(datasets.Feature.parse(text) for text in feature or [])
@@ -103,9 +108,14 @@ def explain(
             with progress() as bar:
                 row_files = RowFiles(unfinished / "rows")
                 explain_probe(loaded, probe, methods, world=world, checkpoint=checkpoint, progress=bar, row_files=row_files)
+    except BaseException:
+        if dry_run:  # there is nothing to go on with
+            shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     with world.together("removing what was unpacked"):
-        if world.local_rank == 0 and not dry_run:
-            shutil.rmtree(unfinished)
+        if world.local_rank == 0:
+            # others may remove it at the same time, and where disks are shared, files that are mapped somewhere stay a little longer
+            shutil.rmtree(unfinished, ignore_errors=True)
     if rank() == 0 and dry_run:
         print(costs(estimates))
     elif rank() == 0:
@@ -114,13 +124,11 @@ def explain(
         print(f"  {show} --sample {probe.sample_ids[0]} --png out.png\n")
 
 
-@contextmanager
-def _removed_at_the_end(folder: Path) -> Iterator[None]:
-    """Removes a folder when the context ends, whatever happens."""
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _unpacker(world: "World") -> int:
+    """Returns the rank that unpacks for this one: the first on its host. Collective: every rank must call this."""
+    local_ranks = world.allgather("asking who unpacks", world.local_rank)
+    # of several hosts of one name, as containers may have, the nearest before
+    return max(rank for rank in range(world.rank + 1) if local_ranks[rank] == 0 and world.hosts[rank] == world.host)
 
 
 def _existing(folder: Path) -> Path:

@@ -3,11 +3,12 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hvd_xai.checkpoint.reader import open_explanations
+from hvd_xai.checkpoint.run import Mode
 from hvd_xai.cli.console import program, progress, rank
 from hvd_xai.log import configure, quiet_start
 
@@ -60,10 +61,7 @@ def train(
 
     To write a recipe, begin with a copy: hvd-xai copy digits_cnn
     """
-    if resume and overwrite:
-        raise typer.BadParameter("give --resume or --overwrite, not both")
-    mode: Literal["new", "resume", "overwrite"] = "resume" if resume else "overwrite" if overwrite else "new"
-
+    mode = run_mode(resume=resume, overwrite=overwrite)
     with quiet_start():
         import hvd_xai.keras as hvd
         from hvd_xai.loading import load_recipe, parse_settings
@@ -92,6 +90,13 @@ def train(
         run_training(model_recipe, callback_recipes, run, world=world, settings=settings, progress=bar)
     if rank() == 0:
         print(closing(run))
+
+
+def run_mode(*, resume: bool, overwrite: bool) -> Mode:
+    """Returns what two flags say is to be done with a run that is there already."""
+    if resume and overwrite:
+        raise typer.BadParameter("give --resume or --overwrite, not both")
+    return "resume" if resume else "overwrite" if overwrite else "new"
 
 
 def costs(estimates: "Sequence[Estimate]") -> str:

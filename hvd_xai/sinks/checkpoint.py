@@ -52,6 +52,17 @@ class Checkpoint:
         """
         check_run(self._run_dir, self._mode)
 
+    def claim(self) -> None:
+        """Makes the run's folder and keeps other jobs out of it, for work that puts something there before `open` does this.
+
+        Raises:
+            RunExistsError: if the folder holds a run and the mode is "new", or another job writes to it.
+            CheckpointError: if the place cannot be written.
+        """
+        self.check()
+        if self._lock is None and not self._is_rejoined:
+            self._lock = claim(self._run_dir)
+
     def open(self, probe: Probe | None = None, facts: Mapping[str, Json] | None = None) -> Path:
         """Makes the run ready and stores the probe; what was done by an earlier call is not done again.
 
@@ -67,8 +78,7 @@ class Checkpoint:
             CheckpointError: if the place cannot be written, or the run is of another probe.
         """
         if self._opened is None:
-            if self._lock is None and not self._is_rejoined:
-                self._lock = claim(self._run_dir)
+            self.claim()
             self._opened = open_run(self._run_dir, config=self._config, mode=self._mode)
         if probe is not None:
             write_probe(self._opened, probe)

@@ -1,5 +1,6 @@
 """Exported files, read by the programs they are for."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,19 @@ def test_a_damaged_checkpoint_leaves_the_older_file(explanations: Explanations, 
         export(stacks(explanations), destination)
     assert destination.read_text() == "older"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["explanations", destination.name]
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".nc", ".parquet"])
+@pytest.mark.parametrize("limit", [100, 2_000])
+def test_a_full_disk_is_one_error_and_leaves_nothing(explanations: Explanations, tmp_path: Path, suffix: str, limit: int) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match=f"cannot write .*out{suffix}: "):
+            export(stacks(explanations), tmp_path / f"out{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 
 
 def test_another_format_or_folder_is_refused(explanations: Explanations, tmp_path: Path) -> None:

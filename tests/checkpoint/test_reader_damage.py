@@ -1,6 +1,7 @@
 """What the reader does when it meets damage: every kind is an error, and none is a number."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from hvd_xai.checkpoint import arrays
+from hvd_xai.checkpoint.commit import digest_file, exchange
 from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.checkpoint.run import open_run, write_probe
 from hvd_xai.checkpoint.sealed import MAX_BYTES, seal
@@ -73,6 +75,23 @@ def forge(path: Path, **changes: Json) -> None:
     path.write_bytes(seal({**record, **changes}))
 
 
+def claim_rows(path: Path, n_rows: int) -> None:
+    """Makes the manifest and the arrays' metadata agree on more rows than there are."""
+    record = json.loads((path / "manifest.json").read_text())
+    for file in record["files"]:
+        if file["key"].endswith("/zarr.json"):
+            metadata = json.loads((path / file["key"]).read_text())
+            metadata["shape"][0] = n_rows
+            (path / file["key"]).write_text(json.dumps(metadata))
+            file["size"], file["xxh3_128"] = digest_file(path / file["key"])
+    forge(path / "manifest.json", n_samples=n_rows, ranks=[{**record["ranks"][0], "stop": n_rows}], files=record["files"])
+
+
+def replace_by_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "shards of one array swapped": lambda path: swap(path / "attributions/c/0/0", path / "attributions/c/2/0"),
     "attributions of two epochs swapped": lambda path: swap(path / "attributions/c/1/0", of_other_epoch(path, "attributions/c/1/0")),
@@ -86,6 +105,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "bit flipped in metadata": lambda path: flip(path / "attributions/zarr.json", 20),
     "shard cut off": lambda path: (path / "score/c/2").write_bytes((path / "score/c/2").read_bytes()[:-1]),
     "shard deleted": lambda path: (path / "attributions/c/1/0").unlink(),
+    "two epochs swapped": lambda path: exchange(path, path.parents[1] / "000000" / path.name),
     "manifest edited": lambda path: flip(path / "manifest.json", 40),
     "manifest of a higher schema": lambda path: forge(path / "manifest.json", schema="2.0"),
     "manifest without end": lambda path: (path / "manifest.json").write_bytes(b" " * (MAX_BYTES + 1)),
@@ -95,7 +115,12 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "manifest that names a file from the root": lambda path: forge(
         path / "manifest.json", files=[{"key": "/etc/passwd", "size": 1, "xxh3_128": "0" * 32}]
     ),
+    "manifest of more rows than fit into memory": lambda path: claim_rows(path, 10**15),
+    "manifest that is a pipe": lambda path: replace_by_pipe(path / "manifest.json"),
     "probe of a higher schema": lambda path: forge(path.parents[2] / "probe/manifest.json", schema="2.0"),
+    "probe without rows": lambda path: forge(path.parents[2] / "probe/manifest.json", n_samples=0),
+    "probe of a dtype that there is not": lambda path: forge(path.parents[2] / "probe/manifest.json", dtypes={"inputs": "../x"}),
+    "probe of objects": lambda path: forge(path.parents[2] / "probe/manifest.json", dtypes={"inputs": "O"}),
 }
 
 

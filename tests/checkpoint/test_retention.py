@@ -81,3 +81,16 @@ def test_what_a_killed_job_was_removing_is_swept(tmp_path: Path) -> None:
     assert open_explanations(tmp_path).epochs == [1]
     sweep(explanations_dir)
     assert sorted(path.name for path in (explanations_dir / "epochs").iterdir()) == ["000001", "zarr.json"]
+
+
+def test_of_an_epoch_that_is_kept_elsewhere_the_link_is_removed(tmp_path: Path) -> None:
+    explanations_dir = open_run(tmp_path / "run", config={})
+    for epoch in (0, 1, 2):
+        _commit(explanations_dir, epoch)
+    for epoch, name in ((0, "000000"), (1, ".trash-000001-1")):
+        (explanations_dir / "epochs" / f"00000{epoch}").rename(tmp_path / str(epoch))
+        (explanations_dir / "epochs" / name).symlink_to(tmp_path / str(epoch))
+    assert retain(explanations_dir, Retention(last=1)) == [0]
+    sweep(explanations_dir)
+    assert sorted(path.name for path in (explanations_dir / "epochs").iterdir()) == ["000002", "zarr.json"]
+    assert [(tmp_path / str(epoch) / "integrated_gradients" / "manifest.json").is_file() for epoch in (0, 1)] == [True, True]

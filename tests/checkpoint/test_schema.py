@@ -132,6 +132,7 @@ def test_manifest_is_read_as_it_was_written() -> None:
     again = Manifest.from_json(manifest.to_json())
     assert again.to_json() == manifest.to_json()
     assert (again.files, again.ranks, again.dtype, again.n_bytes) == (manifest.files, manifest.ranks, row_dtype((8, 8)), 12)
+    assert Manifest.from_json(make_manifest(git_commit="0a").to_json()).git_commit == "0a"
     assert again.header() == Header(**{name: getattr(again, name) for name in Header.__dataclass_fields__})
 
 
@@ -167,6 +168,9 @@ def test_unknown_keys_are_ignored() -> None:
         (lambda record: record.update(options=[]), "an object"),
         (lambda record: record.update(versions={"numpy": 2}), "an object of strings"),
         (lambda record: record.update(created="yesterday"), "isoformat"),
+        (lambda record: record.update(created="0001-01-01T00:00:00+14:00"), "out of range"),
+        (lambda record: record.update(git_commit=3), "a string under 'git_commit'"),
+        (lambda record: record.update(metrics={"loss": 10**400}), "too large"),
         (lambda record: record.update(sample_order_digest="zz"), "hexadecimal"),
         (lambda record: record["dtypes"].update(scale="<f8"), "must name the arrays"),
         (lambda record: record["dtypes"].update(target="O"), "do not make a row"),

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from hvd_xai.checkpoint.run import claim
 from tests.launched.launch import BIN, environment, launch
 
 pytestmark = pytest.mark.launched
@@ -79,9 +81,18 @@ def test_every_mistake_is_one_clear_line_on_all_ranks(tmp_path: Path, small_disk
     empty.write_text('"""Nothing here."""\n')
     broken.write_text("def build(:\n")
     (tmp_path / "full").mkdir()
+    data = tmp_path / "data.npz"
+    np.savez(data, inputs=np.zeros((2000, 4, 4, 1), np.float32), targets=np.zeros(2000, np.int32))
+    unpacked = tmp_path / "busy" / "unfinished" / "data-0" / "inputs.npy"
+    unpacked.parent.mkdir(parents=True)
+    unpacked.write_text("of another job, which reads it")
+    lock = claim(tmp_path / "busy")
 
     def train(*words: str, recipe: object = recipe, run: object = tmp_path / "bad") -> list[str]:
         return ["train", str(recipe), "--epochs", "1", "--output", str(run), *words]
+
+    def explain(*words: str, data: object = data, run: object = tmp_path / "bad") -> list[str]:
+        return ["explain", str(tmp_path / "one/models/epoch-000000.keras"), str(data), "--output", str(run), *words]
 
     cases = {
         "no such recipe": (train(recipe="digit_cnn"), "there is no model recipe 'digit_cnn' .did you mean 'digits_cnn'"),
@@ -106,6 +117,11 @@ def test_every_mistake_is_one_clear_line_on_all_ranks(tmp_path: Path, small_disk
         "run exists": (train("--set", "n_probe=1", run=tmp_path / "one"), "holds a run already. Add --resume"),
         "run exists, overwritten": (train("--overwrite", run=tmp_path / "one"), ""),
         "resumed with another probe": (train("--resume", "--epochs", "2", "--set", "n_probe=3", run=tmp_path / "one"), "another probe"),
+        "explain without a data set": (explain(data=tmp_path / "absent.npz"), "there is no data set .*absent.npz"),
+        "explain into a file": (explain(run=data), "A file stands where a folder is needed"),
+        "explain into a read-only place": (explain(run=read_only / "run"), "mounted read-only: write to another place"),
+        "explain on a full disk": (explain(run=small_disk / "explained"), "The disk is full: free some space"),
+        "explain where another job does": (explain("--resume", run=tmp_path / "busy"), "another job is writing to"),
     }
     (tmp_path / "cases.json").write_text(json.dumps({name: words for name, (words, _) in cases.items()}))
     program = str(Path(__file__).with_name("bad_inputs.py"))
@@ -114,6 +130,8 @@ def test_every_mistake_is_one_clear_line_on_all_ranks(tmp_path: Path, small_disk
     outputs = [(tmp_path / f"cases.json.{rank}").read_text() for rank in range(2)]
     wrong = [text for name, (_, message) in cases.items() for text in _problems(name, message, outputs)]
     assert not wrong, "\n\n".join(wrong)
+    assert unpacked.read_text() == "of another job, which reads it"
+    os.close(lock)
     assert not (tmp_path / "bad" / "explanations" / "epochs" / "000000").exists()
     assert subprocess.run([str(BIN / "hvd-xai"), "verify", str(tmp_path / "one"), "--deep"], env=environment(), check=False).returncode == 0
 

@@ -45,7 +45,7 @@ def test_a_killed_job_is_resumed_to_the_bit(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", inputs=inputs, targets=np.arange(N) % 3)
     words = ("explain", str(tmp_path / "model.keras"), str(tmp_path / "data.npz"), "--set", "n_steps=128", "--output")
 
-    whole = launch("mpirun", 2, HVD_XAI, *words, str(tmp_path / "whole"))
+    whole = launch("two hosts", 2, HVD_XAI, *words, str(tmp_path / "whole"))  # which share the disk
     assert whole.code == 0, whole.output[-4000:]
     assert f"{N} samples are explained" in whole.output
 

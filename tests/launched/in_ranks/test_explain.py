@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import typer
 
 import hvd_xai.keras as hvd
 from hvd_xai import Explain, Probe, open_explanations
@@ -18,7 +19,7 @@ from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.checkpoint import arrays
 from hvd_xai.cli import explain as cli
-from hvd_xai.errors import PeerError
+from hvd_xai.errors import CheckpointError, PeerError, RunExistsError
 from hvd_xai.estimate import estimate
 from hvd_xai.explain import explain
 from hvd_xai.plan import Plan
@@ -232,22 +233,31 @@ def test_estimates_are_the_same_on_all_ranks_and_write_nothing(world: World, tmp
             assert one.n_bytes == 40 * committed.manifest.dtype.itemsize
 
 
-def test_a_dry_run_leaves_nothing_when_it_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_starts_goes_on_or_starts_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     logger = logging.getLogger("hvd_xai")  # which the command sets up for itself
     for name, value in (("propagate", logger.propagate), ("handlers", [*logger.handlers]), ("level", logger.level)):
         monkeypatch.setattr(logger, name, value)
-    folder = Path(os.environ["HVD_XAI_TEST_FOLDER"], "dry_run")  # the same on all ranks
-    model, data = folder / "model.keras", folder / "data.npz"
+    folder = Path(os.environ["HVD_XAI_TEST_FOLDER"], "command")  # the same on all ranks
+    model, data, run = folder / "model.keras", folder / "data.npz", folder / "run"
     with world.together("writing model and data"):
         if world.is_root:
             folder.mkdir()
             _model().save(model)
             np.savez(data, inputs=_probe().inputs, targets=_probe().targets)
     with pytest.raises(ValueError, match="unknown score 'logits'"):
-        cli.explain(model, data, folder / "run", set_=["score=logits"], dry_run=True)
+        cli.explain(model, data, run, set_=["score=logits"], dry_run=True)
     with world.together("looking for what is left"):
         if world.is_root:  # which removes it
             assert sorted(path.name for path in folder.iterdir()) == ["data.npz", "model.keras"]
+    cli.explain(model, data, run, set_=["n_steps=2"])
+    with pytest.raises((RunExistsError, PeerError), match=r"--resume .* --overwrite"):
+        cli.explain(model, data, run, set_=["n_steps=3"])
+    with pytest.raises((CheckpointError, PeerError), match="committed with other options"):
+        cli.explain(model, data, run, set_=["n_steps=3"], resume=True)
+    with pytest.raises(typer.BadParameter, match="not both"):
+        cli.explain(model, data, run, resume=True, overwrite=True)
+    cli.explain(model, data, run, set_=["n_steps=3"], overwrite=True)
+    assert open_explanations(run).explanation(0, "integrated_gradients").manifest.options["n_steps"] == 3
 
 
 def test_estimates_are_of_the_shares_that_are_explained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
