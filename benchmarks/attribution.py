@@ -182,7 +182,7 @@ def measure(case: str, folder: Path, peers: Path) -> str:
         same = theirs.reshape(ours.shape) if theirs.size == ours.size else None
         difference = "-" if same is None else f"{np.abs(same - ours).max() / np.abs(ours).max():.1e}"
         lines.append(
-            f"| {contender.name} | {n_examples / seconds:.4g} | {wall:.2f} | {of_processor:.3g} | {processor:.2f} | {contender.first:.1f}"
+            f"| {contender.name} | {n_examples / seconds:.4g} | {wall:#.3g} | {of_processor:.3g} | {processor:#.3g} | {contender.first:.1f}"
             f" | {peak:.0f} | {difference} |"
         )
         print(lines[-1], file=sys.stderr)
