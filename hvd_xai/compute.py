@@ -68,6 +68,7 @@ class Compute:
     Attributes:
         described: name and options of the method, as they are recorded; the micro-batch is among them if the method forms its own, and
             the precision if one was asked for.
+        sources: files of the method and of functions among its options that are not ours, with their digests.
         score: what the method explains, by name or as a function.
         micro_batch: the most rows that go through the model at once; examples are best handed over in multiples of it.
         sample_shape: shape of one example's attributions; known after `check`.
@@ -91,6 +92,7 @@ class Compute:
             bound = partial(bound, micro_batch=micro_batch)
         name, recorded = provenance.describe(bound)
         self.described = name, recorded if precision is None else {**recorded, "precision": precision}
+        self.sources = provenance.sources(method)
         explained = _score_of(method)
         self.score: str | Score = "output" if explained is None else explained
         self.micro_batch = micro_batch if self._forms_micro_batches else min(micro_batch, EXAMPLES_AT_ONCE)

@@ -291,7 +291,7 @@ class Plan:
             ranks=self._ranks,
             weights_digest=weights,
             probe_digest=self._digest,
-            versions=provenance.versions(),
+            versions={**provenance.versions(), **compute.sources},
             metrics={name: float(value) for name, value in metrics.items() if math.isfinite(value)},
             git_commit=self._git_commit,
         )

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import hvd_xai
-from hvd_xai.provenance import describe, digest, git_commit, versions, weights_digest
+from hvd_xai.loading import load_method
+from hvd_xai.provenance import describe, digest, git_commit, sources, versions, weights_digest
 
 
 def method(
@@ -97,6 +98,19 @@ def test_versions_begin_with_our_own() -> None:
     assert next(iter(found)) == "hvd_xai"
     assert found["hvd_xai"] == hvd_xai.__version__
     assert found["numpy"] == np.__version__
+
+
+def test_methods_of_others_are_told_by_what_is_in_their_files(tmp_path: Path) -> None:
+    def told(content: str) -> dict[str, str]:
+        (tmp_path / "mine.py").write_text(content)
+        return sources(partial(method, baseline=load_method(str(tmp_path / "mine.py")), score="output"))
+
+    first, second = told("def mine(inputs): return inputs"), told("def mine(inputs): return 2 * inputs")
+    assert sorted(first) == ["mine.py", "test_provenance.py"]
+    assert first["test_provenance.py"] == second["test_provenance.py"]
+    assert first["mine.py"] != second["mine.py"]
+    assert sources(partial(load_method("smoothgrad"), method=load_method("saliency"))) == {}
+    assert sources(len) == {}
 
 
 def test_the_commit_says_whether_files_differ(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def test_what_is_committed_is_not_replaced_by_another_and_is_computed_again_wher
     with pytest.raises(CheckpointError, match="committed with other weights, and is not replaced"):
         run(other, probe, tmp_path)
     assert digests(tmp_path) == before
+    assert "test_row_files.py" in open_explanations(tmp_path).explanation(0, "gradients").manifest.versions
     (tmp_path / "explanations/epochs/000000/gradients/score/c/0").unlink()
     assert run(model, probe, tmp_path) == list(range(N))
     assert verify(tmp_path, deep=True) == []

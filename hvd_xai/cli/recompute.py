@@ -37,7 +37,7 @@ def recompute(
         raise CheckpointError(f"{run} has no stored probe, so there is nothing to compute from")
     with quiet_start():
         from hvd_xai.loading import load_method, load_objects
-        from hvd_xai.provenance import describe, versions
+        from hvd_xai.provenance import describe, sources, versions
         from hvd_xai.recompute import TOLERANCE
         from hvd_xai.recompute import recompute as compute_again
         from hvd_xai.saved_model import read_model
@@ -50,7 +50,8 @@ def recompute(
     for name in names or [""]:
         explanation = explanations.explanation(number, name)
         then = explanation.manifest.versions
-        others = [f"{library} {then.get(library)} -> {now}" for library, now in versions().items() if then.get(library) != now]
+        here = {**versions(), **({} if function is None else sources(function))}
+        others = [f"{library} {then.get(library)} -> {now}" for library, now in here.items() if then.get(library) != now]
         if others:
             print(f"{name}: computed again with other versions: {', '.join(others)}")
         for found in compute_again(loaded, explanation, probe, sample, method=function):
