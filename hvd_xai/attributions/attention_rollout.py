@@ -42,6 +42,7 @@ def attention_rollout(
 
     Reference:
         S. Abnar, W. Zuidema: Quantifying Attention Flow in Transformers. ACL 2020. https://arxiv.org/abs/2005.00928, equation 1.
+        As in the authors' own program, rows of A are brought to a sum of 1, for padding may attend to nothing.
     """
     del targets, ids
     with attention.tap(model) as collected:
@@ -50,5 +51,7 @@ def attention_rollout(
     identity = tf.eye(collected[0].scores.shape[-1])
     flow = identity[None]
     for attended in collected:
-        flow = (tf.reduce_mean(tf.cast(attended.scores, tf.float32), axis=1) + identity) / 2 @ flow
+        passed = tf.reduce_mean(tf.cast(attended.scores, tf.float32), axis=1) + identity
+        # Keras lets padding attend to nothing: it passes on itself alone, also to a later layer that knows of no mask
+        flow = passed / tf.reduce_sum(passed, axis=-1, keepdims=True) @ flow
     return attention.row_of(flow, collected, token, "attention_rollout")

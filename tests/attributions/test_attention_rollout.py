@@ -91,6 +91,17 @@ def test_a_causal_mask_stands_and_fused_layers_are_opened() -> None:
     assert vars(fused.get_layer("attention")) == before
 
 
+def test_shares_sum_to_1_where_only_the_first_layer_knows_of_padding() -> None:
+    tokens = keras.Input((4,), dtype="int32")
+    embedded = keras.layers.Embedding(5, 3, mask_zero=True)(tokens)
+    hidden = embedded + keras.layers.MultiHeadAttention(2, 3)(embedded, embedded)  # the sum has no mask
+    hidden = hidden + keras.layers.MultiHeadAttention(2, 3)(hidden, hidden)
+    model = keras.Model(tokens, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(hidden)))
+    shares = explain(model, np.array([[1, 2, 3, 4], [1, 2, 0, 0]], np.int32))
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=ROUNDING)
+    assert np.all(shares[1, 2:] > 0)  # the second layer does attend to it
+
+
 def test_grouped_queries() -> None:
     inputs = keras.Input((4, 3))
     hidden = keras.layers.GroupQueryAttention(3, 4, 2)(inputs, inputs)
