@@ -224,7 +224,7 @@ def contact_sheet(
     """Draws many samples: each as its input and its attributions side by side, one caption below, row after row.
 
     Args:
-        samples: the samples, in the order in which they are shown; all with the same methods.
+        samples: the samples, in the order in which they are shown; all with the same methods. Captions are of the last panel.
         class_names: names of the classes, by class id.
         size: about the longer side of one picture, in pixels.
         width: about the width of the sheet, in pixels; at least one sample stands in a row.
@@ -242,7 +242,7 @@ def contact_sheet(
     tiles = [_group(sample, group, class_names) for sample, group in zip(samples, groups, strict=True)]
     rows = [tiles[start : start + n_columns] for start in range(0, len(tiles), n_columns)]
     order = [*(["input"] if samples[0].inputs is not None else []), *(panel.method for panel in samples[0].panels)]
-    right = [_is_right(sample.panels[0].prediction, sample.target) for sample in samples]
+    right = [_is_right(sample.panels[-1].prediction, sample.target) for sample in samples]
     lines = [_Line(title or f"{len(samples)} samples", size=20), _Line("each from left to right: " + ", ".join(order), _FAINT)]
     if None not in right:
         told = "" if all(right) else "; what was not is in red"
@@ -305,7 +305,7 @@ def _group(sample: Sample, pictures: Sequence[render.Picture], class_names: Sequ
         joined[: rows + 2, left : left + columns + 2] = _FRAME
         joined[1 : rows + 1, left + 1 : left + columns + 1] = picture.image
         left += columns + 6
-    panel = sample.panels[0]
+    panel = sample.panels[-1]
     right = _is_right(panel.prediction, sample.target)
     colour = _INK if right is None else _RIGHT if right else _WRONG
     predicted = f"predicted {_named(panel.prediction, class_names)}"

@@ -42,7 +42,7 @@ def diff(
         before, after = explanations.explanation(earlier, name), explanations.explanation(later, name)
         sample_ids = _compare(before, after, top)
         if png is not None:
-            png.write_bytes(sheet.png(_drawn(explanations, (after, before), sample_ids)))
+            png.write_bytes(sheet.png(_drawn(explanations, (before, after), sample_ids)))
             print(png)
 
 
@@ -78,5 +78,5 @@ def _drawn(explanations: Explanations, pair: tuple[Explanation, Explanation], sa
         for sample in sheet.samples(pair, sample_ids, inputs)
     ]
     class_names = () if probe is None else probe.class_names
-    title = f"what changed most · epoch {pair[1].manifest.epoch} to {pair[0].manifest.epoch}"
+    title = f"what changed most · epoch {pair[0].manifest.epoch} to {pair[1].manifest.epoch}"
     return sheet.contact_sheet(samples, class_names=class_names, title=title)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hvd_xai import open_explanations
+from hvd_xai import open_explanations, render
 from hvd_xai.cli.main import main
 from hvd_xai.drift import cosine_similarity
 from tests.runs_under_test import make_probe, make_run
@@ -36,11 +36,24 @@ def test_the_samples_that_changed_most_come_first(run: Path, monkeypatch: pytest
     assert listed == [(str(before.column("sample_id")[row]), f"{cosines[row]:.3f}") for row in rows]
 
 
-def test_they_are_drawn(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_they_are_drawn_with_the_earlier_epoch_first(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     picture = tmp_path / "changed.png"
-    assert diff(monkeypatch, run, "--epoch", 0, "--epoch", 1, "--method", "grad_cam", "--png", picture) == 0
+    assert diff(monkeypatch, run, "--epoch", 0, "--epoch", 1, "--method", "grad_cam", "--top", 1, "--png", picture) == 0
+    sample_id = int(capfd.readouterr().out.splitlines()[2].split()[0])
+    explanations = open_explanations(run)
+    probe = explanations.probe()
+    assert probe is not None
     with Image.open(picture) as image:
-        assert image.width > 300
+        lines = [line.tobytes() for line in np.asarray(image.convert("RGB"))]
+    places = []
+    for epoch in (0, 1):
+        explanation = explanations.explanation(epoch, "grad_cam")
+        (row,) = explanation.rows_of(np.array([sample_id])).tolist()
+        drawn = render.attributed(explanation.attributions(row, row + 1)[0], probe.inputs(np.array([row]))[0], 104).image
+        places.append(max(line.find(drawn[50].tobytes()) for line in lines))
+    assert 0 < places[0] < places[1]
 
 
 @pytest.mark.parametrize(
