@@ -114,7 +114,8 @@ def unpack(
         (folder / "targets.npy").symlink_to(targets.resolve(strict=True))
     absent = [name for name in ("inputs", "targets") if not (folder / f"{name}.npy").exists()]
     if absent:
-        raise ValueError(f"'{source}' has no {' and no '.join(absent)}" + ("; give --targets FILE.npy" if absent == ["targets"] else ""))
+        remedy = "give --targets FILE.npy" if absent == ["targets"] else "they are found by these names"
+        raise ValueError(f"'{source}' has no {' and no '.join(absent)}; {remedy}")
 
 
 def open_unpacked(folder: Path) -> Probe:
@@ -207,6 +208,8 @@ def _unpack_images(source: Path, folder: Path, input_shape: Sequence[int | None]
         raise ValueError(
             f"images need a model whose inputs have shape (height, width, 1, 3 or 4 channels); this one's is {tuple(input_shape)}"
         )
+    if not any(path.is_dir() for path in source.iterdir()):
+        raise ValueError(f"'{source}' holds no data set: images must lie in it in a folder for each class, as '{source / 'cat' / '1.png'}'")
     images = keras.utils.image_dataset_from_directory(
         source,
         label_mode="int",

@@ -105,6 +105,8 @@ def test_an_image_folder_has_a_class_for_each_folder(tmp_path: Path) -> None:
     np.testing.assert_array_equal(probe.inputs, np.stack([_picture(row) for row in (1, 3, 5, 0, 2, 4)]).astype(np.float32))
     with pytest.raises(ValueError, match="need a model whose inputs have shape"):
         unpack(tmp_path / "images", tmp_path / "unpacked", input_shape=(12,))
+    with pytest.raises(ValueError, match=r"images must lie in it in a folder for each class, as '.*ant.cat.1.png'"):
+        unpack(tmp_path / "images" / "ant", tmp_path / "unpacked", input_shape=(4, 3, 1))
 
 
 def test_labels_and_sample_ids_are_taken_where_they_are(tmp_path: Path) -> None:
@@ -142,7 +144,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
         ("absent.npz", "there is no data set"),
         ("single.npz", "'inputs' must have one row an example"),
         ("hollow.npz", "'inputs' of the data set cannot be read: No data left"),
-        ("list.zarr", "has no inputs and no targets"),
+        ("list.zarr", "has no inputs and no targets; they are found by these names"),
     ):
         with pytest.raises(ValueError, match=message):
             _refused(tmp_path, source)
