@@ -24,7 +24,9 @@ def explain(
     data: Annotated[
         Path,
         typer.Argument(
-            help="A data set: .npz (inputs, targets), .npy, .tfrecord, Zarr, or a folder with a folder for each class.", metavar="DATA"
+            help="A data set: .npz (inputs, targets), .npy, .tfrecord, Zarr, or a folder with a folder for each class, in order of"
+            " name. The model gets it as it is, pixels of image files from 0 to 255.",
+            metavar="DATA",
         ),
     ],
     output: Annotated[

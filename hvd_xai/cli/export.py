@@ -13,7 +13,13 @@ from hvd_xai.errors import CheckpointError
 
 def export(
     run: Annotated[str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.")],
-    to: Annotated[Path, typer.Option(help="The file to write: .npz, .nc (NetCDF) or .parquet (a table of samples).", metavar="FILE")],
+    to: Annotated[
+        Path,
+        typer.Option(
+            help="The file to write: .npz, .nc (NetCDF) or .parquet (a table of samples, with the sums of their attributions only).",
+            metavar="FILE",
+        ),
+    ],
     epoch: Annotated[list[int] | None, typer.Option(help="Only this epoch. Can be given again.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Only this method. Can be given again.")] = None,
 ) -> None:
