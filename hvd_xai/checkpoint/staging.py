@@ -89,9 +89,10 @@ class Staging:
         self.discard()
 
     def discard(self) -> None:
-        """Removes the directory, if it is still there, and the lease."""
+        """Removes the directory, if it is still there, and the lease; where a broken disk keeps them, a later job's `sweep` does."""
         shutil.rmtree(self.directory, ignore_errors=True)
-        self._lease.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._lease.unlink()
 
 
 def leftovers(parent: Path) -> list[Path]:

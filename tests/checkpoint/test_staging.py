@@ -28,6 +28,15 @@ def dead_process() -> Lease:
     return replace(Lease.own(), pid=process.pid, started="123")
 
 
+def test_discard_does_not_raise_where_nothing_can_be_removed(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    staged = Staging(tmp_path / "run", "epoch")
+    (tmp_path / "run").rename(tmp_path / "away")
+    (tmp_path / "run").touch()  # not a directory: an error that is neither "not there" nor held off by permissions of root
+    staged.discard()
+    assert staged.directory.name in {path.name for path in (tmp_path / "away").iterdir()}
+
+
 def test_discard_leaves_nothing_and_may_be_repeated(tmp_path: Path) -> None:
     staged = Staging(tmp_path, "x")
     assert leftovers(tmp_path) == [staged.directory]
