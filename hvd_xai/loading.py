@@ -288,7 +288,8 @@ def _options(label: str, function: Function) -> list[_Setting]:
         hints = {}  # an annotation that only exists for type checkers
     options = []
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is parameter.KEYWORD_ONLY:
+        is_given = name == "ids" and parameter.default is parameter.empty  # by who calls a method
+        if parameter.kind is parameter.KEYWORD_ONLY and not is_given:
             untyped = str if parameter.default in (parameter.empty, None) else _type_of(parameter.default)
             options.append(_Setting(label, name, hints.get(name, untyped), parameter.default))
     return options

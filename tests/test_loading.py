@@ -217,6 +217,14 @@ def test_a_wrong_setting_is_an_error_that_says_what_is_right(settings: list[str]
     assert said in str(error.value)
 
 
+def test_the_ids_that_a_method_is_called_with_are_no_option() -> None:
+    def method(*, ids: object, n_steps: int = 5) -> None:
+        del ids, n_steps
+
+    with pytest.raises(RecipeError, match=r"there is no option 'ids'\. What can be set: n_steps=5 \(method\)\."):
+        parse_settings(["ids=1"], {"method": method})
+
+
 def test_an_option_of_two_functions_must_be_said_in_full() -> None:
     functions = {"one.build": build, "two.build": build}
     with pytest.raises(RecipeError, match=r"write one\.build\.width=3 or two\.build\.width=3"):
