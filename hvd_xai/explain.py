@@ -75,7 +75,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         sinks: called on the root with each committed explanation, by the thread that writes: they must touch files only.
         every: explains after each `every`-th epoch, and after the last one, where training stops early too: then with the weights that it
             ends with.
-        progress: where the root says how far it is.
+        progress: where the root says how far it is; `hvd_xai.cli.console.progress()`, a context manager, gives a bar.
         precision: `bfloat16` to explain in it, as `Plan` says.
         merge: who writes the attributions, as `Recorder` says.
         retention: which epochs are kept when another one is committed, such as `Retention(last=5, best=("val_loss", "min"))`; all if None.

@@ -180,7 +180,8 @@ class Plan:
                 scores = dict.fromkeys(compute.score for compute in self.computes)
                 self._predicts = {score: Predict(self._model, score=score, micro_batch=self._micro_batch) for score in scores}
             for compute in self.computes:
-                compute.check(*shard)
+                with _named(compute.described[0]):
+                    compute.check(*shard)
             for predict in self._predicts.values():
                 predict.check(*shard)
             names = [compute.described[0] for compute in self.computes]
@@ -394,3 +395,14 @@ class Plan:
             self._progress.advance(n_done - n_said)
             n_said = n_done
         return np.concatenate(gaps)
+
+
+@contextmanager
+def _named(method: str) -> Iterator[None]:
+    """Has errors name the method that does not fit, for it may be one of many."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError) or method in str(error):
+            raise
+        raise type(error)(f"method '{method}': {error}") from error

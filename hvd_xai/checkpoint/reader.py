@@ -55,6 +55,9 @@ class Explanations:
     def __init__(self, path: Place) -> None:
         self.path = path
 
+    def __repr__(self) -> str:
+        return f"Explanations({str(self.path)!r}, {self.epochs_by_method})"
+
     @property
     def config(self) -> dict[str, Json]:
         """What the run was started with; empty where `run.json` was not copied along."""
@@ -155,6 +158,10 @@ class Explanation:
         self._dtype = self.manifest.dtype
         self._files = {file.key: file for file in self.manifest.files}
         self._arrays: dict[str, CommittedArray] = {}
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        return f"Explanation({manifest.method!r}, epoch {manifest.epoch}, {manifest.n_samples} samples of {manifest.sample_shape})"
 
     @property
     def n_samples(self) -> int:

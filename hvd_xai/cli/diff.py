@@ -17,7 +17,7 @@ from hvd_xai.figures import snapshot
 
 
 def diff(
-    run: Annotated[str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.")],
+    run: Annotated[str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.", metavar="RUN")],
     epoch: Annotated[list[int], typer.Option(help="An epoch; give two.")],
     method: Annotated[str | None, typer.Option(help="Only this method. [default: all that both epochs have]")] = None,
     top: Annotated[int, typer.Option(min=1, max=100, help="How many of the samples that changed most are shown.")] = 10,

@@ -12,7 +12,7 @@ from hvd_xai.errors import CheckpointError
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.")],
+    run: Annotated[str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.", metavar="RUN")],
     to: Annotated[
         Path,
         typer.Option(
@@ -22,6 +22,7 @@ def export(
     ],
     epoch: Annotated[list[int] | None, typer.Option(help="Only this epoch. Can be given again.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Only this method. Can be given again.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
 ) -> None:
     """Writes a run's explanations into one file, in bounded memory.
 
@@ -31,6 +32,8 @@ def export(
 
     hvd-xai export s3://bucket/runs/demo --to last.parquet --epoch 4
     """
+    if to.exists() and not overwrite:
+        raise CheckpointError(f"{to} exists. Give another name, or replace it with --overwrite.")
     explanations = open_explanations(run)
     having = explanations.epochs_by_method
     epochs = {number for numbers in having.values() for number in numbers}

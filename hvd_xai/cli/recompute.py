@@ -11,7 +11,7 @@ from hvd_xai.log import quiet_start
 
 
 def recompute(
-    run: Annotated[str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.")],
+    run: Annotated[str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.", metavar="RUN")],
     model: Annotated[Path, typer.Option(help="The model that was explained, a .keras file.", metavar="MODEL")],
     sample: Annotated[list[int], typer.Option(min=0, max=2**63 - 1, help="A sample id. Can be given again.")],
     epoch: Annotated[int | None, typer.Option(help="An epoch. [default: the newest]")] = None,

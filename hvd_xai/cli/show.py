@@ -32,7 +32,7 @@ _LEAST_IMPORTANT = ("committed", "size", "changed", "ranks", "largest", "not fin
 
 
 def show(
-    run: Annotated[str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.")],
+    run: Annotated[str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.", metavar="RUN")],
     sample: Annotated[list[str] | None, typer.Option(help="Sample ids: 17, or 0-31, or 3,5,8. Can be given again.")] = None,
     epoch: Annotated[str | None, typer.Option(help="An epoch, or 'all'. Of samples, the newest is shown if this is left out.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Only this method. Can be given again.")] = None,

@@ -9,7 +9,7 @@ from hvd_xai.cli.console import progress
 
 
 def verify(
-    run: Annotated[str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.")],
+    run: Annotated[str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.", metavar="RUN")],
     deep: Annotated[bool, typer.Option("--deep", help="Read every byte, instead of manifests and sizes only.")] = False,
 ) -> None:
     """Checks a run's explanation checkpoints; ends with 0 only where everything committed is whole.

@@ -38,6 +38,8 @@ def test_a_run_is_opened_by_either_folder(tmp_path: Path, inside: str) -> None:
         (11, "integrated_gradients"),
     ]
     assert explanations.probe() is None
+    assert "{'grad_cam': [2], 'integrated_gradients': [2, 11]}" in repr(explanations)
+    assert repr(explanations.explanation(2, "grad_cam")) == "Explanation('grad_cam', epoch 2, 6 samples of (4, 4))"
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -31,6 +31,18 @@ def test_all_is_exported_unless_something_is_asked_for(run: Path, tmp_path: Path
         np.testing.assert_array_equal(one["grad_cam/attributions"][0], every["grad_cam/attributions"][1])
 
 
+def test_a_file_is_not_replaced_by_accident(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there.npz").write_text("somebody's data")
+    assert export(monkeypatch, run, "--to", tmp_path / "there.npz") == 1
+    assert "there.npz exists. Give another name, or replace it with --overwrite" in " ".join(capfd.readouterr().err.split())
+    assert (tmp_path / "there.npz").read_text() == "somebody's data"
+    assert export(monkeypatch, run, "--to", tmp_path / "there.npz", "--overwrite", "--epoch", "0", "--method", "grad_cam") == 0
+    with np.load(tmp_path / "there.npz") as replaced:
+        assert replaced["grad_cam/epoch"].tolist() == [0]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
