@@ -223,6 +223,8 @@ def contact_sheet(
 ) -> render.RGB:
     """Draws many samples: each as its input and its attributions side by side, one caption below, row after row.
 
+    Over several epochs the pictures of one method and sample share one colour scale, as in `strip`.
+
     Args:
         samples: the samples, in the order in which they are shown; all with the same methods. Captions are of the last panel.
         class_names: names of the classes, by class id.
@@ -241,13 +243,16 @@ def contact_sheet(
     groups = [_pictures(sample, size) for sample in samples]
     tiles = [_group(sample, group, class_names) for sample, group in zip(samples, groups, strict=True)]
     rows = [tiles[start : start + n_columns] for start in range(0, len(tiles), n_columns)]
-    order = [*(["input"] if samples[0].inputs is not None else []), *(panel.method for panel in samples[0].panels)]
+    several = _has_epochs(samples[0])
+    names = [f"{panel.method} at epoch {panel.epoch}" if several else panel.method for panel in samples[0].panels]
+    order = [*(["input"] if samples[0].inputs is not None else []), *names]
     right = [_is_right(sample.panels[-1].prediction, sample.target) for sample in samples]
     lines = [_Line(title or f"{len(samples)} samples", size=20), _Line("each from left to right: " + ", ".join(order), _FAINT)]
     if None not in right:
         told = "" if all(right) else "; what was not is in red"
         lines.append(_Line(f"{sum(map(bool, right))} of {len(samples)} predicted as the target{told}", _FAINT))
-    legend = _legend([picture for group in groups for picture in group], "the 99th percentile of each picture")
+    ends = "the largest 99th percentile of each sample" if several else "the 99th percentile of each picture"
+    legend = _legend([picture for group in groups for picture in group], ends)
     return _page(lines, rows, legend, framed=False)
 
 
@@ -291,7 +296,17 @@ def _panel_tile(panel: Panel, sample: Sample, size: int, *, limit: float | None,
 
 def _pictures(sample: Sample, size: int) -> list[render.Picture]:
     inputs = [render.picture(sample.inputs, size)] if sample.inputs is not None else []
-    return [*inputs, *(_picture(panel, sample, size) for panel in sample.panels)]
+    pictures = [_picture(panel, sample, size) for panel in sample.panels]
+    if _has_epochs(sample):
+        limits: dict[str, float] = {}
+        for panel, picture in zip(sample.panels, pictures, strict=True):
+            limits[panel.method] = max(limits.get(panel.method, 0.0), picture.limit)
+        pictures = [_picture(panel, sample, size, limits[panel.method]) for panel in sample.panels]
+    return [*inputs, *pictures]
+
+
+def _has_epochs(sample: Sample) -> bool:
+    return len({panel.epoch for panel in sample.panels}) > 1
 
 
 def _group(sample: Sample, pictures: Sequence[render.Picture], class_names: Sequence[str]) -> _Tile:

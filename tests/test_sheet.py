@@ -70,11 +70,12 @@ def test_epochs_become_columns() -> None:
 def test_epochs_share_one_scale() -> None:
     weak, strong = np.full((8, 8, 1), 0.1, np.float32), np.full((8, 8, 1), 1.0, np.float32)
     panels = tuple(sheet.Panel("integrated_gradients", epoch, values, 1, 1.0) for epoch, values in enumerate((weak, strong)))
-    image = sheet.strip(sheet.Sample(0, 1, 1, panels, np.ones((8, 8, 1))))
+    shown = sheet.Sample(0, 1, 1, panels, np.ones((8, 8, 1)))
     full = render.diverging(np.ones(1, np.float32), 1.0)[0]
     faint = render.diverging(np.full(1, 0.1, np.float32), 1.0)[0]
-    assert has_colour(image, full)
-    assert (image == faint).all(axis=-1).sum() >= 190 * 190
+    for image, size in ((sheet.strip(shown), 190), (sheet.contact_sheet([shown]), 100)):
+        assert has_colour(image, full)
+        assert (image == faint).all(axis=-1).sum() >= size * size
 
 
 def test_not_finite_values_are_told() -> None:

@@ -1,6 +1,5 @@
 """`hvd-xai diff`: what changed from one epoch to another."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -73,10 +72,7 @@ def _compare(before: Explanation, after: Explanation, top: int) -> np.ndarray:
 def _drawn(explanations: Explanations, pair: tuple[Explanation, Explanation], sample_ids: np.ndarray) -> np.ndarray:
     probe = explanations.probe()
     inputs = None if probe is None else probe.inputs(pair[0].rows_of(sample_ids))
-    samples = [
-        replace(sample, panels=tuple(replace(panel, method=f"{panel.method} at epoch {panel.epoch}") for panel in sample.panels))
-        for sample in sheet.samples(pair, sample_ids, inputs)
-    ]
+    samples = sheet.samples(pair, sample_ids, inputs)
     class_names = () if probe is None else probe.class_names
     title = f"what changed most · epoch {pair[0].manifest.epoch} to {pair[1].manifest.epoch}"
     return sheet.contact_sheet(samples, class_names=class_names, title=title)

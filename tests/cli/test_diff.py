@@ -47,12 +47,12 @@ def test_they_are_drawn_with_the_earlier_epoch_first(
     assert probe is not None
     with Image.open(picture) as image:
         lines = [line.tobytes() for line in np.asarray(image.convert("RGB"))]
-    places = []
-    for epoch in (0, 1):
-        explanation = explanations.explanation(epoch, "grad_cam")
-        (row,) = explanation.rows_of(np.array([sample_id])).tolist()
-        drawn = render.attributed(explanation.attributions(row, row + 1)[0], probe.inputs(np.array([row]))[0], 104).image
-        places.append(max(line.find(drawn[50].tobytes()) for line in lines))
+    (row,) = explanations.explanation(0, "grad_cam").rows_of(np.array([sample_id])).tolist()
+    shown = [explanations.explanation(epoch, "grad_cam").attributions(row, row + 1)[0] for epoch in (0, 1)]
+    inputs = probe.inputs(np.array([row]))[0]
+    limit = max(render.attributed(values, inputs, 104).limit for values in shown)
+    drawn = [render.attributed(values, inputs, 104, limit=limit).image[50].tobytes() for values in shown]
+    places = [max(line.find(one) for line in lines) for one in drawn]
     assert 0 < places[0] < places[1]
 
 
