@@ -56,12 +56,14 @@ class Picture:
         scale: how values became colours; `none` for an input.
         limit: the value at the end of the scale.
         n_not_finite: how many of the values shown are NaN or infinite.
+        has_bars: whether the height of bars is read, and not a colour.
     """
 
     image: RGB
     scale: Scale = "none"
     limit: float = 1.0
     n_not_finite: int = 0
+    has_bars: bool = False
 
 
 def robust_limit(values: Num[np.ndarray, "..."], percentile: float = 99.0) -> float:
@@ -150,16 +152,19 @@ def attributed(
         attributions: one sample's attributions.
         inputs: the sample itself, if it is known; maps are shown without it otherwise.
         size: about the longer side of the picture, in pixels.
-        limit: where the colour scale ends; `robust_limit` of this sample if left out. Give it to make pictures comparable.
+        limit: where the scale ends; `robust_limit` of this sample if left out, and its largest value of bars. Give it to make pictures
+            comparable.
     """
     has_places = inputs is not None and inputs.ndim >= 2 and (attributions.ndim >= 2 or inputs.ndim == 2)
     over = inputs is not None and attributions.shape != inputs.shape and has_places
     own = inputs is None or attributions.shape == inputs.shape
     values = flat(_channels_last(attributions) if own else attributions, channels=inputs is None or attributions.ndim == inputs.ndim)
-    limit = robust_limit(values) if limit is None else limit
+    has_bars = values.ndim == 1 and not over
+    if limit is None:
+        limit = robust_limit(values, 100.0 if has_bars else 99.0)
     n_bad = int(attributions.size - np.isfinite(attributions).sum())
-    if values.ndim == 1 and not over:
-        return Picture(_bars(values, limit, size, coloured=True), "diverging", limit, n_bad)
+    if has_bars:
+        return Picture(_bars(values, limit, size, coloured=True), "diverging", limit, n_bad, has_bars=True)
     if values.ndim == 1:
         values = values[:, None]
     signed = attributions.shape == getattr(inputs, "shape", None) or bool((values < 0).any())

@@ -348,7 +348,8 @@ def _legend(pictures: Sequence[render.Picture], ends: str) -> list[_Line]:
         text.append("Red raises the score, blue lowers it.")
     if "sequential" in scales:
         text.append("Violet to yellow, over the input in grey: where the method looks, least to most.")
-    text.append(f"Colours end at {ends}.")
+    if any(picture.scale != "none" and not picture.has_bars for picture in pictures):
+        text.append(f"Colours end at {ends}.")
     if any(picture.n_not_finite for picture in pictures):
         text.append("Green: not finite.")
     return [_Line(" ".join(text), _FAINT, 13)]

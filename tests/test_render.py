@@ -208,6 +208,13 @@ def test_bars_go_up_in_red_and_down_in_blue() -> None:
     assert np.all(image[: middle // 2, 75] == 247)
 
 
+def test_the_largest_bar_reaches_the_end_of_the_scale() -> None:
+    values = np.array([0.1, -0.4, 0.2], np.float32)
+    shown = render.attributed(values, np.zeros(3, np.float32), 60)
+    assert (shown.has_bars, shown.limit) == (True, float(values[1] * -1))
+    assert not render.attributed(np.ones((4, 4, 1), np.float32), np.zeros((4, 4, 1), np.float32), 60).has_bars
+
+
 def test_a_peak_among_many_bars_is_not_lost() -> None:
     values = np.zeros(10_000, np.float32)
     values[1234] = 5.0
