@@ -45,9 +45,13 @@ class RowFiles:
         text = json.dumps(plain({**record, "dtype": str(dtype.descr)}), sort_keys=True)
         self._prefix = f"{header.method}-{xxhash.xxh3_64_hexdigest(text.encode())}"
         self._dtype, self._ranks = dtype, header.ranks
-        self._own = self._path(header.ranks[rank])
+        self._own, self._left = None, []
+        mine = header.ranks[rank]
+        if mine.start == mine.stop:  # there is nothing to keep, and several such ranks would have one folder
+            return Spool(dtype)
+        self._own = self._path(mine)
         spool = Spool(dtype, path=self._own)
-        self._take_over(spool, header.ranks[rank])
+        self._take_over(spool, mine)
         return spool
 
     def _take_over(self, spool: Spool, mine: RankRows) -> None:

@@ -144,3 +144,16 @@ def test_other_ranks_take_over_what_follows_on_the_rows_they_have(tmp_path: Path
         for _ in range(2):  # what was taken over once is there
             with RowFiles(tmp_path).open(now, rows.dtype, rank) as spool:
                 assert spool.read(0, len(spool)).tobytes() == expected.tobytes()
+
+
+def test_ranks_without_rows_keep_none(tmp_path: Path) -> None:
+    rows = make_rows(make_attributions(1, (2,)))
+    header = make_header(1, (2,), world_size=3)
+    files = [RowFiles(tmp_path / "rows") for _ in header.ranks]
+    for rank, one in enumerate(files):
+        with one.open(header, rows.dtype, rank) as spool:
+            spool.append(rows[: header.ranks[rank].stop - header.ranks[rank].start])
+    assert [one.n_rows() for one in files] == [1, 1, 1]
+    for one in files:
+        one.remove()
+    assert not (tmp_path / "rows").exists()

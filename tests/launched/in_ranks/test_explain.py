@@ -258,6 +258,11 @@ def test_the_command_starts_goes_on_or_starts_anew(world: World, monkeypatch: py
         cli.explain(model, data, run, resume=True, overwrite=True)
     cli.explain(model, data, run, set_=["n_steps=3"], overwrite=True)
     assert open_explanations(run).explanation(0, "integrated_gradients").manifest.options["n_steps"] == 3
+    with world.together("writing a single row"):
+        if world.is_root:
+            np.savez(folder / "one.npz", inputs=_probe().inputs[:1], targets=_probe().targets[:1])
+    cli.explain(model, folder / "one.npz", folder / "one", set_=["n_steps=2"])
+    assert sorted(path.name for path in (folder / "one").iterdir()) == [".lock", "explanations"]
 
 
 def test_estimates_are_of_the_shares_that_are_explained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
