@@ -11,7 +11,9 @@ import pytest
 
 # Before anything imports TensorFlow, Keras or MPI.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("KERAS_HOME", tempfile.mkdtemp(prefix="keras_home-"))  # Keras writes keras.json when it is imported
+if "KERAS_HOME" not in os.environ:  # Keras writes keras.json when it is imported
+    _keras_home = tempfile.TemporaryDirectory(prefix="keras_home-")
+    os.environ["KERAS_HOME"] = _keras_home.name
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # the processes share the cores
 if os.getuid() == 0:

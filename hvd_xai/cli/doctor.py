@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -135,6 +136,7 @@ def examine(*, quick: bool, progress: Progress) -> Iterator[Check]:
     launchers = list(_launchers(mpi4py["version"] if mpi4py else ""))
     yield from launchers
     yield _cores()
+    yield from _leftovers(Path(tempfile.gettempdir()))
     progress.advance()
     usable = {check.name for check in launchers if check.status != "failed"}
     if not quick and horovod is not None and mpi4py is not None:
@@ -264,6 +266,17 @@ def _cores() -> Check:
     if os.getuid() == 0 and not {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"} <= set(os.environ):
         hints.append("As root, mpirun needs: export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1")
     return Check("cores and user", "warning" if hints else "ok", f"{cores} cores, user {os.getuid()}", " ".join(hints))
+
+
+def _leftovers(folder: Path) -> Iterator[Check]:
+    """What killed jobs left: mpirun keeps files under the number of its process, and does not start where there are some."""
+    if not Path("/proc/self").exists():
+        return
+    numbers = {path: path.suffix[1:] for path in folder.glob("ompi.*")}
+    left = sorted(str(path) for path, number in numbers.items() if number.isdigit() and not Path("/proc", number).exists())
+    if left:
+        advice = f"Files of killed jobs, for which a later mpirun can fail to start: rm -r {' '.join(left)}"
+        yield Check("leftovers of Open MPI", "warning", f"{len(left)} in {folder}", advice)
 
 
 def _mpirun_command() -> list[str]:

@@ -1,5 +1,6 @@
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,16 @@ def test_a_launch_that_fails_says_how() -> None:
     check = module._launch("two ranks", ["sh", "-c", "echo no slots; exit 3"])
     assert (check.status, check.found) == ("failed", "exit code 3: no slots")
     assert "sh -c" in check.advice
+
+
+def test_files_of_killed_jobs_are_told(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    (tmp_path / f"ompi.{gone.pid}").mkdir()
+    (tmp_path / f"ompi.{os.getpid()}").mkdir()
+    (tmp_path / "ompi.conf").mkdir()
+    (check,) = module._leftovers(tmp_path)
+    assert (check.status, check.found) == ("warning", f"1 in {tmp_path}")
+    assert check.advice.endswith(f"rm -r {tmp_path}/ompi.{gone.pid}")
+    (tmp_path / f"ompi.{gone.pid}").rmdir()
+    assert not list(module._leftovers(tmp_path))

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
 Launcher: TypeAlias = Literal["mpirun", "horovodrun", "gloo", "two hosts"]
+
+# Open MPI keeps files under the number of its process, which stay when a job is killed: the next job of that number could not start.
+_sessions = tempfile.TemporaryDirectory(prefix="sessions-", ignore_cleanup_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +43,11 @@ def command(launcher: Launcher, size: int, program: Sequence[str]) -> list[str]:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Returns what ranks run under: the folder of this Python first on the path, and no launcher's variables of our own parent."""
+    """Returns what one job runs under: the folder of this Python first on the path, and no launcher's variables of our own parent."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("OMPI_COMM", "PMIX", "HOROVOD", "PRTE"))}
     ours["PATH"] = f"{BIN}{os.pathsep}{ours.get('PATH', '')}"
     ours["PYTHONPATH"] = str(ROOT)
+    ours["PRTE_MCA_prte_tmpdir_base"] = tempfile.mkdtemp(dir=_sessions.name)
     return {**ours, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "TF_CPP_MIN_LOG_LEVEL": "2", **(extra or {})}
 
 
