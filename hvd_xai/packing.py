@@ -40,6 +40,16 @@ class Packing:
         """Values of one row."""
         return sum(self.sizes)
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the values of one row, as `age` and `history[0]`; none if an input has places, as an image has."""
+        if any(len(shape) > 1 for shape in self.shapes):
+            return ()
+        names = self.names if self.keyed else tuple(f"input {name}" for name in self.names)
+        return tuple(
+            name if size == 1 else f"{name}[{place}]" for name, size in zip(names, self.sizes, strict=True) for place in range(size)
+        )
+
     def columns(self, name: str) -> slice:
         """Returns where an input lies in a row.
 

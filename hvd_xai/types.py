@@ -1,5 +1,6 @@
 """Records and protocols that the layers share. Nothing here needs TensorFlow or MPI."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -103,11 +104,12 @@ class Probe:
         sample_ids: `[N]` whole numbers from 0 on, unique; `arange(N)` if left out. Rows of every checkpoint are ordered by it.
         labels: `[N]`, the data set's labels, if they are not the targets; integers where those are.
         class_names: names of the classes, for people.
+        feature_names: names of the values of one input, for people; only of a table, whose inputs are `[N, d]`, and all d of them.
         packing: how several inputs lie in each row, as `Probe.of_several` has it; None for a model of one input.
 
     Raises:
         TypeError: if one of them is no NumPy array.
-        ValueError: if a shape or a dtype is not as said, or a sample id stands twice.
+        ValueError: if a shape, a dtype or the number of names is not as said, or a sample id or a feature's name stands twice.
     """
 
     inputs: np.ndarray
@@ -115,6 +117,7 @@ class Probe:
     sample_ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
     packing: Packing | None = None
 
     def __post_init__(self) -> None:
@@ -137,6 +140,8 @@ class Probe:
                 f"sample_ids must be whole numbers from 0 to {_LARGEST_ID}; got dtype {self.sample_ids.dtype}, {self.sample_ids}"
             )
         object.__setattr__(self, "sample_ids", self.sample_ids.astype(np.int64))
+        object.__setattr__(self, "feature_names", tuple(map(str, self.feature_names)))  # people have them as arrays, too
+        self._check_feature_names()
         if self.labels is not None and np.issubdtype(self.targets.dtype, np.integer) and not np.issubdtype(self.labels.dtype, np.integer):
             raise ValueError(f"labels must be integers where the targets are ({self.targets.dtype}); got dtype {self.labels.dtype}")
         order = np.argsort(self.sample_ids, kind="stable")
@@ -148,6 +153,15 @@ class Probe:
                 if values is not None:
                     object.__setattr__(self, name, values[order])
 
+    def _check_feature_names(self) -> None:
+        names, shape = self.feature_names, self.inputs.shape
+        if names and (len(shape) != 2 or len(names) != shape[1]):
+            wanted = f"{shape[1]} names" if len(shape) == 2 else "none: only a table has them, whose inputs are [N, d]"
+            raise ValueError(f"feature_names of inputs of shape {shape} must be {wanted}; got {len(names)}: {', '.join(names[:5])}")
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise ValueError(f"feature_names must be unique; '{twice[0]}' stands {names.count(twice[0])} times")
+
     @classmethod
     def of_several(
         cls,
@@ -157,6 +171,7 @@ class Probe:
         *,
         labels: np.ndarray | None = None,
         class_names: tuple[str, ...] = (),
+        feature_names: tuple[str, ...] = (),
     ) -> "Probe":
         """Returns the probe of a model of several inputs, which are packed into rows of float32; a copy is made of them.
 
@@ -166,6 +181,8 @@ class Probe:
             sample_ids: as `Probe`.
             labels: as `Probe`.
             class_names: as `Probe`.
+            feature_names: names of all values of a row. If left out, they are made of the inputs' names, where each input is one value or
+                a vector: `age`, `history[0]`, `history[1]`.
 
         Raises:
             TypeError: as `Probe`.
@@ -173,7 +190,7 @@ class Probe:
         """
         rows, packing = pack(inputs)
         ids = np.empty(0, np.int64) if sample_ids is None else sample_ids
-        return cls(rows, targets, ids, labels, class_names, packing)
+        return cls(rows, targets, ids, labels, class_names, tuple(feature_names) or packing.feature_names, packing)
 
     def __len__(self) -> int:
         return len(self.inputs)

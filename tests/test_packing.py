@@ -22,6 +22,15 @@ def test_inputs_are_taken_apart_as_they_were() -> None:
     assert packing.is_whole().tolist() == [False] * 9 + [True] * 2 + [False]
 
 
+def test_values_of_a_row_are_named_by_their_inputs() -> None:
+    inputs = {"age": SCALAR, "income": SCALAR[:, None], "history": TOKENS}
+    targets = np.array([0, 1])
+    assert Probe.of_several(inputs, targets).feature_names == ("age", "income", "history[0]", "history[1]")
+    assert Probe.of_several([SCALAR, TOKENS], targets).feature_names == ("input 0", "input 1[0]", "input 1[1]")
+    assert Probe.of_several({"age": SCALAR, "photo": IMAGE}, targets).feature_names == ()
+    assert Probe.of_several(inputs, targets, feature_names=("a", "b", "c", "d")).feature_names == ("a", "b", "c", "d")
+
+
 def test_a_list_is_numbered() -> None:
     _, packing = pack([SCALAR, TOKENS])
     assert packing.names == ("0", "1")

@@ -66,3 +66,28 @@ def test_sample_ids_are_whole_numbers_from_0_on(ids: np.ndarray) -> None:
 def test_labels_are_integers_where_the_targets_are() -> None:
     with pytest.raises(ValueError, match="labels must be integers"):
         Probe(INPUTS, TARGETS, labels=np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "message"),
+    [
+        ((3, 2), ("age", "income", "debt"), r"inputs of shape \(3, 2\) must be 2 names; got 3: age, income, debt"),
+        ((3, 2), ("age", "age"), "'age' stands 2 times"),
+        ((3, 2, 2, 1), ("age", "income"), r"none: only a table has them, whose inputs are \[N, d\]; got 2"),
+        ((3,), ("age",), "none: only a table"),
+    ],
+)
+def test_feature_names_are_one_for_each_column_of_a_table(shape: tuple[int, ...], names: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Probe(np.zeros(shape, np.float32), TARGETS, feature_names=names)
+
+
+def test_feature_names_may_be_an_array() -> None:
+    # in a process of its own, where annotations are not checked: scikit-learn's and pandas' names are no tuples
+    program = """
+import numpy as np
+from hvd_xai import Probe
+print(Probe(np.zeros((1, 2)), np.zeros(1), feature_names=np.array(["age", "income"])).feature_names)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "('age', 'income')\n"

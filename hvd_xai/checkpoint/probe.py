@@ -41,6 +41,13 @@ class ProbeReader:
         if self.n_samples < 1 or 0 in self._shape:
             raise CheckpointError(f"{record.where} must have 1 row or more and no empty axis; got {self.n_samples} of {self._shape}")
         self.packing = _packing(record) if "packing" in record.values else None
+        self._feature_names = record.names("feature_names") if "feature_names" in record.values else None
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the values of one input, if it has any."""
+        of_packing = () if self.packing is None else self.packing.feature_names
+        return of_packing if self._feature_names is None else self._feature_names
 
     @property
     def input_shape(self) -> tuple[int, ...]:

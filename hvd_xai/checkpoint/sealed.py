@@ -39,11 +39,15 @@ def seal(record: Mapping[str, Json]) -> bytes:
     """Returns the record as JSON text with a further key `digest`: the xxh3-128 of everything else in canonical form.
 
     Raises:
-        ValueError: if a number in it is not finite.
+        ValueError: if a number in it is not finite, or the text would be longer than what is read.
         TypeError: if a value in it is not JSON.
     """
     values = {key: plain(value) for key, value in record.items()}
-    return (json.dumps({**values, "digest": _digest(values)}, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    text = (json.dumps({**values, "digest": _digest(values)}, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    if len(text) > MAX_BYTES:
+        longest = max(values, key=lambda key: len(json.dumps(values[key])))
+        raise ValueError(f"a record has {MAX_BYTES} bytes at most; this one would have {len(text)}, most of them for '{longest}'")
+    return text
 
 
 def unseal(text: bytes, where: str) -> "Fields":

@@ -1,14 +1,16 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hvd_xai.checkpoint import run
+from hvd_xai.checkpoint import run, sealed
 from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.checkpoint.run import add_to_config, open_run, probe_digest, write_probe
 from hvd_xai.checkpoint.staging import leftovers
+from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError, RunExistsError
 from hvd_xai.types import Probe
 from tests.checkpoint.small import files_under, make_attributions, make_rows, read_plain, write
@@ -179,3 +181,47 @@ def test_damaged_probe_is_said(tmp_path: Path) -> None:
     assert reader is not None
     with pytest.raises(CheckpointError, match="is missing"):
         reader.column("targets")
+
+
+TABLE = np.arange(21, dtype=np.float32).reshape(7, 3)
+NAMES = ("age", "income", "debt")
+
+
+def stored_names(run_dir: Path) -> tuple[str, ...]:
+    reader = open_explanations(run_dir).probe()
+    assert reader is not None
+    return reader.feature_names
+
+
+def test_feature_names_are_stored_and_do_not_count(tmp_path: Path) -> None:
+    named, nameless = make_probe(inputs=TABLE, feature_names=NAMES), make_probe(inputs=TABLE)
+    assert probe_digest(named) == probe_digest(nameless)
+    explanations_dir = open_run(tmp_path, config={})
+    write_probe(explanations_dir, nameless)
+    assert stored_names(tmp_path) == ()
+    for probe in (named, nameless):  # a run that is resumed with names gets them, one that is resumed without keeps them
+        write_probe(explanations_dir, probe)
+        assert stored_names(tmp_path) == NAMES
+    assert verify(tmp_path, deep=True) == []
+
+
+def test_names_that_inputs_give_are_not_stored_but_read(tmp_path: Path) -> None:
+    probe = Probe.of_several({"age": TABLE[:, 0], "history": TABLE[:, 1:]}, np.arange(7))
+    explanations_dir = open_run(tmp_path, config={})
+    write_probe(explanations_dir, probe)
+    assert stored_names(tmp_path) == probe.feature_names == ("age", "history[0]", "history[1]")
+    assert "history[0]" not in (explanations_dir / "probe" / "manifest.json").read_text()
+    for again in (replace(probe, feature_names=NAMES), probe):
+        write_probe(explanations_dir, again)
+        assert stored_names(tmp_path) == NAMES
+
+
+def test_more_names_than_are_read_are_refused_before_anything_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    explanations_dir = open_run(tmp_path, config={})
+    monkeypatch.setattr(sealed, "MAX_BYTES", 2500)
+    with pytest.raises(ValueError, match=r"a record has 2500 bytes at most; .* most of them for 'feature_names'"):
+        write_probe(explanations_dir, make_probe(inputs=TABLE, feature_names=("a", "b", "c" * 2000)))
+    write_probe(explanations_dir, make_probe(inputs=TABLE))
+    with pytest.raises(ValueError, match="most of them for 'feature_names'"):
+        write_probe(explanations_dir, make_probe(inputs=TABLE, feature_names=("a", "b", "c" * 2000)))
+    assert stored_names(tmp_path) == ()
