@@ -13,13 +13,14 @@ from hvd_xai.types import Probe
 CLASS_NAMES = ("ant", "bee", "cat")
 
 
-def make_probe(n_samples: int = 12, shape: tuple[int, ...] = (8, 8, 1), first_id: int = 0) -> Probe:
+def make_probe(n_samples: int = 12, shape: tuple[int, ...] = (8, 8, 1), first_id: int = 0, feature_names: tuple[str, ...] = ()) -> Probe:
     generator = np.random.default_rng(0)
     return Probe(
         inputs=generator.random((n_samples, *shape), np.float32),
         targets=(np.arange(n_samples) % 3).astype(np.int32),
         sample_ids=np.arange(first_id, first_id + n_samples, dtype=np.int64),
         class_names=CLASS_NAMES,
+        feature_names=feature_names,
     )
 
 

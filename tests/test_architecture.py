@@ -70,6 +70,7 @@ DOORS = {
     "xarray": ("hvd_xai.checkpoint",),
     "fsspec": ("hvd_xai.checkpoint",),
     "h5netcdf": ("hvd_xai.checkpoint.export",),
+    "h5py": ("hvd_xai.checkpoint.export",),
     "pyarrow": ("hvd_xai.checkpoint.export",),
     "tensorboard": ("hvd_xai.sinks.tensorboard",),
     "typer": ("hvd_xai.cli",),

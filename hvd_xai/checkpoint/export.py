@@ -23,15 +23,19 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 BLOCK_BYTES = 16 * 2**20
+MAX_COLUMNS = 1000
+"""The most features that get columns of their own in a table: Parquet keeps a record of each column in each block."""
 
 
 def export(stacks: Sequence[Stack], destination: Path, progress: Progress | None = None) -> None:
     """Writes explanations into one file, whose name's ending says the format.
 
-    - `.npz`: arrays `<method>/<name>`, such as `grad_cam/attributions`; the attributions are `[epoch, sample, ...]`.
+    - `.npz`: arrays `<method>/<name>`, such as `grad_cam/attributions`; the attributions are `[epoch, sample, ...]`, and `<method>/feature`
+      has the names of their last axis where features have names.
     - `.nc`: NetCDF 4, a group for each method, with named dimensions and coordinates; `xarray.open_datatree` reads it. Needs h5netcdf.
     - `.parquet`: a table with a row for each method, epoch and sample: what each sample has one number of, and of its attributions the sum,
-      the largest magnitude and how many are not finite. Needs pyarrow.
+      the largest magnitude and how many are not finite; and each, as `attribution_of_<feature>`, of up to 1,000 features that have names.
+      Needs pyarrow.
 
     Args:
         stacks: one a method.
@@ -74,6 +78,7 @@ def _of_stack(stack: Stack) -> dict[str, tuple[str, np.ndarray]]:
         "step": ("epoch", np.array([explanation.manifest.step for explanation in stack.explanations], np.int64)),
         "sample_id": ("sample", stack.sample_ids),
         **{name: ("sample", stack.of_samples(name)) for name in OF_SAMPLE},
+        **({"feature": ("feature", np.array(stack.feature_names))} if stack.feature_names else {}),
     }
 
 
@@ -95,6 +100,7 @@ def _to_npz(stacks: Sequence[Stack], destination: Path, progress: Progress) -> N
 
 def _to_netcdf(stacks: Sequence[Stack], destination: Path, progress: Progress) -> None:
     import h5netcdf
+    import h5py
 
     with _Disk(destination) as disk, h5netcdf.File(disk, "w") as file:
         for stack in stacks:
@@ -106,7 +112,8 @@ def _to_netcdf(stacks: Sequence[Stack], destination: Path, progress: Progress) -
                     if axis not in group.dimensions:
                         group.dimensions[axis] = length
             for name, (axis, values) in small.items():
-                group.create_variable(name, (axis,), values.dtype)[:] = values
+                dtype = h5py.string_dtype() if values.dtype.kind == "U" else values.dtype
+                group.create_variable(name, (axis,), dtype)[:] = values.astype(dtype)
             for name, variable in stack.variables.items():
                 # one sample a chunk, as in the checkpoint, for maps; numbers are kept together
                 whole = len(variable.shape) == 2
@@ -171,6 +178,8 @@ def _to_parquet(stacks: Sequence[Stack], destination: Path, progress: Progress) 
     computed = {"attribution_sum": pyarrow.float64(), "attribution_largest": pyarrow.float64(), "attribution_nonfinite": pyarrow.int64()}
     fields = {"method": pyarrow.string(), "epoch": pyarrow.int64(), "step": pyarrow.int64()}
     fields |= {name: pyarrow.from_numpy_dtype(dtype) for name, dtype in columns.items()}
+    of_features = {stack.method: _columns_of_features(stack) for stack in stacks}
+    computed |= {name: pyarrow.float32() for names in of_features.values() for name in names}
     options = {stack.method: json.loads(_options(stack)) for stack in stacks}
     schema = pyarrow.schema({**fields, **computed}, metadata={"hvd_xai_options": json.dumps(options)})
     with pyarrow.parquet.ParquetWriter(destination, schema, compression="zstd") as writer:
@@ -178,13 +187,20 @@ def _to_parquet(stacks: Sequence[Stack], destination: Path, progress: Progress) 
             small = _of_stack(stack)
             for index, start, stop in _rows(stack):
                 n_rows, manifest = stop - start, stack.explanations[index].manifest
-                values: dict[str, object] = {name: pyarrow.nulls(n_rows, kind) for name, kind in fields.items()}
+                values: dict[str, object] = {name: pyarrow.nulls(n_rows, kind) for name, kind in {**fields, **computed}.items()}
                 values |= {"method": [stack.method] * n_rows, "epoch": [manifest.epoch] * n_rows, "step": [manifest.step] * n_rows}
                 values |= {name: of_sample[start:stop] for name, (axis, of_sample) in small.items() if axis == "sample"}
                 values |= {name: stack.read(name, index, start, stop) for name in stack.variables if name in columns}
-                values |= _in_numbers(stack.read("attributions", index, start, stop))
+                attributions = stack.read("attributions", index, start, stop)
+                values |= _in_numbers(attributions)
+                values |= {name: attributions[:, place] for place, name in enumerate(of_features[stack.method])}
                 writer.write_table(pyarrow.table(values, schema=schema))
                 progress.advance(n_rows)
+
+
+def _columns_of_features(stack: Stack) -> list[str]:
+    names = stack.feature_names
+    return [f"attribution_of_{name}" for name in names] if len(names) <= MAX_COLUMNS else []
 
 
 def _in_numbers(attributions: np.ndarray) -> dict[str, np.ndarray]:

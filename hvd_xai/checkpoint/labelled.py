@@ -21,7 +21,8 @@ _IN_ATTRIBUTES = ("run", "schema", "weights_digest", "probe_digest", "created")
 def dataset(stack: Stack) -> xarray.Dataset:
     """Returns a stack as a `Dataset` with the dimensions `epoch` and `sample`; samples are chosen by `sel(sample_id=...)`.
 
-    Its attributes say what the first explanation's manifest says, if there is one explanation only, and the method and its options.
+    Features that have names are chosen by `sel(feature=...)`. The attributes say what the first explanation's manifest says, if there is
+    one explanation only, and the method and its options.
     """
     manifest = stack.explanations[0].manifest
     variables = {
@@ -33,6 +34,8 @@ def dataset(stack: Stack) -> xarray.Dataset:
         "sample_id": ("sample", stack.sample_ids),
         **{name: ("sample", stack.of_samples(name)) for name in OF_SAMPLE},
     }
+    if stack.feature_names:
+        coordinates["feature"] = ("feature", list(stack.feature_names))
     attributes: dict[str, Any] = {"method": stack.method, "options": json.dumps(plain(manifest.options), sort_keys=True)}
     if len(stack.epochs) == 1:
         attributes |= {name: getattr(manifest, name) for name in _IN_ATTRIBUTES}

@@ -1,7 +1,7 @@
 """Reads explanation checkpoints. Needs neither TensorFlow nor MPI."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -174,6 +174,19 @@ class Explanation:
         return self.manifest.sample_shape
 
     @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the values of one sample's attributions; none unless these are of the features of a table that has names.
+
+        Raises:
+            CheckpointError: if the probe, which has the names, is damaged.
+        """
+        probe = next((above / PROBE for above in self.path.resolve().parents[2:3]), None)  # <explanations>/epochs/<epoch>/<method>
+        if probe is None or not probe.is_dir() or _has_layer(self.manifest.options):
+            return ()
+        names = ProbeReader(probe).feature_names
+        return names if self.sample_shape == (len(names),) else ()
+
+    @property
     def columns(self) -> list[str]:
         """Names of what has one number a sample, the method's own values last."""
         return [name for name in self._dtype.names or () if name not in ("attributions", "thumbnail")]
@@ -277,6 +290,11 @@ class Explanation:
         for name, values in columns.items():
             rows[name] = values
         return rows
+
+
+def _has_layer(options: Mapping[str, Json]) -> bool:
+    """Returns whether a method was told a layer, whose units may be as many as the inputs' features and are none of them."""
+    return any(_has_layer(value) if isinstance(value, Mapping) else key == "layer" and value is not None for key, value in options.items())
 
 
 def _labelled() -> ModuleType:

@@ -24,6 +24,11 @@ class Stackable(Protocol):
     path: Place
     manifest: Manifest
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the values of one sample's attributions, if they have any."""
+        ...
+
     def attributions(self, start: int = 0, stop: int | None = None) -> Float32[np.ndarray, "b ..."]:
         """Returns the attributions of rows `start` to `stop`."""
         ...
@@ -97,6 +102,11 @@ class Stack:
             shape = (len(explanations), first.n_samples, *field.shape)
             dtype = np.dtype(np.float32) if name == "attributions" else field.base
             self.variables[name] = Variable(name, ("epoch", "sample", *axes_of(name, len(field.shape))), shape, dtype)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the values of one sample's attributions, if they have any."""
+        return self.explanations[0].feature_names
 
     def read(self, name: str, index: int, start: int, stop: int) -> Shaped[np.ndarray, "n ..."]:
         """Returns rows `start` to `stop` of a variable at the epoch that stands at `index`.

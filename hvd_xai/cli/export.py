@@ -16,7 +16,8 @@ def export(
     to: Annotated[
         Path,
         typer.Option(
-            help="The file to write: .npz, .nc (NetCDF) or .parquet (a table of samples, with the sums of their attributions only).",
+            help="The file to write: .npz, .nc (NetCDF) or .parquet (a table of samples, with the sums of their attributions, and each"
+            " attribution where features have names).",
             metavar="FILE",
         ),
     ],

@@ -9,6 +9,7 @@ from hvd_xai.checkpoint import arrays
 from hvd_xai.checkpoint.reader import Explanation
 from hvd_xai.checkpoint.schema import Header, RankRows, encode, row_dtype
 from hvd_xai.checkpoint.writer import Writer
+from hvd_xai.types import Json
 
 SHAPES: tuple[tuple[int, ...], ...] = ((), (5,), (8, 8), (30, 29, 3), (2, 3, 4, 2))
 
@@ -44,6 +45,7 @@ def make_header(
     world_size: int = 1,
     weights_digest: str = "w0",
     metrics: Mapping[str, float] | None = None,
+    options: Mapping[str, Json] | None = None,
 ) -> Header:
     edges = [n_samples * rank // world_size for rank in range(world_size + 1)]
     return Header(
@@ -51,7 +53,7 @@ def make_header(
         epoch=epoch,
         step=10 * epoch,
         method=method,
-        options={"n_steps": 50, "window": (1, 2.5), "baseline": None},
+        options=options or {"n_steps": 50, "window": (1, 2.5), "baseline": None},
         n_samples=n_samples,
         sample_shape=sample_shape,
         world_size=world_size,

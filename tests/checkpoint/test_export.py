@@ -13,6 +13,7 @@ from hvd_xai.checkpoint.run import open_run
 from hvd_xai.checkpoint.stack import Stack
 from hvd_xai.errors import CheckpointError
 from tests.checkpoint.small import make_attributions, make_rows, write
+from tests.runs_under_test import make_probe, make_run
 
 EPOCHS = (2, 3)
 ATTRIBUTIONS = "explanations/epochs/000003/integrated_gradients/attributions/c/0/0/0"
@@ -112,3 +113,28 @@ def test_another_format_or_folder_is_refused(explanations: Explanations, tmp_pat
         export(stacks(explanations), tmp_path / "out.csv")
     with pytest.raises(ValueError, match="does not exist"):
         export(stacks(explanations), tmp_path / "absent" / "out.npz")
+
+
+def test_every_format_has_the_names_of_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in ("h5netcdf", "pyarrow"):
+        pytest.importorskip(library)
+    xarray, pandas = pytest.importorskip("xarray"), pytest.importorskip("pandas")
+    names = ("âge", "income [k€]", "debt")
+    explanations = open_explanations(make_run(tmp_path, make_probe(shape=(3,), feature_names=names), epochs=[0]))
+    expected = explanations.explanation(0, "integrated_gradients").attributions()
+    for suffix in (".npz", ".nc", ".parquet"):
+        export(stacks(explanations), tmp_path / f"out{suffix}")
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as arrays:
+        assert tuple(arrays["integrated_gradients/feature"]) == names
+        assert "grad_cam/feature" not in arrays
+    with xarray.open_datatree(tmp_path / "out.nc", engine="h5netcdf") as tree:
+        node = tree["integrated_gradients"]
+        np.testing.assert_array_equal(node.attributions.sel(epoch=0, feature="income [k€]").values, expected[:, 1])
+    table = pandas.read_parquet(tmp_path / "out.parquet")
+    for place, name in enumerate(names):
+        of_feature = table[f"attribution_of_{name}"]
+        np.testing.assert_array_equal(of_feature[table.method == "integrated_gradients"], expected[:, place])
+        assert of_feature[table.method == "grad_cam"].isna().all()
+    monkeypatch.setattr(exporting, "MAX_COLUMNS", 2)
+    export(stacks(explanations), tmp_path / "narrow.parquet")
+    assert not any("attribution_of" in name for name in pandas.read_parquet(tmp_path / "narrow.parquet"))

@@ -9,6 +9,7 @@ from hvd_xai.checkpoint.reader import Explanations, open_explanations
 from hvd_xai.checkpoint.run import open_run
 from hvd_xai.errors import CheckpointError
 from tests.checkpoint.small import SHAPES, make_attributions, make_rows, write
+from tests.runs_under_test import make_probe, make_run
 
 xarray = pytest.importorskip("xarray")
 
@@ -106,3 +107,11 @@ def test_missing_xarray_names_the_extra(explanations: Explanations, monkeypatch:
     for opened in (explanations, explanations.explanation(3, "grad_cam")):
         with pytest.raises(ImportError, match=r"hvd_xai\[xarray\]"):
             opened.to_xarray()
+
+
+def test_features_are_chosen_by_their_names(tmp_path: Path) -> None:
+    explanations = open_explanations(make_run(tmp_path, make_probe(shape=(3,), feature_names=("age", "income", "debt")), cam=False))
+    tree = explanations.to_xarray()["integrated_gradients"]
+    expected = explanations.explanation(1, "integrated_gradients").attributions()
+    np.testing.assert_array_equal(tree.attributions.sel(epoch=1, feature="debt").values, expected[:, 2])
+    assert tree.feature.values.tolist() == ["age", "income", "debt"]

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,11 @@ import pytest
 
 from hvd_xai.checkpoint import arrays
 from hvd_xai.checkpoint.reader import Explanation, open_explanations
-from hvd_xai.checkpoint.run import open_run
+from hvd_xai.checkpoint.run import open_run, write_probe
 from hvd_xai.checkpoint.schema import decode
 from hvd_xai.checkpoint.thumbnail import thumbnails
 from hvd_xai.errors import CheckpointError
+from hvd_xai.types import Json, Probe
 from tests.checkpoint.small import SHAPES, make_attributions, make_header, make_rows, read_plain, write
 
 AXES: tuple[tuple[str, ...], ...] = ((), ("feature",), ("y", "x"), ("y", "x", "channel"), ("z", "y", "x", "channel"))
@@ -195,3 +197,19 @@ def test_header_is_read_back(tmp_path: Path) -> None:
         header.versions,
         header.n_samples,
     )
+
+
+def test_attributions_have_the_names_of_the_features_they_are_of(tmp_path: Path) -> None:
+    names = tuple("abcde")
+    explanations_dir = open_run(tmp_path, config={})
+    write_probe(explanations_dir, Probe(np.zeros((6, 5), np.float32), np.arange(6), feature_names=names))
+
+    def named(method: str, options: Mapping[str, Json], shape: tuple[int, ...] = (5,)) -> tuple[str, ...]:
+        return write(explanations_dir, make_rows(make_attributions(6, shape)), method=method, options=options).feature_names
+
+    assert named("saliency", {"layer": None}) == names
+    assert named("attention_rollout", {}, (4,)) == named("occlusion", {}, ()) == ()
+    # a layer may have as many units as the inputs have features
+    assert named("layer_conductance", {"layer": "dense"}) == named("smoothgrad", {"method": {"layer_cam": {"layer": "conv"}}}) == ()
+    assert open_explanations(tmp_path).explanation(0, "saliency").feature_names == names
+    assert write(tmp_path / "alone", make_rows(make_attributions(6, (5,)))).feature_names == ()

@@ -5,7 +5,7 @@ import json
 import zipfile
 from pathlib import Path
 
-import h5py  # type: ignore[import-untyped]  # it ships no types
+import h5py
 import numpy as np
 import pytest
 
