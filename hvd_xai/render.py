@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Float32, Num, Shaped, UInt8
+from jaxtyping import Float32, Int, Num, Shaped, UInt8
 
 RGB: TypeAlias = UInt8[np.ndarray, "h w 3"]
 Scale: TypeAlias = Literal["none", "diverging", "sequential"]
@@ -206,6 +206,37 @@ def ramp(scale: Scale, width: int, height: int) -> RGB:
     values = np.linspace(-1.0 if scale == "diverging" else 0.0, 1.0, width, dtype=np.float32)
     colours = diverging(values, 1.0) if scale == "diverging" else sequential(values, 1.0)
     return np.broadcast_to(colours, (height, width, 3)).copy()
+
+
+def strongest(vectors: Num[np.ndarray, "v n"], most: int) -> Int[np.ndarray, "m"]:
+    """Returns which of `n` values are the largest in magnitude in any of several vectors, those first; `most` of them at most."""
+    magnitudes = np.where(np.isfinite(vectors), np.abs(vectors), np.inf).max(axis=0)
+    return np.argsort(-magnitudes, kind="stable")[:most]
+
+
+def sum_of_others(vector: Num[np.ndarray, "n"], chosen: Int[np.ndarray, "m"]) -> float:
+    """Returns what the values of a vector that are not among the chosen ones add up to."""
+    with np.errstate(invalid="ignore"):  # infinity minus infinity is NaN, which is shown as such
+        return float(np.delete(vector, chosen).sum())
+
+
+def rows_of_bars(values: Float32[np.ndarray, "n"], limit: float, width: int, height: int) -> RGB:
+    """Draws a vector as rows of bars about a zero line: to the right and red for positive, to the left and blue for negative."""
+    half = width // 2
+    image = np.repeat(striped(len(values), height)[:, None], 2 * half + 1, axis=1)
+    colours = _flagged(np.where(values[:, None] >= 0, _DIVERGING[-1], _DIVERGING[0]), values)
+    lengths = np.where(np.isfinite(values), np.round(_unit(values, limit) * half), half).astype(int)
+    margin = max(1, height // 6)
+    for row, (length, colour) in enumerate(zip(lengths, colours, strict=True)):
+        columns = slice(half + 1, half + 1 + length) if length >= 0 else slice(half + length, half)
+        image[row * height + margin : (row + 1) * height - margin, columns] = colour
+    image[:, half] = 110
+    return image
+
+
+def striped(n_rows: int, height: int) -> UInt8[np.ndarray, "h 3"]:
+    """Returns the background of rows of `height` pixels, every second one darker, by which the eye finds from one picture to the next."""
+    return np.repeat(np.where(np.arange(n_rows) % 2, 247, 255).astype(np.uint8), height)[:, None].repeat(3, axis=1)
 
 
 def _bars(values: Float32[np.ndarray, "n"], limit: float, size: int, *, coloured: bool) -> RGB:

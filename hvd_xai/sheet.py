@@ -43,6 +43,7 @@ class Panel:
         prediction: the predicted class id, or value.
         score: the scalar that was explained.
         convergence_delta: what the attributions miss of the difference in score that they should add up to, if the method says so.
+        feature_names: names of the attributions' values, if they are a vector that has names; those of all panels of a sample are the same.
     """
 
     method: str
@@ -51,6 +52,7 @@ class Panel:
     prediction: Value
     score: float
     convergence_delta: float | None = None
+    feature_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,10 @@ class Explained(Protocol):
     def columns(self) -> list[str]:
         """Names of what has one number a sample."""
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the values of one sample's attributions, if they have any."""
+
     def column(self, name: str, /) -> Shaped[np.ndarray, "N"]:
         """Returns one number a sample."""
 
@@ -125,6 +131,7 @@ def samples(
         columns = {name: explanation.column(name)[rows].tolist() for name in names}
         known = known or list(zip(columns["label"], columns["target"], strict=True))
         deltas = columns.get("convergence_delta", [None] * len(rows))
+        feature_names = explanation.feature_names
         for index, row in enumerate(rows.tolist()):
             panel = Panel(
                 explanation.manifest.method,
@@ -133,6 +140,7 @@ def samples(
                 columns["prediction"][index],
                 columns["score"][index],
                 deltas[index],
+                feature_names,
             )
             panels[index].append(panel)
     return [
@@ -198,16 +206,18 @@ def strip(sample: Sample, *, class_names: Sequence[str] = (), size: int = 200, t
     heading = [part for part in (title, f"sample {sample.sample_id}", "" if several else f"epoch {epochs[0]}") if part]
     lines = [_Line(" · ".join(heading), size=20), *_verdict(sample, class_names, None if several else sample.panels[0])]
 
-    shown = _input_tile(sample, size)
+    features = _features(sample.panels, size)
+    shown = _input_tile(sample, size, features)
     rows: list[list[_Tile]] = [] if several else [[shown] if shown else []]
     for method in methods:
         panels = [panel for panel in sample.panels if panel.method == method]
-        limit = max(_picture(panel, sample, size).limit for panel in panels) if several else None
-        tiles = [_panel_tile(panel, sample, size, limit=limit, class_names=class_names, several=several) for panel in panels]
+        features = _features(panels if several else sample.panels, size)
+        limit = max(_picture(panel, sample, size, features).limit for panel in panels) if several else None
+        tiles = [_panel_tile(panel, sample, size, features, limit=limit, class_names=class_names, several=several) for panel in panels]
         if not several:
             rows[0].extend(tiles)
         else:
-            rows.append([_input_tile(sample, size, above=method) or tiles.pop(0), *tiles] if shown else tiles)
+            rows.append([_input_tile(sample, size, features, above=method) or tiles.pop(0), *tiles] if shown else tiles)
     pictures = [tile.picture for row in rows for tile in row]
     ends = "the largest 99th percentile of each row" if several else "the 99th percentile of each picture"
     return _page(lines, rows, _legend(pictures, ends), framed=True)
@@ -237,15 +247,17 @@ def contact_sheet(
     """
     if not samples or not samples[0].panels:
         raise ValueError("there is no sample to show; give at least one with an explanation")
-    n_pictures = len(samples[0].panels) + (samples[0].inputs is not None)
-    n_columns = max(1, min(len(samples), (width - 2 * _MARGIN + _GAP) // (n_pictures * (size + 6) + _GAP)))
+    has_names = any(panel.feature_names for panel in samples[0].panels)
+    first = ["features"] if has_names else [] if samples[0].inputs is None else ["input"]
+    group_width = len(samples[0].panels) * (size + 6) + len(first) * ((_names_width(size) if has_names else size) + 6)
+    n_columns = max(1, min(len(samples), (width - 2 * _MARGIN + _GAP) // (group_width + _GAP)))
     _check_pixels(width, -(-len(samples) // n_columns) * (size + 50), "samples")
     groups = [_pictures(sample, size) for sample in samples]
     tiles = [_group(sample, group, class_names) for sample, group in zip(samples, groups, strict=True)]
     rows = [tiles[start : start + n_columns] for start in range(0, len(tiles), n_columns)]
     several = _has_epochs(samples[0])
     names = [f"{panel.method} at epoch {panel.epoch}" if several else panel.method for panel in samples[0].panels]
-    order = [*(["input"] if samples[0].inputs is not None else []), *names]
+    order = [*first, *names]
     right = [_is_right(sample.panels[-1].prediction, sample.target) for sample in samples]
     lines = [_Line(title or f"{len(samples)} samples", size=20), _Line("each from left to right: " + ", ".join(order), _FAINT)]
     if None not in right:
@@ -263,23 +275,112 @@ def png(image: render.RGB) -> bytes:
     return buffer.getvalue()
 
 
-def _picture(panel: Panel, sample: Sample, size: int, limit: float | None = None) -> render.Picture:
-    return render.attributed(panel.attributions, sample.inputs, size, limit=limit)
+@dataclass(frozen=True, slots=True)
+class _Features:
+    """The features of a sample that are drawn, each in a row with its name, and the others in one row more.
+
+    Args:
+        order: which they are, the strongest first.
+        names: of all.
+        height: of a row.
+    """
+
+    order: Int[np.ndarray, "m"]
+    names: tuple[str, ...]
+    height: int
+
+    @property
+    def n_others(self) -> int:
+        """How many features have no row of their own."""
+        return len(self.names) - len(self.order)
+
+    def values(self, attributions: Num[np.ndarray, "d"]) -> Float32[np.ndarray, "r"]:
+        """Returns the attribution of each row; that of the others is their sum."""
+        others = [render.sum_of_others(attributions, self.order)] if self.n_others else []
+        return np.array([*attributions[self.order], *others], np.float32)
 
 
-def _input_tile(sample: Sample, size: int, above: str = "") -> _Tile | None:
-    if sample.inputs is None:
+def _features(panels: Sequence[Panel], size: int) -> _Features | None:
+    """Returns the features to draw, in one order for all panels that have them named; None if none has."""
+    named = [panel for panel in panels if panel.feature_names]
+    if not named:
         return None
-    picture = render.picture(sample.inputs, size)
+    limits: dict[str, float] = {}  # epochs of a method share a scale, methods do not
+    for panel in named:
+        limits[panel.method] = max(limits.get(panel.method, 0.0), render.robust_limit(panel.attributions, 100.0))
+    scaled = np.stack([panel.attributions / limits[panel.method] for panel in named])
+    names, height = named[0].feature_names, max(16, size // 11)
+    n_rows = max(2, size // height)
+    return _Features(render.strongest(scaled, n_rows if len(names) <= n_rows else n_rows - 1), names, height)
+
+
+def _picture(panel: Panel, sample: Sample, size: int, features: _Features | None, limit: float | None = None) -> render.Picture:
+    if features is None or not panel.feature_names:
+        return render.attributed(panel.attributions, sample.inputs, size, limit=limit)
+    values = features.values(panel.attributions)
+    limit = render.robust_limit(panel.attributions, 100.0) if limit is None else limit
+    bars = np.where(np.arange(len(values)) < len(features.order), values, 0)  # a sum of many would dwarf the bars of single features
+    canvas = Image.fromarray(render.rows_of_bars(bars, limit, size, features.height))
+    draw, font, middle = ImageDraw.Draw(canvas), _font(features.height * 5 // 8), canvas.width // 2
+    for row, value in enumerate(values.tolist()):  # each number stands where its bar does not
+        left, anchor = (middle - 4, "rm") if value >= 0 else (middle + 5, "lm")
+        text = next((text for text in (f"{value:+.3g}", f"{value:+.2g}") if font.getlength(text) < middle - 5), f"{value:+.1g}")
+        draw.text((left, (row + 0.5) * features.height), text, _FAINT, font, anchor=anchor)
+    n_bad = int(np.count_nonzero(~np.isfinite(panel.attributions)))
+    return render.Picture(np.asarray(canvas, np.uint8).copy(), "diverging", limit, n_bad, has_bars=True)
+
+
+def _names_picture(features: _Features, inputs: Num[np.ndarray, "d"] | None, size: int) -> render.Picture:
+    """Draws the names of the features, and what they are of this sample, beside which their bars are drawn."""
+    names = [features.names[index] for index in features.order.tolist()]
+    values = [""] * len(names) if inputs is None else [f"{value:.4g}" for value in inputs[features.order].tolist()]
+    rows = [*zip(names, values, strict=True), *([(f"{features.n_others} others", "")] if features.n_others else [])]
+    font, gap = _font(features.height * 5 // 8 + 1), features.height // 2
+    of_values = max(font.getlength(value) for _, value in rows)
+    shortened = [_shortened(name, font, _names_width(size) - 3 * gap - of_values) for name, _ in rows]
+    width = round(max(map(font.getlength, shortened)) + of_values + 3 * gap)
+    canvas = Image.fromarray(np.repeat(render.striped(len(rows), features.height)[:, None], width, axis=1))
+    draw = ImageDraw.Draw(canvas)
+    for row, (name, (_, value)) in enumerate(zip(shortened, rows, strict=True)):
+        middle = (row + 0.5) * features.height
+        draw.text((gap, middle), name, _INK if row < len(names) else _FAINT, font, anchor="lm")
+        draw.text((width - gap, middle), value, _FAINT, font, anchor="rm")
+    return render.Picture(np.asarray(canvas, np.uint8).copy())
+
+
+def _names_width(size: int) -> int:
+    """Returns the width of the names beside a picture of a size, at most."""
+    return size * 2
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """Leaves out the middle of a text that is wider: names that are alike mostly differ at their ends."""
+    text = _printable(text)
+    kept = len(text)
+    while kept > 2 and font.getlength(text) > width:
+        kept -= 1
+        text = f"{text[: -(-kept // 2)]}..{text[len(text) - kept // 2 :]}"
+    return text
+
+
+def _input_tile(sample: Sample, size: int, features: _Features | None, above: str = "") -> _Tile | None:
+    if features is not None:
+        picture, what = _names_picture(features, sample.inputs, size), "features"
+    elif sample.inputs is not None:
+        picture, what = render.picture(sample.inputs, size), "input"
+    else:
+        return None
     above_lines = _wrapped(above, 15, picture.image.shape[1], _INK) if above else []
-    return _Tile(picture, (*above_lines, _Line("input", _FAINT if above else _INK, 15)))
+    return _Tile(picture, (*above_lines, _Line(what, _FAINT if above else _INK, 15)))
 
 
-def _panel_tile(panel: Panel, sample: Sample, size: int, *, limit: float | None, class_names: Sequence[str], several: bool) -> _Tile:
-    picture = _picture(panel, sample, size, limit)
+def _panel_tile(
+    panel: Panel, sample: Sample, size: int, features: _Features | None, *, limit: float | None, class_names: Sequence[str], several: bool
+) -> _Tile:
+    picture = _picture(panel, sample, size, features, limit)
     width = int(picture.image.shape[1])
     above = [f"epoch {panel.epoch}"] if several else [panel.method]
-    if several and sample.inputs is None:
+    if several and sample.inputs is None and features is None:
         above.insert(0, panel.method)
     below: list[_Line] = []
     if several:
@@ -295,14 +396,15 @@ def _panel_tile(panel: Panel, sample: Sample, size: int, *, limit: float | None,
 
 
 def _pictures(sample: Sample, size: int) -> list[render.Picture]:
-    inputs = [render.picture(sample.inputs, size)] if sample.inputs is not None else []
-    pictures = [_picture(panel, sample, size) for panel in sample.panels]
+    features = _features(sample.panels, size)
+    shown = _input_tile(sample, size, features)
+    pictures = [_picture(panel, sample, size, features) for panel in sample.panels]
     if _has_epochs(sample):
         limits: dict[str, float] = {}
         for panel, picture in zip(sample.panels, pictures, strict=True):
             limits[panel.method] = max(limits.get(panel.method, 0.0), picture.limit)
-        pictures = [_picture(panel, sample, size, limits[panel.method]) for panel in sample.panels]
-    return [*inputs, *pictures]
+        pictures = [_picture(panel, sample, size, features, limits[panel.method]) for panel in sample.panels]
+    return [*([] if shown is None else [shown.picture]), *pictures]
 
 
 def _has_epochs(sample: Sample) -> bool:

@@ -236,3 +236,24 @@ def test_one_limit_makes_pictures_comparable() -> None:
     weak, strong = np.full((2, 2), 0.1, np.float32), np.full((2, 2), 1.0, np.float32)
     shown = [render.attributed(values, np.ones((2, 2), np.float32), 2, limit=1.0).image for values in (weak, strong)]
     assert whiteness(shown[0]).min() > whiteness(shown[1]).max()
+
+
+def test_the_strongest_in_any_vector_come_first_and_what_is_not_finite_before_them() -> None:
+    vectors = np.array([[0.1, -3.0, 0.0, 1.0], [0.2, 0.0, 2.0, 0.0]], np.float32)
+    assert render.strongest(vectors, 3).tolist() == [1, 2, 3]
+    assert render.sum_of_others(vectors[0], np.array([1, 2])) == pytest.approx(1.1)
+    vectors[1, 0] = np.nan
+    assert render.strongest(vectors, 2).tolist() == [0, 1]
+    assert np.isnan(render.sum_of_others(np.array([np.inf, -np.inf], np.float32), np.array([], int)))
+
+
+def test_rows_of_bars_go_right_in_red_and_left_in_blue() -> None:
+    image = render.rows_of_bars(np.array([1.0, -0.5, np.nan], np.float32), 1.0, 100, 20)
+    assert image.shape == (60, 101, 3)
+    first, second, third = image[10], image[30], image[50]
+    assert first[99, 0] > first[99, 2]
+    assert np.all(first[:50] == 255)
+    assert second[27, 2] > second[27, 0]
+    assert np.all(second[:24] == 247)
+    assert np.all(second[51:] == 247)
+    np.testing.assert_array_equal(third[99], render.NOT_FINITE)

@@ -125,3 +125,46 @@ def test_nothing_to_show_is_an_error() -> None:
 def test_a_sheet_too_large_is_refused_before_it_is_drawn() -> None:
     with pytest.raises(ValueError, match="fewer samples at a time"):
         sheet.contact_sheet([sample()] * 5000)
+
+
+NAMES = tuple(f"feature {number}" for number in range(30))
+
+
+def of_table(*epochs: np.ndarray, inputs: bool = True, names: tuple[str, ...] = NAMES) -> sheet.Sample:
+    panels = tuple(sheet.Panel("saliency", epoch, values, 1, 1.0, feature_names=names) for epoch, values in enumerate(epochs))
+    return sheet.Sample(0, 1, 1, panels, np.linspace(-1, 1, len(epochs[0])) if inputs else None)
+
+
+def bars_of(image: np.ndarray) -> list[int]:
+    """Returns the lengths of red bars, from top to bottom, with those that stand side by side added."""
+    red = (image == render.diverging(np.ones(1, np.float32), 1.0)[0]).all(axis=-1).sum(axis=1)
+    starts = np.flatnonzero((red[1:] > 1) & (red[:-1] <= 1)) + 1  # the end of a colour scale is a column or so
+    return [int(red[start]) for start in starts]
+
+
+def test_named_features_are_drawn_the_strongest_first_and_the_others_in_one_row() -> None:
+    values = np.zeros(30, np.float32)
+    values[[4, 9, 17]] = 0.5, 1.0, 0.25
+    for image, half in ((sheet.strip(of_table(values)), 100), (sheet.contact_sheet([of_table(values)]), 52)):
+        assert bars_of(image)[:3] == [half, half // 2, half // 4]
+    other = tuple("x" if name == "feature 9" else name for name in NAMES)
+    least = tuple("x" if name == "feature 29" else name for name in NAMES)
+    assert not np.array_equal(sheet.strip(of_table(values, names=other)), sheet.strip(of_table(values)))
+    np.testing.assert_array_equal(sheet.strip(of_table(values, names=least)), sheet.strip(of_table(values)))
+
+
+def test_two_epochs_have_their_features_in_one_order() -> None:
+    before, after = np.zeros(30, np.float32), np.zeros(30, np.float32)
+    before[[2, 3]], after[[2, 3]] = (0.5, 0.25), (0.25, 1.0)
+    image = sheet.contact_sheet([of_table(before, after)])
+    assert bars_of(image) == [13 + 52, 26 + 13]  # feature 3 above feature 2
+
+
+@pytest.mark.parametrize("inputs", [True, False])
+@pytest.mark.parametrize("n_features", [1, 3, 30])
+def test_tables_of_any_width_are_drawn_at_one_epoch_or_more(n_features: int, inputs: bool) -> None:
+    values = np.random.default_rng(0).normal(size=(2, n_features)).astype(np.float32)
+    names = tuple(f"{name} {'of a very long name ' * 9}" for name in NAMES[:n_features])
+    assert sheet.strip(of_table(values[0], inputs=inputs, names=names)).shape[1] <= 2 * 20 + 400 + 18 + 201
+    assert sheet.strip(of_table(*values, inputs=inputs, names=names)).size
+    assert sheet.contact_sheet([of_table(*values, inputs=inputs, names=names)] * 5).shape[1] <= 1460

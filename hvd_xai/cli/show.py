@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from hvd_xai import sheet
+from hvd_xai import render, sheet
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.cli.console import program
 from hvd_xai.drift import Drift
@@ -26,6 +26,7 @@ from hvd_xai.types import Json
 MAX_SAMPLES = 500
 MAX_EPOCHS = 12
 DEFAULT_SAMPLES = 32
+MAX_FEATURES = 10
 
 # What is left out first where the terminal is narrow.
 _LEAST_IMPORTANT = ("committed", "size", "changed", "ranks", "largest", "not finite", "samples", "sum", "label", "score")
@@ -57,8 +58,14 @@ def show(
         sample_ids = _sample_ids(sample, chosen) if sample else chosen[0].column("sample_id")[:DEFAULT_SAMPLES]
         _draw(explanations, chosen, sample_ids, png, name=explanations.path.resolve().parent.name)
     elif sample:
-        rows = _numbers(chosen, _sample_ids(sample, chosen))
-        print(_json({"run": run, "samples": rows})) if as_json else _print(_samples_table(explanations, rows))
+        sample_ids = _sample_ids(sample, chosen)
+        rows = _numbers(chosen, sample_ids)
+        if as_json:
+            print(_json({"run": run, "samples": rows}))
+            return
+        _print(_samples_table(explanations, rows))
+        if len({(row["sample_id"], row["epoch"]) for row in rows}) == 1:
+            _print_features(explanations, chosen, sample_ids)
     else:
         lines = [_line(explanations, explanation) for explanation in chosen]
         if as_json:
@@ -192,7 +199,7 @@ def _numbers(chosen: Sequence[Explanation], sample_ids: np.ndarray) -> list[dict
     """Returns what is known of samples, one record a sample and explanation."""
     records: dict[int, list[dict[str, Json]]] = {int(sample_id): [] for sample_id in sample_ids}
     for explanation in chosen:
-        rows = explanation.rows_of(sample_ids)
+        rows, names = explanation.rows_of(sample_ids), explanation.feature_names
         columns = {name: explanation.column(name)[rows].tolist() for name in explanation.columns if name not in ("scale", "content_hash")}
         for index, row in enumerate(rows.tolist()):
             attributions = explanation.attributions(row, row + 1)
@@ -201,6 +208,9 @@ def _numbers(chosen: Sequence[Explanation], sample_ids: np.ndarray) -> list[dict
             record |= {"epoch": explanation.manifest.epoch, "method": explanation.manifest.method}
             record |= {"sum": float(finite.sum()), "largest": float(np.abs(finite).max(initial=0.0))}
             record["nonfinite"] = int(attributions.size - finite.size)
+            if names:
+                strongest = render.strongest(attributions, MAX_FEATURES).tolist()
+                record["features"] = {names[feature]: float(attributions[0, feature]) for feature in strongest}
             records[int(sample_ids[index])].append(record)
     return [record for of_sample in records.values() for record in of_sample]
 
@@ -245,6 +255,28 @@ def _samples_table(explanations: Explanations, rows: Sequence[dict[str, Json]]) 
         "not finite": [str(row["nonfinite"]) for row in rows],
     }
     return _fitted(cells, starts=[index for index, row in enumerate(rows) if index and row["sample_id"] != rows[index - 1]["sample_id"]])
+
+
+def _print_features(explanations: Explanations, chosen: Sequence[Explanation], sample_ids: np.ndarray) -> None:
+    """Prints which features of a sample are the strongest, with a column for each method, where they have names."""
+    named = [explanation for explanation in chosen if explanation.feature_names]
+    probe = explanations.probe()
+    if not named or probe is None:
+        return
+    names, inputs = named[0].feature_names, probe.inputs(named[0].rows_of(sample_ids))[0]
+    attributions = [explanation.attributions_of(sample_ids)[0] for explanation in named]
+    order = render.strongest(np.stack([values / render.robust_limit(values, 100.0) for values in attributions]), MAX_FEATURES)
+    n_others = len(names) - len(order)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("feature", overflow="fold")
+    for name in ("value", *(explanation.manifest.method for explanation in named)):
+        table.add_column(name, justify="right", overflow="fold")
+    for feature in order.tolist():
+        table.add_row(names[feature], f"{inputs[feature]:.4g}", *(f"{values[feature]:+.3g}" for values in attributions))
+    if n_others:
+        table.add_row(f"{n_others} others", "", *(f"{render.sum_of_others(values, order):+.3g}" for values in attributions))
+    print()
+    _print(table)
 
 
 def _fitted(cells: dict[str, list[str]], starts: Sequence[int]) -> Table:

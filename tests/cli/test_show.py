@@ -162,6 +162,28 @@ def test_pictures_do_without_a_stored_probe(show: Shell, tmp_path: Path) -> None
     assert show(run, "--sample", "3", "--png", tmp_path / "out.png").code == 0
 
 
+def test_features_of_a_sample_are_told_by_name(show: Shell, tmp_path: Path) -> None:
+    names = tuple(f"feature[{number}]" for number in range(13))
+    probe = make_probe(shape=(13,), feature_names=names)
+    run = make_run(tmp_path / "run", probe, epochs=[0], cam=False)
+    attributions = open_explanations(run).explanation(0, "integrated_gradients").attributions(3, 4)[0]
+    order = np.argsort(-np.abs(attributions), kind="stable")[:10]
+    told = [line.split() for line in show(run, "--sample", "3").out.splitlines()[3:]]
+    assert told[0] == ["feature", "value", "integrated_gradients"]
+    assert told[1:-1] == [[names[place], f"{probe.inputs[3, place]:.4g}", f"{attributions[place]:+.3g}"] for place in order.tolist()]
+    assert told[-1] == ["3", "others", f"{np.delete(attributions, order).sum():+.3g}"]
+    (record,) = json.loads(show(run, "--sample", "3", "--json").out)["samples"]
+    assert list(record["features"].items()) == [(names[place], pytest.approx(float(attributions[place]))) for place in order.tolist()]
+    nameless = make_run(tmp_path / "nameless", make_probe(shape=(13,)), epochs=[0], cam=False)
+    for arguments in (("--sample", "3"), ("--sample", "0-11")):
+        assert (
+            show(run, *arguments, "--png", tmp_path / "named.png").code
+            == show(nameless, *arguments, "--png", tmp_path / "out.png").code
+            == 0
+        )
+        assert picture(tmp_path / "named.png").tobytes() != picture(tmp_path / "out.png").tobytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
