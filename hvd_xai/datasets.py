@@ -2,9 +2,9 @@
 
 | what is given | how it is read |
 |---|---|
-| `.npz` | arrays `inputs`, `targets` and, if they are there, `labels` and `sample_ids` |
+| `.npz` | arrays `inputs`, `targets` and, if they are there, `labels`, `sample_ids`, `class_names` and `feature_names` |
 | `.npy` | the inputs, which are mapped where they lie; the targets are another `.npy` |
-| a Zarr array, or a group of arrays of the names above | as `.npy`, or as `.npz` |
+| a Zarr array, or a group of arrays of the names above | as `.npy`, or as `.npz`, with `class_names` and `feature_names` as attributes |
 | `.tfrecord`, or a folder of such files in order of name | `tf.train.Example`s, whose features are told by `Feature` |
 | a folder with a folder of images for each class | as `keras.utils.image_dataset_from_directory` reads it, in the model's image size |
 """
@@ -27,7 +27,7 @@ from hvd_xai.checkpoint.commit import writing
 from hvd_xai.types import Probe
 
 _NAMES = ("inputs", "targets", "labels", "sample_ids")
-_CLASS_NAMES = "class_names.json"
+_FOR_PEOPLE = ("class_names", "feature_names")  # each becomes a list in a .json file
 _BLOCK_BYTES = 16 * 2**20
 _BATCH = 64
 _TFRECORD = (".tfrecord", ".tfrecords", ".tfrec")
@@ -124,19 +124,22 @@ def open_unpacked(folder: Path) -> Probe:
     Raises:
         ValueError: if the arrays do not fit each other, or the sample ids do not ascend.
     """
-    arrays: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
     for name in _NAMES:
         path = folder / f"{name}.npy"
         if path.exists():
             try:
-                arrays[name] = np.load(path, mmap_mode="r" if name == "inputs" else None, allow_pickle=False)
+                parts[name] = np.load(path, mmap_mode="r" if name == "inputs" else None, allow_pickle=False)
             except (ValueError, EOFError) as error:
                 raise ValueError(f"'{name}' of the data set cannot be read: {error}") from error
-    sample_ids = arrays.get("sample_ids")
+    sample_ids = parts.get("sample_ids")
     if sample_ids is not None and np.any(np.diff(sample_ids) <= 0):
         raise ValueError("sample_ids of a data set must ascend, each once: its inputs are read where they lie. Sort the data set by them.")
-    names = folder / _CLASS_NAMES
-    return Probe(**arrays, class_names=tuple(json.loads(names.read_text())) if names.exists() else ())
+    for name in _FOR_PEOPLE:
+        path = folder / f"{name}.json"
+        if path.exists():
+            parts[name] = tuple(json.loads(path.read_text()))
+    return Probe(**parts)
 
 
 def _unpack_npz(source: Path, folder: Path) -> None:
@@ -145,13 +148,26 @@ def _unpack_npz(source: Path, folder: Path) -> None:
             for name in set(archive.namelist()) & {f"{name}.npy" for name in _NAMES}:
                 with writing(folder / name), archive.open(name) as member, (folder / name).open("wb") as file:
                     shutil.copyfileobj(member, file, _BLOCK_BYTES)
+            for name in _FOR_PEOPLE:
+                if f"{name}.npy" in archive.namelist():
+                    with archive.open(f"{name}.npy") as member:
+                        _write_names(folder, name, np.lib.format.read_array(member, allow_pickle=False).tolist())
     except zipfile.BadZipFile as error:
         raise ValueError(f"'{source}' is damaged, or no .npz file: {error}") from error
+
+
+def _write_names(folder: Path, name: str, names: object) -> None:
+    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+        raise ValueError(f"'{name}' of the data set must be a list of strings; got {str(names)[:80]}")
+    (folder / f"{name}.json").write_text(json.dumps(names))
 
 
 def _unpack_zarr(source: Path, folder: Path) -> None:
     metadata = json.loads((source / METADATA).read_text("utf-8"))
     is_array = isinstance(metadata, dict) and metadata.get("node_type") == "array"
+    for name in _FOR_PEOPLE if isinstance(metadata, dict) else ():
+        if name in metadata.get("attributes", {}):
+            _write_names(folder, name, metadata["attributes"][name])
     members = {"inputs": source} if is_array else {name: source / name for name in _NAMES if (source / name / METADATA).is_file()}
     for name, path in members.items():
         array = open_array(path)
@@ -219,7 +235,7 @@ def _unpack_images(source: Path, folder: Path, input_shape: Sequence[int | None]
         shuffle=False,
         verbose=False,
     )
-    (folder / _CLASS_NAMES).write_text(json.dumps(images.class_names))
+    _write_names(folder, "class_names", images.class_names)
     with _Growing(folder / "inputs.npy") as inputs, _Growing(folder / "targets.npy") as targets:
         for batch, labels in images:
             inputs.append(np.asarray(batch))

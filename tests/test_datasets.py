@@ -117,6 +117,25 @@ def test_labels_and_sample_ids_are_taken_where_they_are(tmp_path: Path) -> None:
     assert (probe.labels[4], probe.sample_ids[4]) == (2, 20)
 
 
+def test_names_of_classes_and_features_are_taken_where_they_are(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    classes, features, table = ["no", "maybe", "yes"], ["age", "income", "debt"], INPUTS[:, 0, :, 0]
+    np.savez(tmp_path / "data.npz", inputs=table, targets=TARGETS, class_names=classes, feature_names=features)
+    group = zarr.create_group(tmp_path / "data.zarr", attributes={"class_names": classes, "feature_names": features})
+    group.create_array("inputs", data=table)
+    group.create_array("targets", data=TARGETS)
+    for source in ("data.npz", "data.zarr"):
+        unpack(tmp_path / source, tmp_path / "unpacked")
+        probe = open_unpacked(tmp_path / "unpacked")
+        assert (probe.class_names, probe.feature_names) == (tuple(classes), tuple(features))
+    np.savez(tmp_path / "few.npz", inputs=table, targets=TARGETS, feature_names=features[:2])
+    with pytest.raises(ValueError, match="must be 3 names; got 2: age, income"):
+        _refused(tmp_path, "few.npz")
+    np.savez(tmp_path / "numbers.npz", inputs=table, targets=TARGETS, feature_names=np.arange(3))
+    with pytest.raises(ValueError, match=r"'feature_names' of the data set must be a list of strings; got \[0, 1, 2\]"):
+        _refused(tmp_path, "numbers.npz")
+
+
 def _refused(tmp_path: Path, source: str, **options: Any) -> Probe:
     unpack(tmp_path / source, tmp_path / "unpacked", **options)
     return open_unpacked(tmp_path / "unpacked")
