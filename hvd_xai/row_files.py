@@ -110,7 +110,7 @@ def is_committed(explanations_dir: Path, header: Header) -> bool:
     """Returns whether this very explanation was committed already, and is whole.
 
     Raises:
-        CheckpointError: if one of other weights or options was: whoever goes on with a run does not mean to replace that.
+        CheckpointError: if one of other weights, method or options was: whoever goes on with a run does not mean to replace that.
     """
     directory = explanations_dir / EPOCHS / f"{header.epoch:06d}" / header.method
     if not (directory / MANIFEST).exists():
@@ -118,7 +118,10 @@ def is_committed(explanations_dir: Path, header: Header) -> bool:
     there = read_manifest(directory)
     asked, found = ({**one.options, "precision_error": None} for one in (header, there))  # which is measured, and not asked for
     differing = ["weights"] if (there.weights_digest, there.step) != (header.weights_digest, header.step) else []
-    differing += ["options"] if plain(found) != plain(asked) else []
+    if there.function != header.function:
+        differing += ["method", "options"]
+    elif plain(found) != plain(asked):
+        differing += ["options"]
     if differing:
         raise CheckpointError(
             f"{directory} was committed with other {' and '.join(differing)}, and is not replaced. Give the model and the options that the"

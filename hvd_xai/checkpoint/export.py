@@ -105,7 +105,7 @@ def _to_netcdf(stacks: Sequence[Stack], destination: Path, progress: Progress) -
     with _Disk(destination) as disk, h5netcdf.File(disk, "w") as file:
         for stack in stacks:
             group = file.create_group(stack.method)
-            group.attrs.update(Conventions="CF-1.11", method=stack.method, options=_options(stack))
+            group.attrs.update(Conventions="CF-1.11", method=stack.method, function=stack.function, options=_options(stack))
             small = _of_stack(stack)
             for variable in stack.variables.values():
                 for axis, length in zip(variable.axes, variable.shape, strict=True):
@@ -181,7 +181,9 @@ def _to_parquet(stacks: Sequence[Stack], destination: Path, progress: Progress) 
     of_features = {stack.method: _columns_of_features(stack) for stack in stacks}
     computed |= {name: pyarrow.float32() for names in of_features.values() for name in names}
     options = {stack.method: json.loads(_options(stack)) for stack in stacks}
-    schema = pyarrow.schema({**fields, **computed}, metadata={"hvd_xai_options": json.dumps(options)})
+    functions = {stack.method: stack.function for stack in stacks}
+    metadata = {"hvd_xai_options": json.dumps(options), "hvd_xai_functions": json.dumps(functions)}
+    schema = pyarrow.schema({**fields, **computed}, metadata=metadata)
     with pyarrow.parquet.ParquetWriter(destination, schema, compression="zstd") as writer:
         for stack in stacks:
             small = _of_stack(stack)

@@ -36,7 +36,8 @@ def dataset(stack: Stack) -> xarray.Dataset:
     }
     if stack.feature_names:
         coordinates["feature"] = ("feature", list(stack.feature_names))
-    attributes: dict[str, Any] = {"method": stack.method, "options": json.dumps(plain(manifest.options), sort_keys=True)}
+    options = json.dumps(plain(manifest.options), sort_keys=True)
+    attributes: dict[str, Any] = {"method": stack.method, "function": stack.function, "options": options}
     if len(stack.epochs) == 1:
         attributes |= {name: getattr(manifest, name) for name in _IN_ATTRIBUTES}
     made = xarray.Dataset(variables, coordinates, attributes).set_coords("prediction")

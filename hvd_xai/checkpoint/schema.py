@@ -72,6 +72,14 @@ def row_dtype(
     )
 
 
+def check_name(method: str) -> None:
+    """Raises `ValueError` if this cannot be what a method is committed under."""
+    if not _NAME.fullmatch(method):
+        raise ValueError(
+            f"a method's name must be letters, digits, '_' and '-', and begin with a letter or '_', for it names a folder; got {method!r}"
+        )
+
+
 def axes_of(name: str, ndim: int) -> tuple[str, ...]:
     """Returns the names of an array's `ndim` axes after the first, which is `sample`."""
     if name == "attributions":
@@ -175,7 +183,7 @@ class Header:
         run: name of the run.
         epoch: 0-based.
         step: optimizer updates so far.
-        method: public name of the method, which is the checkpoint's folder name.
+        method: what the method is committed under, which is the checkpoint's folder name: its own name, or one that it was given.
         options: the method's options.
         n_samples: rows the checkpoint will have, at least 1.
         sample_shape: shape of one sample's attributions.
@@ -186,6 +194,7 @@ class Header:
         versions: versions of what computed it, by name.
         metrics: of the epoch, by name, such as `val_loss`; finite ones.
         git_commit: of the code that computed it, where it is under git.
+        function: the method's own name; `method` if left out.
 
     Raises:
         ValueError: if a value is not as said here.
@@ -205,10 +214,11 @@ class Header:
     versions: Mapping[str, str]
     metrics: Mapping[str, float] = field(default_factory=dict)
     git_commit: str | None = None
+    function: str = ""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.method):
-            raise ValueError(f"a method's name must be letters, digits, '_' and '-', for it names a folder; got {self.method!r}")
+        check_name(self.method)
+        object.__setattr__(self, "function", self.function or self.method)
         if self.n_samples < 1 or self.epoch < 0 or self.step < 0:
             raise ValueError(f"n_samples must be 1 or more, epoch and step 0 or more; got {self.n_samples}, {self.epoch} and {self.step}")
         if len(self.ranks) != self.world_size:
@@ -274,6 +284,8 @@ class Manifest(Header):
         record: dict[str, Json] = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("ranks", "files")}
         record["ranks"] = [{name: getattr(rows, name) for name in RankRows.__slots__} for rows in self.ranks]
         record["files"] = [{name: getattr(file, name) for name in FileEntry.__slots__} for file in self.files]
+        if self.function == self.method:
+            del record["function"]
         return seal(record)
 
     @classmethod
@@ -303,6 +315,7 @@ class Manifest(Header):
                 versions=record.texts("versions"),
                 metrics=record.numbers("metrics") if "metrics" in record.values else {},
                 git_commit=None if record.values.get("git_commit") is None else record.text("git_commit"),
+                function=record.text("function") if "function" in record.values else "",
                 dtypes=record.texts("dtypes"),
                 sample_order_digest=record.digest("sample_order_digest"),
                 nonfinite=record.integer("nonfinite"),

@@ -67,7 +67,8 @@ class Stack:
 
     Attributes:
         explanations: as given.
-        method: the method's name.
+        method: what the method is committed under.
+        function: the method's own name.
         epochs: of the explanations.
         sample_ids: `[N]`, ascending.
         variables: the arrays over epochs and samples, by name: the attributions with their scale applied, and what each sample has beside.
@@ -91,7 +92,7 @@ class Stack:
                     " take the epochs one by one"
                 )
         self.explanations = tuple(explanations)
-        self.method = first.method
+        self.method, self.function = first.method, first.function
         self.epochs = tuple(explanation.manifest.epoch for explanation in explanations)
         self.sample_ids = explanations[0].column("sample_id")
         self.variables: dict[str, Variable] = {}

@@ -263,7 +263,7 @@ def sweep(explanations_dir: Path) -> list[Path]:
 def _check_same(destination: Path, manifest: Manifest) -> None:
     """Raises unless the checkpoint that took the name first holds the same explanation, whole."""
     existing = read_manifest(destination)
-    names = ("weights_digest", "probe_digest", "method", "n_samples", "sample_order_digest", "dtypes")
+    names = ("weights_digest", "probe_digest", "function", "n_samples", "sample_order_digest", "dtypes")
     differing = [name for name in names if getattr(existing, name) != getattr(manifest, name)]
     differing += ["options"] if plain(existing.options) != plain(manifest.options) else []
     if differing:

@@ -1,5 +1,6 @@
 """Exported files, read by the programs they are for."""
 
+import json
 import resource
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def explanations(tmp_path: Path) -> Explanations:
         attributions = make_attributions(9, (4, 5), seed=epoch)
         attributions[1, 0, 0] = np.nan
         write(explanations_dir, make_rows(attributions), epoch=epoch)
-    write(explanations_dir, make_rows(make_attributions(9, ())), epoch=3, method="occlusion")
+    write(explanations_dir, make_rows(make_attributions(9, ())), epoch=3, method="occlusion", function="of_patches")
     return open_explanations(tmp_path)
 
 
@@ -66,14 +67,17 @@ def test_netcdf_is_the_tree_that_xarray_opens_of_the_run(explanations: Explanati
                 np.testing.assert_array_equal(found[name].values, node[name].values)
             assert {"step", "sample_id", "label", "target"} <= set(found.coords)
             assert found.attrs["options"] == node.attrs["options"]
+        assert tree["occlusion"].attrs["function"] == "of_patches"
 
 
 def test_parquet_is_a_table_of_samples(explanations: Explanations, tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
-    pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
     export(stacks(explanations), tmp_path / "out.parquet")
     table = pandas.read_parquet(tmp_path / "out.parquet")
     assert len(table) == 27
+    functions = json.loads(parquet.read_metadata(tmp_path / "out.parquet").metadata[b"hvd_xai_functions"])
+    assert functions == {"integrated_gradients": "integrated_gradients", "occlusion": "of_patches"}
     one = table[(table.method == "integrated_gradients") & (table.epoch == 3)]
     expected = explanations.explanation(3, "integrated_gradients")
     for name in ("sample_id", "label", "target", "prediction", "score", "convergence_delta"):

@@ -23,7 +23,7 @@ def explanations(tmp_path_factory: pytest.TempPathFactory) -> Explanations:
     explanations_dir = open_run(run, config={})
     for epoch in EPOCHS:
         write(explanations_dir, make_rows(make_attributions(9, (4, 5), seed=epoch)), epoch=epoch)
-    write(explanations_dir, make_rows(make_attributions(9, (2, 2))), epoch=3, method="grad_cam")
+    write(explanations_dir, make_rows(make_attributions(9, (2, 2))), epoch=3, method="grad_cam", function="my_cam")
     return open_explanations(run)
 
 
@@ -47,6 +47,7 @@ def test_a_tree_has_a_node_for_each_method_and_an_epoch_axis(explanations: Expla
     tree = explanations.to_xarray()
     assert set(tree.children) == {"grad_cam", "integrated_gradients"}
     node = tree["integrated_gradients"]
+    assert (node.attrs["function"], tree["grad_cam"].attrs["function"]) == ("integrated_gradients", "my_cam")
     assert dict(node.sizes) == {"epoch": 3, "sample": 9, "y": 4, "x": 5, "thumbnail_y": 4, "thumbnail_x": 5}
     assert node.epoch.values.tolist() == list(EPOCHS)
     assert node.step.values.tolist() == [20, 30, 110]

@@ -136,6 +136,14 @@ def test_manifest_is_read_as_it_was_written() -> None:
     assert again.header() == Header(**{name: getattr(again, name) for name in Header.__dataclass_fields__})
 
 
+def test_a_method_that_is_committed_under_another_name_says_its_own() -> None:
+    assert make_manifest().function == "integrated_gradients"
+    assert b'"function"' not in make_manifest().to_json()  # as it was before there was such a key
+    manifest = make_manifest(method="from_black", function="integrated_gradients")
+    again = Manifest.from_json(manifest.to_json())
+    assert (again.method, again.function, again.header().function) == ("from_black", "integrated_gradients", "integrated_gradients")
+
+
 def resealed(change: Callable[[dict[str, Any]], object]) -> bytes:
     """Returns a manifest that was changed by somebody who also mended its digest."""
     record = json.loads(make_manifest().to_json())
@@ -165,6 +173,7 @@ def test_unknown_keys_are_ignored() -> None:
         (lambda record: record.update(sample_shape=[8] * 9), "rank 0 to 4"),
         (lambda record: record.update(method="../../etc"), "method's name"),
         (lambda record: record.update(method=None), "a string"),
+        (lambda record: record.update(function=3), "a string under 'function'"),
         (lambda record: record.update(options=[]), "an object"),
         (lambda record: record.update(versions={"numpy": 2}), "an object of strings"),
         (lambda record: record.update(created="yesterday"), "isoformat"),

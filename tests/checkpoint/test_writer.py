@@ -167,6 +167,8 @@ def test_committing_over_another_explanation_is_refused(tmp_path: Path) -> None:
     first = write(tmp_path, rows)
     with pytest.raises(CheckpointError, match=r"committed before by another writer and differs in weights_digest"):
         write(tmp_path, rows, weights_digest="w1")
+    with pytest.raises(CheckpointError, match="differs in function"):
+        write(tmp_path, rows, function="occlusion")
     assert Explanation(first.path).manifest == first.manifest
     assert leftovers(tmp_path / "epochs") == []
 
