@@ -1,7 +1,6 @@
 """What an explanation will take, found out before the work: seconds from a short calibration, rows and bytes by counting."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
@@ -10,10 +9,9 @@ import numpy as np
 from hvd_xai import rows
 from hvd_xai.checkpoint.schema import row_dtype
 from hvd_xai.compute import Compute
-from hvd_xai.loading import load_method
-from hvd_xai.plan import shares
+from hvd_xai.plan import named, shares
 from hvd_xai.precision import Precision
-from hvd_xai.types import Attribution, Probe
+from hvd_xai.types import Methods, Probe
 from hvd_xai.unpacking import of_rows
 from hvd_xai.world import World
 
@@ -26,7 +24,7 @@ class Estimate:
     """What explaining a probe once with a method will take.
 
     Attributes:
-        method: its name.
+        method: what it is committed under.
         n_rows: examples that are explained, by all ranks together.
         seconds: until the slowest rank has attributed its share; compiling, which is done once, merging and writing come on top.
         n_bytes: size of the explanation checkpoint's arrays; on disk they are compressed.
@@ -41,7 +39,7 @@ class Estimate:
 def estimate(
     model: keras.Model,
     probe: Probe,
-    methods: Sequence[Attribution | str],
+    methods: Methods,
     *,
     world: World,
     precision: Precision | None = None,
@@ -53,7 +51,7 @@ def estimate(
     Args:
         model: a built Keras model.
         probe: the examples; the same on every rank.
-        methods: names of methods, or functions with options bound.
+        methods: as `Plan`.
         world: the ranks.
         precision: as `explain`.
 
@@ -64,10 +62,11 @@ def estimate(
         PeerError: on all ranks, if the probe or a method is not right for the model.
     """
     start, stop = shares(probe, world.size)[world.rank : world.rank + 2]
+    with world.together("loading the methods"):
+        functions = named(methods)
     estimates = []
-    for method in (methods,) if isinstance(methods, str) else methods:
+    for name, function in functions.items():
         with world.together("calibrating"):
-            function = load_method(method) if isinstance(method, str) else method
             compute = Compute(
                 of_rows(model, probe.packing), function, micro_batch=rows.fitting(probe.inputs.shape[1:]), precision=precision
             )
@@ -76,7 +75,7 @@ def estimate(
             seconds = _seconds(compute, *mine) if start < stop else 0.0
         slowest = np.array(world.allgather("gathering calibrations", seconds), np.float64).max()
         row = row_dtype(compute.sample_shape, target=probe.targets.dtype, per_sample=compute.per_sample)
-        estimates.append(Estimate(compute.described[0], len(probe), float(slowest), len(probe) * row.itemsize))
+        estimates.append(Estimate(name, len(probe), float(slowest), len(probe) * row.itemsize))
     return estimates
 
 

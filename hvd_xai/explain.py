@@ -16,14 +16,14 @@ from hvd_xai.recording import Merge, OnError, Recorder
 from hvd_xai.row_files import RowFiles
 from hvd_xai.sinks import Sink
 from hvd_xai.sinks.checkpoint import Checkpoint
-from hvd_xai.types import Attribution, Probe, Progress
+from hvd_xai.types import Methods, Probe, Progress
 from hvd_xai.world import World
 
 
 def explain(
     model: "keras.Model",
     probe: Probe,
-    methods: Sequence[Attribution | str],
+    methods: Methods,
     *,
     world: World,
     checkpoint: Checkpoint | str | Path,
@@ -69,7 +69,8 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
 
     Args:
         probe: the examples; the same on every rank.
-        methods: names of methods, or functions of `hvd_xai.attributions` with options bound by `functools.partial`.
+        methods: names of methods, or functions of `hvd_xai.attributions` with options bound by `functools.partial`; or a mapping that says
+            what each is committed under, as `Plan` says.
         world: the ranks, as `hvd_xai.keras.init()` returned them.
         checkpoint: where explanation checkpoints are committed: a run directory, which must not hold a run yet, or a `Checkpoint`.
         sinks: called on the root with each committed explanation, by the thread that writes: they must touch files only.
@@ -89,7 +90,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
     def __init__(
         self,
         probe: Probe,
-        methods: Sequence[Attribution | str],
+        methods: Methods,
         *,
         world: World,
         checkpoint: Checkpoint | str | Path,

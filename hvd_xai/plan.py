@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 
 import keras
@@ -18,7 +17,7 @@ from jaxtyping import Float32
 from hvd_xai import provenance, rows
 from hvd_xai.checkpoint.arrays import shard_rows
 from hvd_xai.checkpoint.run import probe_digest
-from hvd_xai.checkpoint.schema import Header, RankRows, encode, row_dtype
+from hvd_xai.checkpoint.schema import Header, RankRows, check_name, encode, row_dtype
 from hvd_xai.compute import Compute, Predict, Predicted
 from hvd_xai.launcher import is_elastic
 from hvd_xai.loading import load_method
@@ -28,7 +27,7 @@ from hvd_xai.recording import Recorder
 from hvd_xai.row_files import RowFiles, is_committed, kept_rows
 from hvd_xai.sinks import Sink
 from hvd_xai.sinks.checkpoint import Checkpoint
-from hvd_xai.types import Attribution, Json, Probe, Progress, Score, Silent
+from hvd_xai.types import Attribution, Json, Methods, Probe, Progress, Score, Silent
 from hvd_xai.unpacking import of_rows
 from hvd_xai.world import World
 
@@ -45,7 +44,8 @@ class Summary:
     """What one explanation of the probe came to; the same on every rank.
 
     Attributes:
-        convergence_delta: mean magnitude of each method's convergence delta over the probe, by method; of those that have one.
+        convergence_delta: mean magnitude of each method's convergence delta over the probe, by what it is committed under; of those that
+            have one.
         seconds: this rank's seconds by stage: attributing, merging, writing.
     """
 
@@ -89,13 +89,36 @@ def shares(probe: Probe, size: int) -> list[int]:
     return cut(len(probe), size, shard_rows((len(probe), *probe.inputs.shape[1:]), np.dtype("<f2")))
 
 
+def named(methods: Methods) -> dict[str, Attribution]:
+    """Returns methods by what they are committed under: the names of a mapping, or else their own.
+
+    Raises:
+        RecipeError: if there is no method of a name.
+        ValueError: if none was given, one is there twice, or has no name that can be a folder's.
+    """
+    if not methods:
+        raise ValueError("no method was given to explain with; pass e.g. methods=[integrated_gradients]")
+    given = (methods,) if isinstance(methods, str) else methods.values() if isinstance(methods, Mapping) else methods
+    functions = [load_method(method) if isinstance(method, str) else method for method in given]
+    names = list(methods) if isinstance(methods, Mapping) else [provenance.describe(function)[0] for function in functions]
+    for name in names:
+        check_name(name)
+        if names.count(name) > 1:
+            raise ValueError(
+                f"each method is committed under its name, and '{name}' is given {names.count(name)} times. Pass a mapping that names each,"
+                f" such as methods={{'one': partial({name}, ...), 'other': partial({name}, ...)}}."
+            )
+    return dict(zip(names, functions, strict=True))
+
+
 class Plan:
     """What is explained, with what, and where it goes; checked and compiled once, run at every epoch. Collective: every rank must make one.
 
     Args:
         model: a built Keras model; every rank's has the same weights.
         probe: the examples; the same on every rank, each computes its share.
-        methods: names of methods, or functions of `hvd_xai.attributions` with options bound by `functools.partial`.
+        methods: names of methods, or functions of `hvd_xai.attributions` with options bound by `functools.partial`. Each is committed
+            under its own name; to have one several times, with other options, pass a mapping of names to them, and those are taken.
         world: the ranks.
         checkpoint: where explanation checkpoints are committed: a run directory, which must not hold a run yet, or a `Checkpoint`.
         sinks: called on the root with each committed explanation.
@@ -111,7 +134,7 @@ class Plan:
             by then, never.
 
     Attributes:
-        computes: the compiled methods, in the order given.
+        computes: the compiled methods, by what they are committed under, in the order given.
 
     Raises:
         PeerError: on all ranks, if the probe or a method is not right for the model, the ranks' probes differ, or the run cannot be opened.
@@ -121,7 +144,7 @@ class Plan:
         self,
         model: "keras.Model",
         probe: Probe,
-        methods: Sequence[Attribution | str],
+        methods: Methods,
         *,
         world: World,
         checkpoint: Checkpoint | str | Path,
@@ -134,7 +157,7 @@ class Plan:
     ) -> None:
         self._model, self._probe, self._world = of_rows(model, probe.packing), probe, world
         self._precision, self._row_files = precision, row_files
-        self._methods = (methods,) if isinstance(methods, str) else tuple(methods)
+        self._methods = methods
         self._micro_batch = rows.fitting(probe.inputs.shape[1:])
         self._checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
         self._sinks, self._recorder_of = tuple(sinks), recorder
@@ -142,8 +165,8 @@ class Plan:
         self._recorder: Recorder
         self._git_commit: str | None = None  # known on the root, which writes manifests
         self._watched = progress if progress is not None else Silent()
-        self.computes: list[Compute] = []
-        self._exact: list[Compute] = []
+        self.computes: dict[str, Compute] = {}
+        self._exact: dict[str, Compute] = {}
         self._predicts: dict[str | Score, Predict] = {}
         self.connect()
 
@@ -163,8 +186,6 @@ class Plan:
         self._start, self._stop = edges[world.rank : world.rank + 2]
         self._ranks = tuple(RankRows(rank, world.hosts[rank], edges[rank], edges[rank + 1]) for rank in range(world.size))
         with world.together("checking the probe"):
-            if not self._methods:
-                raise ValueError("no method was given to explain with; pass e.g. methods=[integrated_gradients]")
             probe.check_finite(self._start, self._stop)
             self._digest = probe_digest(probe)
         _agree_on(world, "comparing the probes", self._digest, "the ranks were given different probes; load the same one on every rank.")
@@ -172,21 +193,18 @@ class Plan:
             mine = slice(self._start, self._stop)
             shard = (probe.inputs[mine], probe.targets[mine], probe.sample_ids[mine])
             if not self.computes:
-                functions = [load_method(method) if isinstance(method, str) else method for method in self._methods]
+                functions = named(self._methods)
                 compiled = partial(Compute, self._model, micro_batch=self._micro_batch)
-                self.computes = [compiled(function, precision=self._precision) for function in functions]
-                self._exact = [] if self._precision is None else [compiled(function) for function in functions]
+                self.computes = {name: compiled(function, precision=self._precision) for name, function in functions.items()}
+                self._exact = {} if self._precision is None else {name: compiled(function) for name, function in functions.items()}
                 # one pass through the model for each score that is explained, not for each method
-                scores = dict.fromkeys(compute.score for compute in self.computes)
+                scores = dict.fromkeys(compute.score for compute in self.computes.values())
                 self._predicts = {score: Predict(self._model, score=score, micro_batch=self._micro_batch) for score in scores}
-            for compute in self.computes:
-                with _named(compute.described[0]):
+            for name, compute in self.computes.items():
+                with _naming(name):
                     compute.check(*shard)
             for predict in self._predicts.values():
                 predict.check(*shard)
-            names = [compute.described[0] for compute in self.computes]
-            if len(set(names)) < len(names):
-                raise ValueError(f"each method is committed under its name, so it can be given once; got {', '.join(names)}")
         with world.together("opening the run"):
             if world.is_root:
                 if world.resets:
@@ -197,8 +215,9 @@ class Plan:
 
     def _facts(self) -> dict[str, Json]:
         """Returns what somebody needs to repeat the run, beside what each manifest says."""
+        described = {name: compute.described for name, compute in self.computes.items()}
         return {
-            "methods": dict(compute.described for compute in self.computes),
+            "methods": {name: options if function == name else {function: options} for name, (function, options) in described.items()},
             "versions": provenance.versions(),
             "hosts": sorted(set(self._world.hosts)),
             "git_commit": self._git_commit,
@@ -230,9 +249,9 @@ class Plan:
             )
             with self._world.together("predicting the probe"):
                 predicted = {score: self._predicted(predict) for score, predict in self._predicts.items()}
-        for compute, exact in zip_longest(self.computes, self._exact):
-            header = self._header(compute, epoch, step, weights, metrics or {})
-            self._explain(compute, exact, header, predicted[compute.score], summary)
+        for name, compute in self.computes.items():
+            header = self._header(name, epoch, step, weights, metrics or {})
+            self._explain(compute, self._exact.get(name), header, predicted[compute.score], summary)
         if not self._overlaps:
             with summary.timed("writing"):
                 self._recorder.settle()
@@ -278,13 +297,15 @@ class Plan:
         step = whole * max(1, min(fitting, BLOCK_SAMPLES // whole))
         return [(start, min(start + step, self._stop)) for start in range(self._start, self._stop, step)] or [(self._start, self._start)]
 
-    def _header(self, compute: Compute, epoch: int, step: int, weights: str, metrics: Mapping[str, float]) -> Header:
-        method, options = compute.described
+    def _header(self, name: str, epoch: int, step: int, weights: str, metrics: Mapping[str, float]) -> Header:
+        compute = self.computes[name]
+        function, options = compute.described
         return Header(
             run=self._checkpoint.run,
             epoch=epoch,
             step=step,
-            method=method,
+            method=name,
+            function=function,
             options=options,
             n_samples=len(self._probe),
             sample_shape=compute.sample_shape,
@@ -398,7 +419,7 @@ class Plan:
 
 
 @contextmanager
-def _named(method: str) -> Iterator[None]:
+def _naming(method: str) -> Iterator[None]:
     """Has errors name the method that does not fit, for it may be one of many."""
     try:
         yield

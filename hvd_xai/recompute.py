@@ -69,7 +69,7 @@ def recompute(
         explanation: as it was committed.
         probe: the probe of its run.
         sample_ids: what to compute.
-        method: the method; looked up by the name in the manifest if left out.
+        method: the method; looked up by its own name, which is in the manifest, if left out.
 
     Returns:
         A comparison for each sample.
@@ -97,7 +97,7 @@ def recompute(
     # how it was computed, and not an option of the method
     precision: Precision | None = "bfloat16" if manifest.options.get("precision") == "bfloat16" else None
     of_method = {name: value for name, value in manifest.options.items() if name not in ("precision", "precision_error")}
-    function = bound(manifest.method, of_method, method)
+    function = bound(manifest.function, of_method, method)
     try:
         compute = Compute(explained, function, micro_batch=micro_batch, precision=precision)
         predict = Predict(explained, score=compute.score, micro_batch=micro_batch)

@@ -67,6 +67,10 @@ class Attribution(Protocol):
         """Returns the attributions of `inputs` `[n, ...]` for `targets` `[n]`; `ids` `[n]` are the sample ids that seed randomness."""
 
 
+Methods: TypeAlias = Sequence[Attribution | str] | Mapping[str, Attribution | str]
+"""Methods, or their names, to explain with; or a mapping from what each is committed under, so that one may be there several times."""
+
+
 @runtime_checkable
 class Progress(Protocol):
     """Where long work says how far it is: a bar on the terminal, or nothing."""

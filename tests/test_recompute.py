@@ -1,6 +1,7 @@
 """What is stored comes out again; what does not, or cannot, is said."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from hvd_xai.errors import CheckpointError
 from hvd_xai.explain import explain
 from hvd_xai.provenance import git_commit
 from hvd_xai.recompute import bound, recompute
-from hvd_xai.types import Attribution, Json, Probe
+from hvd_xai.types import Json, Methods, Probe
 from hvd_xai.world import World
 from tests.models_under_test import functional
 
@@ -43,7 +44,12 @@ def run(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recompute")
     model.save(folder / "model.keras")
     of_path = partial(integrated_gradients, n_steps=6, rule="gauss_legendre")
-    methods: list[Attribution] = [of_path, grad_cam, partial(smoothgrad, n_samples=2)]
+    methods: Methods = {
+        "integrated_gradients": of_path,
+        "from_mean": partial(of_path, baseline="mean"),
+        "grad_cam": grad_cam,
+        "smooth": partial(smoothgrad, n_samples=2),
+    }
     explain(model, probe, methods, world=World.alone(), checkpoint=folder / "run", epoch=EPOCH)
     return folder
 
@@ -53,7 +59,7 @@ def explanations(run: Path) -> Explanations:
     return open_explanations(run / "run")
 
 
-@pytest.mark.parametrize("method", ["integrated_gradients", "grad_cam", "smoothgrad"])
+@pytest.mark.parametrize("method", ["integrated_gradients", "from_mean", "grad_cam", "smooth"])
 def test_samples_come_out_again_to_the_bit(model: keras.Model, explanations: Explanations, method: str) -> None:
     probe = explanations.probe()
     assert probe is not None
@@ -97,7 +103,7 @@ def test_the_command_ends_with_0_or_1(
 ) -> None:
     words = ("--model", run / "model.keras", "--sample", "3")
     assert _main(monkeypatch, run / "run", *words) == 0
-    assert capfd.readouterr().out.count("matches, equal to the bit (tolerance 9.8e-04)") == 3
+    assert capfd.readouterr().out.count("matches, equal to the bit (tolerance 9.8e-04)") == 4
     assert _main(monkeypatch, run / "run", *words, "--sample", str(2**63)) == 2
     forged = (run / "run").rename(tmp_path / "forged")
     _forge(forged, "integrated_gradients", n_steps=1)
@@ -108,6 +114,29 @@ def test_the_command_ends_with_0_or_1(
     assert "recorded by its name alone" in capfd.readouterr().err
     _forge(forged, "integrated_gradients", score="output", n_steps=6)
     forged.rename(run / "run")
+
+
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [
+        ("from_mean", ["from_mean"]),
+        ("integrated_gradients", ["integrated_gradients"]),
+        ("smoothgrad", ["smooth"]),
+        ("hvd_xai.attributions.integrated_gradients:integrated_gradients", ["from_mean", "integrated_gradients"]),
+    ],
+)
+def test_the_command_takes_what_is_committed_under_a_name_or_is_of_a_method(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], method: str, names: list[str]
+) -> None:
+    assert _main(monkeypatch, run / "run", "--model", run / "model.keras", "--sample", "3", "--method", method) == 0
+    assert re.findall(r"^epoch 2  (\w+)  sample 3: matches", capfd.readouterr().out, re.MULTILINE) == names
+
+
+def test_the_command_says_what_there_is_where_a_method_was_not_explained(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert _main(monkeypatch, run / "run", "--model", run / "model.keras", "--sample", "3", "--method", "saliency") == 1
+    assert "has no explanation 'saliency' of epoch 2; epoch 2 has from_mean, grad_cam" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hvd_xai.errors import CheckpointError
 from hvd_xai.explain import explain
 from hvd_xai.row_files import RowFiles
 from hvd_xai.sinks.checkpoint import Checkpoint
-from hvd_xai.types import Attribution, Probe
+from hvd_xai.types import Attribution, Methods, Probe
 from hvd_xai.world import World
 from tests.checkpoint.small import make_attributions, make_header, make_rows
 from tests.models_under_test import functional
@@ -55,14 +55,15 @@ def probe() -> Probe:
 
 
 def run(
-    model: keras.Model, probe: Probe, path: Path, method: Attribution = gradients, *, mode: str = "resume", dies: int = -1
+    model: keras.Model, probe: Probe, path: Path, methods: Attribution | Methods = gradients, *, mode: str = "resume", dies: int = -1
 ) -> list[int]:
     """Explains, and returns the samples that were computed."""
     global DIES  # noqa: PLW0603 - a method knows only what it is given
     DIES = dies
     SEEN.clear()
     checkpoint = Checkpoint(path, mode=mode)  # type: ignore[arg-type]  # a mode
-    explain(model, probe, [method], world=World.alone(), checkpoint=checkpoint, row_files=RowFiles(path / "rows"))
+    given = [methods] if isinstance(methods, Attribution) else methods
+    explain(model, probe, given, world=World.alone(), checkpoint=checkpoint, row_files=RowFiles(path / "rows"))
     return sorted(set(SEEN))
 
 
@@ -98,6 +99,20 @@ def test_rows_that_were_damaged_or_are_of_another_method_are_computed_again(mode
     assert run(model, probe, tmp_path / "dead") == list(range(64, N))
     assert digests(tmp_path / "dead") == digests(tmp_path / "whole")
     assert run(model, probe, tmp_path / "other", partial(gradients, times=2.0)) == list(range(N))
+
+
+def test_each_configuration_of_a_method_goes_on_by_itself(model: keras.Model, probe: Probe, tmp_path: Path) -> None:
+    both: dict[str, Attribution] = {"once": gradients, "twice": partial(gradients, times=2.0)}
+    assert run(model, probe, tmp_path, {"once": gradients}, mode="new") == list(range(N))
+    with pytest.raises(Exception, match="killed"):
+        run(model, probe, tmp_path, both, dies=150)
+    assert sorted(SEEN) == list(range(128))  # of the second: the first was committed already
+    assert run(model, probe, tmp_path, both) == list(range(128, N))
+    first, second = (open_explanations(tmp_path).explanation(0, name) for name in both)
+    assert first.manifest.function == second.manifest.function == "gradients"
+    np.testing.assert_array_equal(second.attributions(), 2 * first.attributions())
+    with pytest.raises(CheckpointError, match="committed with other method and options, and is not replaced"):
+        run(model, probe, tmp_path, {"once": "saliency"})
 
 
 def test_what_is_committed_is_not_replaced_by_another_and_is_computed_again_where_it_is_damaged(

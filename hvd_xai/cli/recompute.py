@@ -17,7 +17,10 @@ def recompute(
     epoch: Annotated[int | None, typer.Option(help="An epoch. [default: the newest]")] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="Only this method; path/to/file.py or package.module:name for one of your own. [default: all of the epoch]"),
+        typer.Option(
+            help="Only what this name has in RUN, or this method; path/to/file.py or package.module:name for one of your own."
+            " [default: all of the epoch]"
+        ),
     ] = None,
     custom_objects: Annotated[
         list[str] | None, typer.Option(help="Classes of your own in the model: path/to/file.py or package.module:name.")
@@ -44,8 +47,13 @@ def recompute(
     known = {name: value for spec in custom_objects or [] for name, value in load_objects(spec).items()}
     loaded = read_model(model, known)
     number = explanations.epochs[-1] if epoch is None else epoch
-    function = None if method is None else load_method(method)
-    names = explanations.methods(number) if function is None else [describe(function)[0]]
+    names, function = explanations.methods(number), None
+    if method in names:
+        names = [method]
+    elif method is not None:
+        function = load_method(method)
+        its_name = describe(function)[0]
+        names = [name for name in names if explanations.explanation(number, name).manifest.function == its_name] or [its_name]
     differs = False
     for name in names or [""]:
         explanation = explanations.explanation(number, name)

@@ -69,7 +69,7 @@ class Events(keras.callbacks.Callback):  # type: ignore[misc]  # as above
         """At the end of an epoch, before it is committed."""
         weights = self.model.get_weights()
         digest = xxhash.xxh3_64_hexdigest(b"".join(weight.tobytes() for weight in weights))
-        n_traces = sum(compute.n_traces for compute in explain._plan.computes) if explain._plan else 0
+        n_traces = sum(compute.n_traces for compute in explain._plan.computes.values()) if explain._plan else 0
         say(epoch=epoch, step=int(self.model.optimizer.iterations), weights=digest, traces=n_traces)
         if world.is_root:
             np.savez(self._hosts.with_name(f"weights-{epoch}.npz"), *weights)

@@ -30,6 +30,11 @@ from hvd_xai.types import Attribution
 from hvd_xai.world import World
 
 METHODS: list[Attribution] = [partial(integrated_gradients, n_steps=4), grad_cam]
+NAMED: dict[str, Attribution | str] = {
+    "from_black": METHODS[0],
+    "from_mean": partial(integrated_gradients, n_steps=4, baseline="mean"),
+    "grad_cam": "grad_cam",
+}
 
 
 def _model(seed: int = 0) -> keras.Model:
@@ -58,11 +63,12 @@ def _raises(world: World, kind: type[Exception], message: str, *, alike: bool = 
 
 @pytest.mark.parametrize("n", [1, 2, 11])
 def test_merged_explanations_equal_those_of_one_process(world: World, tmp_path: Path, n: int) -> None:
-    explain(_model(), _probe(n), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "together"), epoch=3, step=7)
+    explain(_model(), _probe(n), NAMED, world=world, checkpoint=Checkpoint(tmp_path / "together"), epoch=3, step=7)
     if not world.is_root:
         return
-    explain(_model(), _probe(n), METHODS, world=World.alone(), checkpoint=Checkpoint(tmp_path / "alone"), epoch=3, step=7)
-    for name in ("integrated_gradients", "grad_cam"):
+    explain(_model(), _probe(n), NAMED, world=World.alone(), checkpoint=Checkpoint(tmp_path / "alone"), epoch=3, step=7)
+    assert open_explanations(tmp_path / "together").methods(3) == list(NAMED)
+    for name in NAMED:
         together, alone = (open_explanations(tmp_path / run).explanation(3, name) for run in ("together", "alone"))
         assert together.columns == alone.columns
         # micro-batches have one shape on every rank, so a row is computed in one way, wherever it is computed
@@ -80,10 +86,10 @@ def test_two_epochs_trace_each_method_once_and_see_new_weights(world: World, tmp
     model = _model()
     plan = Plan(model, _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
     first = plan.run(0, 0)
-    traces = [compute.n_traces for compute in plan.computes]
+    traces = [compute.n_traces for compute in plan.computes.values()]
     model.set_weights([weight * 2 for weight in model.get_weights()])
     second = plan.run(1, 1)
-    assert [compute.n_traces for compute in plan.computes] == traces == [1, 1]
+    assert [compute.n_traces for compute in plan.computes.values()] == traces == [1, 1]
     assert first.convergence_delta.keys() == second.convergence_delta.keys() == {"integrated_gradients"}
     if world.is_root:
         run = open_explanations(tmp_path / "run")
@@ -220,13 +226,13 @@ def test_bfloat16_records_how_far_it_is_off_and_changes_nothing_else(world: Worl
 def test_estimates_are_the_same_on_all_ranks_and_write_nothing(world: World, tmp_path: Path) -> None:
     model, probe = _model(), _probe(40)
     before = model.get_weights()
-    estimates = estimate(model, probe, METHODS, world=world)
-    assert [(one.method, one.n_rows) for one in estimates] == [("integrated_gradients", 40), ("grad_cam", 40)]
+    estimates = estimate(model, probe, NAMED, world=world)
+    assert [(one.method, one.n_rows) for one in estimates] == [(name, 40) for name in NAMED]
     assert all(0 < one.seconds < 60 for one in estimates)
     assert world.allgather("comparing", [one.seconds for one in estimates]) == [[one.seconds for one in estimates]] * world.size
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    explain(model, probe, METHODS, world=world, checkpoint=tmp_path / "run")
+    explain(model, probe, NAMED, world=world, checkpoint=tmp_path / "run")
     if world.is_root:
         for one in estimates:
             committed = open_explanations(tmp_path / "run").explanation(0, one.method)
