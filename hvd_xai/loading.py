@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 import xxhash
 
+from hvd_xai import provenance
 from hvd_xai.errors import RecipeError
 
 Folder: TypeAlias = Literal["models", "callbacks"]
@@ -97,6 +98,24 @@ def load_method(spec: str) -> Function:
     if spec not in methods():
         raise RecipeError(_no_such(kind, spec, methods()))
     return cast("Function", getattr(importlib.import_module(f"hvd_xai.attributions.{spec}"), spec))
+
+
+def load_methods(specs: Sequence[str]) -> dict[str, Function]:
+    """Loads attribution methods, each as `load_method` takes it or as `name=method`, by that name or else their own.
+
+    Raises:
+        RecipeError: as `load_method`, or if two have one name.
+    """
+    found: dict[str, Function] = {}
+    for spec in specs:
+        name, equals, of_name = spec.partition("=")
+        is_named = bool(equals) and "/" not in name  # a path may have one in it
+        function = load_method(of_name if is_named else spec)
+        name = name if is_named else provenance.describe(function)[0]
+        if name in found:
+            raise RecipeError(f"there are two methods '{name}'; name each, as in --method one={name} --method other={name}")
+        found[name] = function
+    return found
 
 
 def load_objects(spec: str) -> dict[str, Any]:

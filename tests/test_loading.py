@@ -9,7 +9,7 @@ import pytest
 
 from hvd_xai import loading
 from hvd_xai.errors import RecipeError
-from hvd_xai.loading import load_method, load_recipe, methods, parse_settings, shipped
+from hvd_xai.loading import load_method, load_methods, load_recipe, methods, parse_settings, shipped
 
 RECIPE = """
 from dataclasses import dataclass
@@ -145,6 +145,16 @@ def test_a_method_of_ones_own_is_a_function_named_as_its_file(tmp_path: Path) ->
     assert load_method(str(path)).__name__ == "mine_too"
     with pytest.raises(RecipeError, match=r"did you mean 'integrated_gradients'.*There are: "):
         load_method("integrated_gradient")
+
+
+def test_methods_are_called_what_is_written_before_them_or_by_their_own_names(tmp_path: Path) -> None:
+    (tmp_path / "a=b").mkdir()
+    path = write(tmp_path / "a=b" / "mine.py", "def mine(model, inputs, targets, /, *, ids): return inputs\n")
+    found = load_methods(["saliency", "steep=saliency", str(path), f"yours={path}"])
+    expected = {"saliency": "saliency", "steep": "saliency", "mine": "mine", "yours": "mine"}
+    assert {name: function.__name__ for name, function in found.items()} == expected
+    with pytest.raises(RecipeError, match="two methods 'saliency'; name each, as in --method one=saliency --method other=saliency"):
+        load_methods(["saliency", "saliency"])
 
 
 def build(*, width: int = 8, rate: float = 0.1, name: str = "a", deep: bool = False, at: tuple[int, ...] = (1,)) -> None: ...

@@ -34,10 +34,15 @@ def explain(
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="A method's name, path/to/file.py or package.module:name. Can be given again. [default: integrated_gradients]"),
+        typer.Option(
+            help="A method's name, path/to/file.py or package.module:name; NAME= before it says what it is committed under. Can be given"
+            " again. [default: integrated_gradients]",
+            metavar="[NAME=]METHOD",
+        ),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="An option of a method; a wrong name lists them all.", metavar="NAME=VALUE")
+        list[str] | None,
+        typer.Option("--set", help="An option of a method; a wrong name lists them all.", metavar="[METHOD.]NAME=VALUE"),
     ] = None,
     targets: Annotated[Path | None, typer.Option(help="What to explain of each input, a .npy file, where DATA does not say.")] = None,
     feature: Annotated[
@@ -59,6 +64,8 @@ def explain(
 
     hvd-xai explain model.keras images/ --method grad_cam -o runs/images
 
+    hvd-xai explain model.keras test.npz --method black=integrated_gradients --method mean=integrated_gradients --set mean.baseline=mean
+
     hvd-xai explain model.keras x.npy --targets y.npy -o runs/x --resume
 
     hvd-xai explain model.keras data.tfrecord --feature inputs=x:float32:8,8,1 --feature targets=y:int64 -o runs/records
@@ -72,8 +79,8 @@ def explain(
         from hvd_xai import datasets
         from hvd_xai.estimate import estimate
         from hvd_xai.explain import explain as explain_probe
-        from hvd_xai.loading import load_method, load_objects, parse_settings
-        from hvd_xai.provenance import describe
+        from hvd_xai.loading import load_methods, load_objects, parse_settings
+        from hvd_xai.plan import named
         from hvd_xai.row_files import RowFiles
         from hvd_xai.saved_model import read_model
         from hvd_xai.sinks.checkpoint import Checkpoint
@@ -84,9 +91,9 @@ def explain(
     with world.together("loading the model"):
         known = {name: value for spec in custom_objects or [] for name, value in load_objects(spec).items()}
         loaded = read_model(model, known)
-        functions = {describe(function)[0]: function for function in map(load_method, method or ["integrated_gradients"])}
+        functions = load_methods(method or ["integrated_gradients"])
         options = parse_settings(set_ or [], functions)
-        methods = [partial(function, **options[name]) for name, function in functions.items()]
+        methods = named({name: partial(function, **options[name]) for name, function in functions.items()})
     run = output or Path("runs", data.stem)
     checkpoint = Checkpoint(run, {"model": str(model), "data": str(data)}, mode)
     with world.together("looking for a run"):

@@ -19,7 +19,7 @@ from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.checkpoint import arrays
 from hvd_xai.cli import explain as cli
-from hvd_xai.errors import CheckpointError, PeerError, RunExistsError
+from hvd_xai.errors import CheckpointError, PeerError, RecipeError, RunExistsError
 from hvd_xai.estimate import estimate
 from hvd_xai.explain import explain
 from hvd_xai.plan import Plan
@@ -264,6 +264,15 @@ def test_the_command_starts_goes_on_or_starts_anew(world: World, monkeypatch: py
         cli.explain(model, data, run, resume=True, overwrite=True)
     cli.explain(model, data, run, set_=["n_steps=3"], overwrite=True)
     assert open_explanations(run).explanation(0, "integrated_gradients").manifest.options["n_steps"] == 3
+    twice = ["few=integrated_gradients", "mean=integrated_gradients"]
+    cli.explain(model, data, folder / "named", method=twice, set_=["few.n_steps=2", "mean.baseline=mean"])
+    few, mean = open_explanations(folder / "named")
+    assert (few.manifest.method, few.manifest.options["n_steps"], few.manifest.options["baseline"]) == ("few", 2, "zero")
+    assert (mean.manifest.method, mean.manifest.options["n_steps"], mean.manifest.options["baseline"]) == ("mean", 50, "mean")
+    with pytest.raises(RecipeError, match=r"'--set n_steps=2' could mean more than one option; write few\.n_steps=2 or mean\.n_steps=2"):
+        cli.explain(model, data, folder / "other", method=twice, set_=["n_steps=2"])
+    with pytest.raises(ValueError, match=r"letters, digits, .* got '2nd'"):
+        cli.explain(model, data, folder / "other", method=["2nd=saliency"])
     with world.together("writing a single row"):
         if world.is_root:
             np.savez(folder / "one.npz", inputs=_probe().inputs[:1], targets=_probe().targets[:1])
