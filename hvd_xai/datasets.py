@@ -74,7 +74,8 @@ def unpack(
     targets: Path | None = None,
     features: Mapping[str, Feature] | None = None,
     input_shape: Sequence[int | None] = (),
-) -> None:
+    needs_targets: bool = True,
+) -> bool:
     """Unpacks a data set into a folder, in bounded memory; what was unpacked there before is removed.
 
     Args:
@@ -83,6 +84,10 @@ def unpack(
         targets: a `.npy` file, for inputs that come without.
         features: of TFRecord files, by what they are taken for.
         input_shape: shape of one input of the model, which says the size and the channels of images.
+        needs_targets: False takes inputs that come without, too.
+
+    Returns:
+        Whether there are targets.
 
     Raises:
         ValueError: if it is no data set that can be read, or lacks inputs or targets.
@@ -113,13 +118,15 @@ def unpack(
         (folder / "targets.npy").unlink(missing_ok=True)
         (folder / "targets.npy").symlink_to(targets.resolve(strict=True))
     absent = [name for name in ("inputs", "targets") if not (folder / f"{name}.npy").exists()]
-    if absent:
-        remedy = "give --targets FILE.npy" if absent == ["targets"] else "they are found by these names"
+    if absent and (needs_targets or absent != ["targets"]):
+        without = "give --targets FILE.npy, or --set score=predicted to explain the class that the model finds most likely"
+        remedy = without if absent == ["targets"] else "they are found by these names"
         raise ValueError(f"'{source}' has no {' and no '.join(absent)}; {remedy}")
+    return not absent
 
 
 def open_unpacked(folder: Path) -> Probe:
-    """Returns the data set that was unpacked, its inputs mapped into memory.
+    """Returns the data set that was unpacked, its inputs mapped into memory; where it has no targets, they are zeros.
 
     Raises:
         ValueError: if the arrays do not fit each other, or the sample ids do not ascend.
@@ -135,6 +142,7 @@ def open_unpacked(folder: Path) -> Probe:
     sample_ids = parts.get("sample_ids")
     if sample_ids is not None and np.any(np.diff(sample_ids) <= 0):
         raise ValueError("sample_ids of a data set must ascend, each once: its inputs are read where they lie. Sort the data set by them.")
+    parts.setdefault("targets", np.zeros(np.shape(parts["inputs"])[:1], np.int32))
     for name in _FOR_PEOPLE:
         path = folder / f"{name}.json"
         if path.exists():

@@ -235,10 +235,19 @@ def evaluate(
 
 def takes_class_ids(score: str | Score) -> bool:
     """Whether targets must be ids of the model's classes. Some scores ignore them, and functions of one's own read them as they like."""
+    return _unbound(score) in {output, logit, probability, log_odds, segmentation}
+
+
+def reads_targets(score: str | Score) -> bool:
+    """Whether a score may depend on the targets; functions of one's own are taken to."""
+    return _unbound(score) not in (predicted, regression)
+
+
+def _unbound(score: str | Score) -> Score:
     function = resolve(score)
     while isinstance(function, functools.partial):
         function = function.func
-    return function in {output, logit, probability, log_odds, segmentation}
+    return function
 
 
 class AtExamples:

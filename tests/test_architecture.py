@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 # From the top down. A unit is a module or a package right below hvd_xai; it imports from lower layers, and from itself.
 LAYERS = {
     "entry": ("cli", "report"),
-    "wiring": ("train", "explain", "plan", "estimate", "recompute"),
+    "wiring": ("train", "explain", "plan", "estimate", "recompute", "targets"),
     "merging": ("merge", "recording", "row_files"),
     "effects": ("sinks", "figures", "checkpoint", "world", "transports", "launcher", "watch", "keras", "datasets", "saved_model"),
     "numerics": (
@@ -43,6 +43,7 @@ BESIDE = {
     ("explain", "estimate"),
     ("explain", "plan"),
     ("estimate", "plan"),
+    ("targets", "plan"),
     ("recording", "merge"),
     ("keras", "world"),
     ("keras", "transports"),

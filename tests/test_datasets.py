@@ -141,6 +141,20 @@ def _refused(tmp_path: Path, source: str, **options: Any) -> Probe:
     return open_unpacked(tmp_path / "unpacked")
 
 
+def test_targets_may_be_left_out_where_they_are_not_needed(tmp_path: Path) -> None:
+    np.savez(tmp_path / "alone.npz", inputs=INPUTS)
+    assert not unpack(tmp_path / "alone.npz", tmp_path / "unpacked", needs_targets=False)
+    probe = open_unpacked(tmp_path / "unpacked")
+    np.testing.assert_array_equal(probe.inputs, INPUTS)
+    assert probe.targets.tolist() == [0] * N
+    np.savez(tmp_path / "both.npz", inputs=INPUTS, targets=TARGETS)
+    assert unpack(tmp_path / "both.npz", tmp_path / "unpacked", needs_targets=False)
+    np.testing.assert_array_equal(open_unpacked(tmp_path / "unpacked").targets, TARGETS)
+    np.savez(tmp_path / "neither.npz", labels=TARGETS)
+    with pytest.raises(ValueError, match="has no inputs and no targets"):
+        unpack(tmp_path / "neither.npz", tmp_path / "unpacked", needs_targets=False)
+
+
 def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "alone.npz", inputs=INPUTS)
     np.savez(tmp_path / "unsorted.npz", inputs=INPUTS, targets=TARGETS, sample_ids=np.arange(N)[::-1])
@@ -154,7 +168,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.zarr").mkdir()
     (tmp_path / "list.zarr" / "zarr.json").write_text("[]")
     for source, message in (
-        ("alone.npz", "has no targets; give --targets"),
+        ("alone.npz", "has no targets; give --targets FILE.npy, or --set score=predicted to explain the class"),
         ("unsorted.npz", "must ascend"),
         ("pickled.npz", "Python objects"),
         ("torn.npz", "is damaged"),

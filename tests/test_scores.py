@@ -13,7 +13,7 @@ import tensorflow as tf
 from hvd_xai import scores
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.compute import Compute, Predict
-from hvd_xai.types import Attributed, Attribution
+from hvd_xai.types import Attributed, Attribution, Score
 from tests import models_under_test as models
 
 # Float32, through one activation and back.
@@ -63,6 +63,13 @@ def test_a_score_that_is_not_one_number_an_example_is_refused() -> None:
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match=r"a score must return one number an example, shape \(n,\); .* returned shape \(4, 3\)"):
         scores.evaluate(model, tf.zeros((4, 2)), tf.zeros(4, tf.int32), everything)
+
+
+def test_what_is_predicted_and_values_do_not_depend_on_targets() -> None:
+    ignoring: list[str | Score] = ["predicted", scores.predicted, partial(scores.regression, index=1)]
+    assert [scores.reads_targets(score) for score in ignoring] == [False, False, False]
+    reading: list[str | Score] = ["output", scores.segmentation, lambda outputs, targets: outputs[:, 0] + targets]
+    assert [scores.reads_targets(score) for score in reading] == [True, True, True]
 
 
 def test_names_and_functions_resolve() -> None:

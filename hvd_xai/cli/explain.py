@@ -44,7 +44,13 @@ def explain(
         list[str] | None,
         typer.Option("--set", help="An option of a method; a wrong name lists them all.", metavar="[METHOD.]NAME=VALUE"),
     ] = None,
-    targets: Annotated[Path | None, typer.Option(help="What to explain of each input, a .npy file, where DATA does not say.")] = None,
+    targets: Annotated[
+        Path | None,
+        typer.Option(
+            help="What to explain of each input, a .npy file, where DATA does not say. With --set score=predicted none are needed: what"
+            " the model predicts is taken for target and label."
+        ),
+    ] = None,
     feature: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,6 +74,8 @@ def explain(
 
     hvd-xai explain model.keras x.npy --targets y.npy -o runs/x --resume
 
+    hvd-xai explain model.keras x.npy --set score=predicted -o runs/x
+
     hvd-xai explain model.keras data.tfrecord --feature inputs=x:float32:8,8,1 --feature targets=y:int64 -o runs/records
 
     A job that was killed goes on with --resume: what was computed is not computed again. What a job will take is said by --dry-run, on as
@@ -84,6 +92,7 @@ def explain(
         from hvd_xai.row_files import RowFiles
         from hvd_xai.saved_model import read_model
         from hvd_xai.sinks.checkpoint import Checkpoint
+        from hvd_xai.targets import need_targets, predict_targets
     world = hvd.init()
     configure(world.rank, world.size, world.host)
     # from here on everything fails on all ranks or on none
@@ -94,6 +103,7 @@ def explain(
         functions = load_methods(method or ["integrated_gradients"])
         options = parse_settings(set_ or [], functions)
         methods = named({name: partial(function, **options[name]) for name, function in functions.items()})
+        needs_targets = need_targets(loaded, methods)
     run = output or Path("runs", data.stem)
     checkpoint = Checkpoint(run, {"model": str(model), "data": str(data)}, mode)
     with world.together("looking for a run"):
@@ -104,13 +114,22 @@ def explain(
     unfinished = _existing(run.absolute().parent) / f".{run.name}-{world.job}" if dry_run else run / UNFINISHED
     unpacked = unfinished / f"data-{_unpacker(world)}"  # hosts may share the folder
     estimates = []
+    has_targets = True
     try:
         with world.together("unpacking the data set"):
             if world.local_rank == 0:
-                described = dict(datasets.Feature.parse(text) for text in feature or [])
-                datasets.unpack(data, unpacked, targets=targets, features=described, input_shape=tuple(loaded.input_shape[1:]))
+                has_targets = datasets.unpack(
+                    data,
+                    unpacked,
+                    targets=targets,
+                    features=dict(datasets.Feature.parse(text) for text in feature or []),
+                    input_shape=tuple(loaded.input_shape[1:]),
+                    needs_targets=needs_targets,
+                )
         with world.together("loading the data set"):
             probe = datasets.open_unpacked(unpacked)
+        if not (dry_run or all(world.allgather("asking for targets", has_targets))):
+            probe = predict_targets(loaded, probe, methods, world=world)
         if dry_run:
             estimates = estimate(loaded, probe, methods, world=world)
         else:

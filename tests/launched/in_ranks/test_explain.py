@@ -239,10 +239,16 @@ def test_estimates_are_the_same_on_all_ranks_and_write_nothing(world: World, tmp
             assert one.n_bytes == 40 * committed.manifest.dtype.itemsize
 
 
-def test_the_command_starts_goes_on_or_starts_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    logger = logging.getLogger("hvd_xai")  # which the command sets up for itself
+@pytest.fixture
+def _logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes back what the command sets up for itself."""
+    logger = logging.getLogger("hvd_xai")
     for name, value in (("propagate", logger.propagate), ("handlers", [*logger.handlers]), ("level", logger.level)):
         monkeypatch.setattr(logger, name, value)
+
+
+@pytest.mark.usefixtures("_logging")
+def test_the_command_starts_goes_on_or_starts_anew(world: World) -> None:
     folder = Path(os.environ["HVD_XAI_TEST_FOLDER"], "command")  # the same on all ranks
     model, data, run = folder / "model.keras", folder / "data.npz", folder / "run"
     with world.together("writing model and data"):
@@ -278,6 +284,28 @@ def test_the_command_starts_goes_on_or_starts_anew(world: World, monkeypatch: py
             np.savez(folder / "one.npz", inputs=_probe().inputs[:1], targets=_probe().targets[:1])
     cli.explain(model, folder / "one.npz", folder / "one", set_=["n_steps=2"])
     assert sorted(path.name for path in (folder / "one").iterdir()) == [".lock", "explanations"]
+
+
+@pytest.mark.usefixtures("_logging")
+def test_the_command_explains_what_is_predicted_where_there_are_no_targets(world: World) -> None:
+    folder = Path(os.environ["HVD_XAI_TEST_FOLDER"], "predicted")
+    model, data = folder / "model.keras", folder / "x.npy"
+    with world.together("writing model and data"):
+        if world.is_root:
+            folder.mkdir()
+            _model().save(model)
+            np.save(data, _probe().inputs)
+    with pytest.raises((ValueError, PeerError), match=r"x.npy' has no targets; give --targets FILE.npy, or --set score=predicted"):
+        cli.explain(model, data, folder / "refused", method=["saliency"])
+    methods, options = ["saliency", "grad_cam"], ["saliency.score=predicted", "grad_cam.score=predicted"]
+    cli.explain(model, data, folder / "run", method=methods, set_=options, dry_run=True)
+    cli.explain(model, data, folder / "run", method=methods, set_=options)
+    found = open_explanations(folder / "run").explanation(0, "saliency")
+    classes = _model().predict(_probe().inputs, verbose=0).argmax(axis=1)
+    assert len(set(classes.tolist())) > 1
+    for name in ("target", "label", "prediction"):
+        np.testing.assert_array_equal(found.column(name), classes)
+    cli.explain(model, data, folder / "run", method=["saliency"], set_=["score=predicted"], resume=True)  # is the same probe
 
 
 def test_estimates_are_of_the_shares_that_are_explained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
