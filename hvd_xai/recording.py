@@ -273,13 +273,14 @@ def _write(header: Header, merged: Merged, staged: Path, writer: Writer | None) 
         shape = (header.n_samples, *merged.mine.dtype[part.name].shape)
         parts.append(write_shards(staged, part.name, shape, part.first, part.blocks()))
     merged.close()
-    return Written(tuple(file for part in parts for file in part.files), sum(part.nonfinite for part in parts))
+    files = tuple(file for part in parts for file in part.files)
+    return Written(files, sum(part.nonfinite for part in parts), sum(part.negative for part in parts))
 
 
 def _to_json(written: Written) -> list[Json]:
-    return [written.nonfinite, [[file.key, file.size, file.xxh3_128] for file in written.files]]
+    return [written.nonfinite, written.negative, [[file.key, file.size, file.xxh3_128] for file in written.files]]
 
 
 def _from_json(message: Any) -> Written:
-    nonfinite, files = message
-    return Written(tuple(FileEntry(*file) for file in files), nonfinite)
+    nonfinite, negative, files = message
+    return Written(tuple(FileEntry(*file) for file in files), nonfinite, negative)

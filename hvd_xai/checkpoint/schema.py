@@ -242,6 +242,7 @@ class Manifest(Header):
         dtypes: dtype of each array by name, such as `"<f4"`.
         sample_order_digest: xxh3-128 of the sample ids in row order; checkpoints with equal ones compare row by row.
         nonfinite: attribution values that are NaN or infinite.
+        negative: attribution values below zero; None where they were not counted, in checkpoints of before.
         created: when it was committed, ISO 8601, UTC.
         files: every other file of the checkpoint.
         schema: of the version that wrote it.
@@ -252,6 +253,7 @@ class Manifest(Header):
     nonfinite: int
     created: str
     files: tuple[FileEntry, ...]
+    negative: int | None = None
     schema: str = SCHEMA
 
     @property
@@ -319,6 +321,7 @@ class Manifest(Header):
                 dtypes=record.texts("dtypes"),
                 sample_order_digest=record.digest("sample_order_digest"),
                 nonfinite=record.integer("nonfinite"),
+                negative=None if record.values.get("negative") is None else record.integer("negative"),
                 created=created,
                 files=read_files(record),
             )

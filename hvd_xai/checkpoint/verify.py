@@ -101,7 +101,7 @@ def _verify_files(directory: Place, files: tuple[FileEntry, ...], deep: bool) ->
 def _verify_rows(explanation: Explanation) -> list[Problem]:
     """Decodes every row and holds it against its hash, and all of them against the manifest."""
     manifest, path = explanation.manifest, explanation.path
-    order, nonfinite, last_id = xxhash.xxh3_128(), 0, None
+    order, nonfinite, negative, last_id = xxhash.xxh3_128(), 0, 0, None
     changed: list[int] = []
     ascending = True
     size = max(1, _BLOCK_BYTES // manifest.dtype.itemsize)
@@ -112,6 +112,7 @@ def _verify_rows(explanation: Explanation) -> list[Problem]:
         changed += (start + np.flatnonzero(content_hashes(rows) != rows["content_hash"])).tolist()
         order.update(sample_ids.data)
         nonfinite += int(np.count_nonzero(~np.isfinite(rows["attributions"])))
+        negative += int(np.count_nonzero(rows["attributions"] < 0))
         last_id = sample_ids[-1]
     problems = []
     if changed:
@@ -122,4 +123,6 @@ def _verify_rows(explanation: Explanation) -> list[Problem]:
         problems.append(Problem(path, "has other sample ids than its manifest says"))
     if nonfinite != manifest.nonfinite:
         problems.append(Problem(path, f"has {nonfinite} non-finite attribution values; the manifest says {manifest.nonfinite}"))
+    if manifest.negative not in (None, negative):
+        problems.append(Problem(path, f"has {negative} negative attribution values; the manifest says {manifest.negative}"))
     return problems

@@ -25,10 +25,11 @@ _COORDINATES = "sample_id label prediction target"
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What somebody wrote of a checkpoint: files, and how many attribution values in them are NaN or infinite."""
+    """What somebody wrote of a checkpoint: files, and how many attribution values in them are NaN or infinite, and below zero."""
 
     files: tuple[FileEntry, ...]
     nonfinite: int
+    negative: int
 
 
 class Writer:
@@ -66,6 +67,7 @@ class Writer:
         self._last_id: int | None = None
         self._n_rows = 0
         self._nonfinite = 0
+        self._negative = 0
         self._committed = False
         self._failed = False
         with writing(self.destination):
@@ -128,6 +130,7 @@ class Writer:
         self._n_rows += len(rows)
         if "attributions" in self._arrays:
             self._nonfinite += int(np.count_nonzero(~np.isfinite(rows["attributions"])))
+            self._negative += int(np.count_nonzero(rows["attributions"] < 0))
 
     def commit(self, replace: bool = False, written: Iterable[Written] = ()) -> Path:
         """Makes the checkpoint durable and renames it into place; from then on it exists, and is never changed.
@@ -180,6 +183,7 @@ class Writer:
         for part in written:
             files += part.files
             self._nonfinite += part.nonfinite
+            self._negative += part.negative
         found = sorted(file.key for file in files)
         expected = sorted(key for name in self._elsewhere for key in _shard_keys(name, self._shape(name), self._dtype[name].base))
         if found != expected:
@@ -218,6 +222,7 @@ class Writer:
             dtypes=dtypes_of(self._dtype),
             sample_order_digest=self._sample_order.hexdigest(),
             nonfinite=self._nonfinite,
+            negative=self._negative,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             files=tuple(sorted(files, key=lambda file: file.key)),
         )
@@ -236,18 +241,20 @@ def write_shards(staged: Path, name: str, shape: tuple[int, ...], first: int, bl
     Raises:
         CheckpointError: if they cannot be written.
     """
-    writer, nonfinite = None, 0
+    writer, nonfinite, negative = None, 0, 0
     with writing(staged / name):
         for values in blocks:
             writer = writer or ArrayWriter(staged / name, shape, values.dtype, first=first)
             writer.append(values)
-            nonfinite += int(np.count_nonzero(~np.isfinite(values))) if name == "attributions" else 0
+            if name == "attributions":
+                nonfinite += int(np.count_nonzero(~np.isfinite(values)))
+                negative += int(np.count_nonzero(values < 0))
         files = writer.close() if writer is not None else []
         for file in files:
             fsync_file(staged / file.key)
         for directory in {parent for file in files for parent in (staged / file.key).relative_to(staged).parents}:
             fsync_directory(staged / directory)
-    return Written(tuple(files), nonfinite)
+    return Written(tuple(files), nonfinite, negative)
 
 
 def _shard_keys(name: str, shape: tuple[int, ...], dtype: np.dtype) -> list[str]:

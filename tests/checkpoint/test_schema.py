@@ -144,6 +144,11 @@ def test_a_method_that_is_committed_under_another_name_says_its_own() -> None:
     assert (again.method, again.function, again.header().function) == ("from_black", "integrated_gradients", "integrated_gradients")
 
 
+def test_manifests_from_before_negative_values_were_counted_say_nothing_of_them() -> None:
+    assert Manifest.from_json(make_manifest(negative=4).to_json()).negative == 4
+    assert Manifest.from_json(resealed(lambda record: record.pop("negative"))).negative is None
+
+
 def resealed(change: Callable[[dict[str, Any]], object]) -> bytes:
     """Returns a manifest that was changed by somebody who also mended its digest."""
     record = json.loads(make_manifest().to_json())

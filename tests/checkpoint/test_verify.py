@@ -89,6 +89,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, bool]] = {
     "manifest deleted": (lambda path: (path / "manifest.json").unlink(), "has no manifest.json", True),
     "manifest of a later schema": (lambda path: forge_manifest(path, schema="2.0"), "Upgrade", True),
     "count of non-finite values forged": (lambda path: forge_manifest(path, nonfinite=5), "has 0 non-finite", False),
+    "count of negative values forged": (lambda path: forge_manifest(path, negative=0), "negative attribution values", False),
     "sample order forged": (lambda path: forge_manifest(path, sample_order_digest="0" * 32), "other sample ids", False),
     "moved to another epoch": (move_away, "was moved here", True),
     "run.json edited": (lambda path: flip(path.parents[2] / "run.json", 20), "run.json", True),

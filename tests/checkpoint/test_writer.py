@@ -66,7 +66,9 @@ def test_zarr_shards_written_elsewhere_are_committed_when_all_are_there_once(
     whole = spoil(parts) == parts
     with nullcontext() if whole else pytest.raises(CheckpointError, match=r"must have the Zarr shard 'attributions/c/\d/0/0' 1 times"):
         assert Explanation(writer.commit(written=spoil(parts))).manifest.files == write(tmp_path / "whole", rows).manifest.files
-    assert not whole or Explanation(writer.destination).manifest.nonfinite == 2
+    if whole:
+        manifest = Explanation(writer.destination).manifest
+        assert (manifest.nonfinite, manifest.negative) == (2, (attributions < 0).sum())
 
 
 def test_manifest_says_what_the_rows_held(tmp_path: Path) -> None:
@@ -75,6 +77,7 @@ def test_manifest_says_what_the_rows_held(tmp_path: Path) -> None:
     explanation = write(tmp_path, make_rows(attributions), epoch=7, world_size=3)
     manifest = explanation.manifest
     assert (manifest.epoch, manifest.step, manifest.nonfinite, manifest.world_size) == (7, 70, 3, 3)
+    assert manifest.negative == (attributions < 0).sum()
     assert manifest.options == {"n_steps": 50, "window": [1, 2.5], "baseline": None}
     assert [(rows.host, rows.start, rows.stop) for rows in manifest.ranks] == [("host0", 0, 6), ("host1", 6, 13), ("host2", 13, 20)]
     np.testing.assert_array_equal(explanation.attributions(), decode(make_rows(attributions)))
