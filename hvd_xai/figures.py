@@ -59,6 +59,22 @@ def _drift(run: Explanations, explanation: Explanation) -> Drift | None:
         return None
 
 
+def is_signed(run: Explanations, method: str) -> bool | None:
+    """Returns whether a method's attributions have a sign: whether one of them is negative, at any epoch; None if not all were counted.
+
+    One epoch does not say it: a signed method's attributions of a small probe may all happen to be positive.
+    """
+    counts = set()
+    for epoch in run.epochs_by_method.get(method, []):
+        try:
+            counts.add(run.explanation(epoch, method).manifest.negative)
+        except CheckpointError as error:  # of an epoch that may not even be shown
+            log.warning("%s at epoch %d does not say whether attributions are negative: %s", method, epoch, error)
+        if any(counts):
+            return True
+    return None if None in counts else False
+
+
 def snapshot(explanation: Explanation) -> Snapshot:
     """Returns what drift looks at of an explanation; its thumbnails are read when they are compared."""
     return Snapshot(explanation.column("sample_id"), explanation.column("prediction"), explanation.thumbnails)

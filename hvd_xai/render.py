@@ -126,7 +126,7 @@ def picture(inputs: Num[np.ndarray, "..."], size: int) -> Picture:
     """
     if inputs.ndim < 2:
         values = inputs.reshape(-1).astype(np.float32)
-        return Picture(_bars(values, robust_limit(values, 100.0), size, coloured=False))
+        return Picture(_bars(values, robust_limit(values, 100.0), size, "none"))
     values = _channels_last(np.asarray(inputs, np.float32))
     if values.ndim > 3:
         values = values.mean(axis=tuple(range(values.ndim - 3)))
@@ -141,12 +141,12 @@ def attributed(
     size: int,
     *,
     limit: float | None = None,
+    signed: bool | None = None,
 ) -> Picture:
     """Shows one sample's attributions.
 
-    Attributions of the inputs' own shape are shown by themselves on the diverging scale, summed over channels. Coarser maps, such as
-    Grad-CAM's, are resized bilinearly and laid over the input, the more opaque the stronger; the diverging scale is used only if a value is
-    negative. Vectors become bars, unless they are of a series with channels.
+    Attributions of the inputs' own shape are shown by themselves, summed over channels. Coarser maps, such as Grad-CAM's, are resized
+    bilinearly and laid over the input, the more opaque the stronger. Vectors become bars, unless they are of a series with channels.
 
     Args:
         attributions: one sample's attributions.
@@ -154,6 +154,8 @@ def attributed(
         size: about the longer side of the picture, in pixels.
         limit: where the scale ends; `robust_limit` of this sample if left out, and its largest value of bars. Give it to make pictures
             comparable.
+        signed: whether the method's attributions have a sign, and so the diverging scale. Where that is not known, bars and attributions of
+            the inputs' own shape are taken to have one, coarser maps if a value is negative.
     """
     has_places = inputs is not None and inputs.ndim >= 2 and (attributions.ndim >= 2 or inputs.ndim == 2)
     over = inputs is not None and attributions.shape != inputs.shape and has_places
@@ -163,16 +165,18 @@ def attributed(
     if limit is None:
         limit = robust_limit(values, 100.0 if has_bars else 99.0)
     n_bad = int(attributions.size - np.isfinite(attributions).sum())
+    if signed is None:
+        signed = has_bars or attributions.shape == getattr(inputs, "shape", None) or bool((values < 0).any())
+    scale: Scale = "diverging" if signed else "sequential"
     if has_bars:
-        return Picture(_bars(values, limit, size, coloured=True), "diverging", limit, n_bad, has_bars=True)
+        return Picture(_bars(values, limit, size, scale), scale, limit, n_bad, has_bars=True)
     if values.ndim == 1:
         values = values[:, None]
-    signed = attributions.shape == getattr(inputs, "shape", None) or bool((values < 0).any())
     if inputs is None or not over:
         image = fit(diverging(values, limit) if signed else sequential(values, limit), size)
     else:
         image = overlay(picture(inputs, size).image, values, limit, signed=signed)
-    return Picture(image, "diverging" if signed else "sequential", limit, n_bad)
+    return Picture(image, scale, limit, n_bad)
 
 
 def flat(attributions: Num[np.ndarray, "..."], *, channels: bool) -> Float32[np.ndarray, "..."]:
@@ -220,11 +224,11 @@ def sum_of_others(vector: Num[np.ndarray, "n"], chosen: Int[np.ndarray, "m"]) ->
         return float(np.delete(vector, chosen).sum())
 
 
-def rows_of_bars(values: Float32[np.ndarray, "n"], limit: float, width: int, height: int) -> RGB:
-    """Draws a vector as rows of bars about a zero line: to the right and red for positive, to the left and blue for negative."""
+def rows_of_bars(values: Float32[np.ndarray, "n"], limit: float, width: int, height: int, scale: Scale = "diverging") -> RGB:
+    """Draws a vector as rows of bars about a zero line: to the right for positive, to the left for negative, red and blue if diverging."""
     half = width // 2
     image = np.repeat(striped(len(values), height)[:, None], 2 * half + 1, axis=1)
-    colours = _flagged(np.where(values[:, None] >= 0, _DIVERGING[-1], _DIVERGING[0]), values)
+    colours = _of_bars(values, limit, scale)
     lengths = np.where(np.isfinite(values), np.round(_unit(values, limit) * half), half).astype(int)
     margin = max(1, height // 6)
     for row, (length, colour) in enumerate(zip(lengths, colours, strict=True)):
@@ -239,8 +243,8 @@ def striped(n_rows: int, height: int) -> UInt8[np.ndarray, "h 3"]:
     return np.repeat(np.where(np.arange(n_rows) % 2, 247, 255).astype(np.uint8), height)[:, None].repeat(3, axis=1)
 
 
-def _bars(values: Float32[np.ndarray, "n"], limit: float, size: int, *, coloured: bool) -> RGB:
-    """Draws a vector as bars about a zero line: up and red for positive, down and blue for negative."""
+def _bars(values: Float32[np.ndarray, "n"], limit: float, size: int, scale: Scale) -> RGB:
+    """Draws a vector as bars about a zero line: up and red for positive, down and blue for negative; on the sequential scale up only."""
     if len(values) == 0:
         values = np.zeros(1, np.float32)
     if len(values) > size:  # the strongest of each group, so that a peak is never averaged away
@@ -250,15 +254,23 @@ def _bars(values: Float32[np.ndarray, "n"], limit: float, size: int, *, coloured
     step = max(1, size // len(values))
     gap = 1 if step >= 4 else 0
     half = max(8, size * 3 // 8)
+    up = 2 * half if scale == "sequential" else half
     image = np.full((2 * half + 1, step * len(values) + gap, 3), 247, np.uint8)
-    flat_grey = np.full((len(values), 3), 70.0)
-    colours = _flagged(np.where(values[:, None] >= 0, _DIVERGING[-1], _DIVERGING[0]) if coloured else flat_grey, values)
-    heights = np.where(np.isfinite(values), np.round(_unit(values, limit) * half), half).astype(int)
+    colours = _of_bars(values, limit, scale)
+    heights = np.where(np.isfinite(values), np.round(_unit(values, limit) * up), up).astype(int)
     for index, (height, colour) in enumerate(zip(heights, colours, strict=True)):
-        rows = slice(half - height, half) if height >= 0 else slice(half + 1, half + 1 - height)
+        rows = slice(up - height, up) if height >= 0 else slice(up + 1, up + 1 - height)
         image[rows, index * step + gap : (index + 1) * step] = colour
-    image[half] = 110
+    image[up] = 110
     return image
+
+
+def _of_bars(values: Float32[np.ndarray, "n"], limit: float, scale: Scale) -> UInt8[np.ndarray, "n 3"]:
+    """Returns the colours of bars: grey for inputs, red or blue for attributions that have a sign, those of the scale for others."""
+    if scale == "sequential":
+        return sequential(values, limit)
+    grey = np.full((len(values), 3), 70.0)
+    return _flagged(grey if scale == "none" else np.where(values[:, None] >= 0, _DIVERGING[-1], _DIVERGING[0]), values)
 
 
 def _channels_last(values: Num[np.ndarray, "..."]) -> Num[np.ndarray, "..."]:

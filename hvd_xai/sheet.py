@@ -7,7 +7,7 @@ someone else and read without us.
 import functools
 import io
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -44,6 +44,7 @@ class Panel:
         score: the scalar that was explained.
         convergence_delta: what the attributions miss of the difference in score that they should add up to, if the method says so.
         feature_names: names of the attributions' values, if they are a vector that has names; those of all panels of a sample are the same.
+        is_signed: whether the method's attributions have a sign; None if that is not known.
     """
 
     method: str
@@ -53,6 +54,7 @@ class Panel:
     score: float
     convergence_delta: float | None = None
     feature_names: tuple[str, ...] = ()
+    is_signed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,11 @@ class Explained(Protocol):
 
 
 def samples(
-    explanations: Sequence[Explained], sample_ids: Int[np.ndarray, "m"], inputs: Num[np.ndarray, "m ..."] | None = None
+    explanations: Sequence[Explained],
+    sample_ids: Int[np.ndarray, "m"],
+    inputs: Num[np.ndarray, "m ..."] | None = None,
+    *,
+    signed: Mapping[str, bool | None] | None = None,
 ) -> list[Sample]:
     """Reads samples from explanations, one row at a time.
 
@@ -122,6 +128,7 @@ def samples(
         explanations: of the same probe; at least one. Each becomes a panel, in this order. Labels and targets are the first one's.
         sample_ids: the samples, in the order in which they are shown.
         inputs: the samples' inputs, in the same order.
+        signed: whether a method's attributions have a sign, by the method's name, where that is known.
     """
     panels: list[list[Panel]] = [[] for _ in sample_ids]
     known: list[tuple[Value, Value]] = []
@@ -141,6 +148,7 @@ def samples(
                 columns["score"][index],
                 deltas[index],
                 feature_names,
+                (signed or {}).get(explanation.manifest.method),
             )
             panels[index].append(panel)
     return [
@@ -316,18 +324,22 @@ def _features(panels: Sequence[Panel], size: int) -> _Features | None:
 
 def _picture(panel: Panel, sample: Sample, size: int, features: _Features | None, limit: float | None = None) -> render.Picture:
     if features is None or not panel.feature_names:
-        return render.attributed(panel.attributions, sample.inputs, size, limit=limit)
+        return render.attributed(panel.attributions, sample.inputs, size, limit=limit, signed=panel.is_signed)
     values = features.values(panel.attributions)
     limit = render.robust_limit(panel.attributions, 100.0) if limit is None else limit
     bars = np.where(np.arange(len(values)) < len(features.order), values, 0)  # a sum of many would dwarf the bars of single features
-    canvas = Image.fromarray(render.rows_of_bars(bars, limit, size, features.height))
+    scale: render.Scale = "sequential" if panel.is_signed is False else "diverging"
+    canvas = Image.fromarray(render.rows_of_bars(bars, limit, size, features.height, scale))
     draw, font, middle = ImageDraw.Draw(canvas), _font(features.height * 5 // 8), canvas.width // 2
+    sign = "+" if scale == "diverging" else ""
     for row, value in enumerate(values.tolist()):  # each number stands where its bar does not
         left, anchor = (middle - 4, "rm") if value >= 0 else (middle + 5, "lm")
-        text = next((text for text in (f"{value:+.3g}", f"{value:+.2g}") if font.getlength(text) < middle - 5), f"{value:+.1g}")
+        text = next(
+            (text for text in (f"{value:{sign}.3g}", f"{value:{sign}.2g}") if font.getlength(text) < middle - 5), f"{value:{sign}.1g}"
+        )
         draw.text((left, (row + 0.5) * features.height), text, _FAINT, font, anchor=anchor)
     n_bad = int(np.count_nonzero(~np.isfinite(panel.attributions)))
-    return render.Picture(np.asarray(canvas, np.uint8).copy(), "diverging", limit, n_bad, has_bars=True)
+    return render.Picture(np.asarray(canvas, np.uint8).copy(), scale, limit, n_bad, has_bars=True)
 
 
 def _names_picture(features: _Features, inputs: Num[np.ndarray, "d"] | None, size: int) -> render.Picture:
@@ -449,7 +461,7 @@ def _legend(pictures: Sequence[render.Picture], ends: str) -> list[_Line]:
     if "diverging" in scales:
         text.append("Red raises the score, blue lowers it.")
     if "sequential" in scales:
-        text.append("Violet to yellow, over the input in grey: where the method looks, least to most.")
+        text.append("Violet to yellow: importance, from 0 to the most.")
     if any(picture.scale != "none" and not picture.has_bars for picture in pictures):
         text.append(f"Colours end at {ends}.")
     if any(picture.n_not_finite for picture in pictures):

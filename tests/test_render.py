@@ -187,6 +187,17 @@ def test_scale_follows_from_what_is_attributed(attributions: tuple[int, ...], in
     assert shown.image.shape[-1] == 3
 
 
+@pytest.mark.parametrize(
+    ("attributions", "inputs"), [((8, 8, 1), (8, 8, 1)), ((3, 3), (8, 8, 1)), ((13,), (13,)), ((4,), (16, 3)), ((), ()), ((3, 3), None)]
+)
+@pytest.mark.parametrize(("signed", "scale"), [(True, "diverging"), (False, "sequential")])
+def test_scale_is_that_of_the_method_where_it_is_known(
+    attributions: tuple[int, ...], inputs: tuple[int, ...] | None, signed: bool, scale: str
+) -> None:
+    values, shown = np.full(attributions, 0.5, np.float32), None if inputs is None else np.ones(inputs, np.float32)
+    assert render.attributed(values, shown, 64, signed=signed).scale == scale
+
+
 def test_negative_values_of_a_coarse_map_are_shown_as_negative() -> None:
     shown = render.attributed(np.array([[-1.0, 1.0]], np.float32), np.zeros((8, 8, 1), np.float32), 80)
     assert shown.scale == "diverging"
@@ -206,6 +217,15 @@ def test_bars_go_up_in_red_and_down_in_blue() -> None:
     assert np.all(up[:, 0] > up[:, 2])
     assert np.all(down[:, 2] > down[:, 0])
     assert np.all(image[: middle // 2, 75] == 247)
+
+
+def test_bars_without_sign_stand_on_the_ground_and_have_the_colours_of_the_scale() -> None:
+    image = render.attributed(np.array([1.0, 0.5], np.float32), np.zeros(2, np.float32), 100, limit=1.0, signed=False).image
+    full, half = render.sequential(np.array([1.0, 0.5], np.float32), 1.0)
+    ground = image.shape[0] - 1
+    np.testing.assert_array_equal(image[:ground, 25], np.tile(full, (ground, 1)))
+    np.testing.assert_array_equal(image[: ground // 2 - 1, 75], 247)
+    np.testing.assert_array_equal(image[ground // 2 + 1 : ground, 75], np.tile(half, (ground // 2 - 1, 1)))
 
 
 def test_the_largest_bar_reaches_the_end_of_the_scale() -> None:
@@ -245,6 +265,11 @@ def test_the_strongest_in_any_vector_come_first_and_what_is_not_finite_before_th
     vectors[1, 0] = np.nan
     assert render.strongest(vectors, 2).tolist() == [0, 1]
     assert np.isnan(render.sum_of_others(np.array([np.inf, -np.inf], np.float32), np.array([], int)))
+
+
+def test_rows_of_bars_without_sign_have_the_colours_of_the_scale() -> None:
+    image = render.rows_of_bars(np.array([1.0, 0.5], np.float32), 1.0, 100, 20, "sequential")
+    np.testing.assert_array_equal(image[[10, 30], 60], render.sequential(np.array([1.0, 0.5], np.float32), 1.0))
 
 
 def test_rows_of_bars_go_right_in_red_and_left_in_blue() -> None:

@@ -78,6 +78,15 @@ def test_epochs_share_one_scale() -> None:
         assert (image == faint).all(axis=-1).sum() >= size * size
 
 
+@pytest.mark.parametrize("names", [(), ("a", "b", "c")])
+@pytest.mark.parametrize("is_signed", [True, False])
+def test_vectors_of_methods_without_sign_have_colours_that_have_none(names: tuple[str, ...], is_signed: bool) -> None:
+    panel = sheet.Panel("sobol", 0, np.array([1.0, 0.5, 0.2], np.float32), 1, 1.0, feature_names=names, is_signed=is_signed)
+    image = sheet.strip(sheet.Sample(0, 1, 1, (panel,), np.ones(3)))
+    yellow, red = (render.ramp(scale, 2, 1)[0, 1] for scale in ("sequential", "diverging"))
+    assert [has_colour(image, yellow), has_colour(image, red)] == [not is_signed, is_signed]
+
+
 def test_not_finite_values_are_told() -> None:
     attributions = np.full((8, 8, 1), np.nan, np.float32)
     broken = sheet.Sample(0, 1, 1, (sheet.Panel("integrated_gradients", 0, attributions, 1, 1.0),), np.ones((8, 8, 1)))

@@ -12,7 +12,7 @@ from hvd_xai import sheet
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.drift import drift, similarities
 from hvd_xai.errors import CheckpointError
-from hvd_xai.figures import snapshot
+from hvd_xai.figures import is_signed, snapshot
 
 
 def diff(
@@ -72,7 +72,8 @@ def _compare(before: Explanation, after: Explanation, top: int) -> np.ndarray:
 def _drawn(explanations: Explanations, pair: tuple[Explanation, Explanation], sample_ids: np.ndarray) -> np.ndarray:
     probe = explanations.probe()
     inputs = None if probe is None else probe.inputs(pair[0].rows_of(sample_ids))
-    samples = sheet.samples(pair, sample_ids, inputs)
+    method = pair[0].manifest.method
+    samples = sheet.samples(pair, sample_ids, inputs, signed={method: is_signed(explanations, method)})
     class_names = () if probe is None else probe.class_names
     title = f"what changed most · epoch {pair[0].manifest.epoch} to {pair[1].manifest.epoch}"
     return sheet.contact_sheet(samples, class_names=class_names, title=title)

@@ -20,7 +20,7 @@ from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanatio
 from hvd_xai.cli.console import program
 from hvd_xai.drift import Drift
 from hvd_xai.errors import CheckpointError
-from hvd_xai.figures import figures
+from hvd_xai.figures import figures, is_signed
 from hvd_xai.types import Json
 
 MAX_SAMPLES = 500
@@ -166,7 +166,8 @@ def _draw(explanations: Explanations, chosen: Sequence[Explanation], sample_ids:
     probe = explanations.probe()
     inputs = None if probe is None else probe.inputs(chosen[0].rows_of(sample_ids))
     class_names = () if probe is None else probe.class_names
-    samples = sheet.samples(chosen, sample_ids, inputs)
+    signed = {method: is_signed(explanations, method) for method in {explanation.manifest.method for explanation in chosen}}
+    samples = sheet.samples(chosen, sample_ids, inputs, signed=signed)
     if len(samples) == 1:
         image = sheet.strip(samples[0], class_names=class_names, size=200 if len(shown) == 1 else 176, title=name)
     else:

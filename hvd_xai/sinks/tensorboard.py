@@ -17,7 +17,7 @@ from jaxtyping import Float32
 
 from hvd_xai import sheet
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
-from hvd_xai.figures import Figures, figures
+from hvd_xai.figures import Figures, figures, is_signed
 
 try:
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -154,7 +154,8 @@ def _panel(run: Explanations, explanation: Explanation, n_panel: int) -> "Summar
     probe = run.probe()
     inputs = None if probe is None else probe.inputs(rows)
     names = () if probe is None else probe.class_names
-    samples = sheet.samples([explanation], explanation.column("sample_id")[rows], inputs)
     manifest = explanation.manifest
+    signed = {manifest.method: is_signed(run, manifest.method)}
+    samples = sheet.samples([explanation], explanation.column("sample_id")[rows], inputs, signed=signed)
     image = sheet.contact_sheet(samples, class_names=names, title=f"{manifest.method} · epoch {manifest.epoch}")
     return Summary.Image(height=image.shape[0], width=image.shape[1], colorspace=3, encoded_image_string=sheet.png(image))

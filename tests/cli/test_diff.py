@@ -10,7 +10,7 @@ from PIL import Image
 from hvd_xai import open_explanations, render
 from hvd_xai.cli.main import main
 from hvd_xai.drift import cosine_similarity
-from tests.runs_under_test import make_probe, make_run
+from tests.runs_under_test import add_explanation, make_probe, make_run
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,16 @@ def test_they_are_drawn_with_the_earlier_epoch_first(
     drawn = [render.attributed(values, inputs, 104, limit=limit).image[50].tobytes() for values in shown]
     places = [max(line.find(one) for line in lines) for one in drawn]
     assert 0 < places[0] < places[1]
+
+
+def test_a_method_without_sign_is_drawn_on_the_scale_that_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = make_probe()
+    run = make_run(tmp_path / "run", probe, epochs=[])
+    for epoch in (0, 1):
+        add_explanation(run / "explanations", probe, epoch, "squaregrad", (8, 8, 1))
+    assert diff(monkeypatch, run, "--epoch", 0, "--epoch", 1, "--png", tmp_path / "changed.png") == 0
+    with Image.open(tmp_path / "changed.png") as image:
+        assert (np.asarray(image.convert("RGB")) == render.sequential(np.zeros(1, np.float32), 1.0)).all(axis=-1).any()
 
 
 @pytest.mark.parametrize(

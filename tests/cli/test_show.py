@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hvd_xai import render
 from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.cli.main import main
 from tests.runs_under_test import add_explanation, make_probe, make_run
@@ -141,6 +142,17 @@ def test_all_epochs_become_columns(show: Shell, run: Path, tmp_path: Path) -> No
     show(run, "--sample", "7", "--epoch", "all", "--png", tmp_path / "all.png")
     show(run, "--sample", "7", "--png", tmp_path / "one.png")
     assert picture(tmp_path / "all.png").size[0] > picture(tmp_path / "one.png").size[0]
+
+
+def test_the_scale_says_whether_the_method_has_a_sign(show: Shell, run: Path, tmp_path: Path) -> None:
+    probe = make_probe()
+    add_explanation(run / "explanations", probe, 3, "squaregrad", (8, 8, 1))
+    add_explanation(run / "explanations", probe, 3, "integrated_gradients", (8, 8, 1))
+    ends = render.sequential(np.zeros(1, np.float32), 1.0)[0], render.diverging(np.ones(1, np.float32), 1.0)[0]
+    for method, expected in (("squaregrad", [True, False]), ("integrated_gradients", [False, True])):
+        show(run, "--sample", "7", "--epoch", "3", "--method", method, "--png", tmp_path / "out.png")
+        pixels = np.asarray(picture(tmp_path / "out.png").convert("RGB"))
+        assert [bool((pixels == end).all(axis=-1).any()) for end in ends] == expected
 
 
 def test_very_many_epochs_are_drawn_evenly_spread_and_that_is_said(show: Shell, tmp_path: Path) -> None:

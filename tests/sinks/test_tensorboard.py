@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
+from hvd_xai import render
 from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.sinks.tensorboard import TensorBoard, histogram
 from tests.runs_under_test import add_explanation, make_probe, make_run
@@ -131,6 +132,13 @@ def test_panel_is_a_picture_of_the_samples(run: Path) -> None:
         assert picture.format == "PNG"
         assert picture.size == (image.width, image.height)
         assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 50, "it is not blank"
+
+
+def test_panel_of_a_method_without_sign_is_drawn_on_the_scale_that_has_none(run: Path) -> None:
+    add_explanation(run / "explanations", make_probe(), 3, "squaregrad", (8, 8, 1))
+    show(run)
+    image = Image.open(io.BytesIO(values(run, "squaregrad/panel")[3].image.encoded_image_string))
+    assert (np.asarray(image.convert("RGB")) == render.sequential(np.zeros(1, np.float32), 1.0)).all(axis=-1).any()
 
 
 def test_panel_can_be_left_out_and_larger_than_the_probe(run: Path) -> None:
