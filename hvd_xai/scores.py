@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
+from hvd_xai.primitives import layers
 from hvd_xai.types import Score
 
 Outputs: TypeAlias = tf.Tensor | Mapping[str, tf.Tensor] | Sequence[tf.Tensor]
@@ -227,7 +228,9 @@ def evaluate(
     Raises:
         ValueError: if the score is not one number an example.
     """
-    values = resolve(score)(model(inputs, training=False), targets)
+    with layers.unwrapped(model):
+        outputs = model(inputs, training=False)
+    values = resolve(score)(outputs, targets)
     if values.shape.rank != 1:
         raise ValueError(f"a score must return one number an example, shape (n,); {score!r} returned shape {tuple(values.shape)}")
     return tf.cast(values, tf.float32)

@@ -189,6 +189,21 @@ def subclassed(family: Family = IMAGES) -> keras.Model:
     return model
 
 
+class InFunction(Subclassed):
+    """A model whose `call` is a tf.function."""
+
+    @tf.function  # type: ignore[untyped-decorator]  # TensorFlow ships no types
+    def call(self, inputs: object) -> object:
+        return super().call(inputs)
+
+
+def subclassed_in_function(family: Family = IMAGES) -> keras.Model:
+    keras.utils.set_random_seed(11)
+    model = InFunction(family)
+    model(family.zeros())
+    return model
+
+
 def _functional_backbone(family: Family) -> keras.Model:
     inputs = outputs = family.input()
     for layer in family.backbone():
@@ -337,11 +352,12 @@ SAME_FUNCTION: tuple[Callable[..., keras.Model], ...] = (
     sequential,
     sequential_without_input,
     subclassed,
+    subclassed_in_function,
     functional_in_sequential,
     sequential_in_functional,
     functional_in_subclassed,
 )
-"""Builders of one and the same function, in seven shapes."""
+"""Builders of one and the same function, in eight shapes."""
 
 
 def examples(n: int, seed: int = 0, family: Family = IMAGES) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -60,6 +60,7 @@ def tap(model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None) ->
     found = {kind: [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, kind)] for kind in _KINDS}
     first, second = ((of, _KINDS[kind]) for kind, of in found.items())
     with (
+        layers.unwrapped(model),
         layers.replaced(first[0], first[1], explicit),
         layers.replaced(second[0], second[1], explicit),
         layers.replaced([*first[0], *second[0]], "_masked_softmax", intercepted),

@@ -9,7 +9,7 @@ import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +98,7 @@ def tap(model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None, la
         return call_and_keep
 
     # There is no public way to all layers, however deep.
-    with replaced(model._flatten_layers(include_self=False), "call", intercepted):
+    with unwrapped(model), replaced(model._flatten_layers(include_self=False), "call", intercepted):
         yield calls
 
 
@@ -125,6 +125,37 @@ def put(at: Call, function: Callable[[tf.Tensor], tf.Tensor]) -> Iterator[None]:
         return call_and_put
 
     with replaced([at.layer], "call", intercepted):
+        yield
+
+
+@contextmanager
+def unwrapped(model: keras.Model) -> Iterator[None]:
+    """Puts its body in place of each method, `call` above all, of the model or a layer that is a tf.function, while the context lasts.
+
+    A tf.function is a single operation, perhaps traced long ago, in which layers and operations are out of reach; and what is put in their
+    place while it is traced would stay in it.
+
+    Args:
+        model: the model to run within the context.
+    """
+    kind = tf.types.experimental.PolymorphicFunction
+
+    def body(of: keras.Layer, call: Any) -> Any:
+        del of
+        function = call.python_function
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return tf.autograph.to_graph(run)  # with it all that it calls, as where a tf.function is traced
+
+    found = list(model._flatten_layers())
+    bases = {base for of in found for base in type(of).__mro__}
+    names = {"call", *(name for base in bases for name, value in vars(base).items() if isinstance(value, kind))}
+    with ExitStack() as stack:
+        for name in names:
+            having = [of for of in found if isinstance(getattr(of, name, None), kind)]
+            stack.enter_context(replaced(having, name, body))
         yield
 
 

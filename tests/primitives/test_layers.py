@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from hvd_xai import scores
 from hvd_xai.primitives import layers
 from tests import models_under_test as models
 
@@ -48,6 +49,51 @@ def test_nothing_stays_patched_after_an_error() -> None:
     with pytest.raises(ValueError, match="expected shape"):
         run_and_fail()
     assert patched(model) == []
+
+
+class InPieces(keras.Model):  # type: ignore[misc]  # keras ships no types
+    """A model whose pieces are tf.functions, with a branch that depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.dense = keras.layers.Conv2D(2, 2, name="conv"), keras.layers.Dense(2, name="dense")
+        self.dense.call = tf.function(self.dense.call)
+
+    @tf.function  # type: ignore[untyped-decorator]  # TensorFlow ships no types
+    def seen(self, inputs: tf.Tensor) -> tf.Tensor:
+        outputs = self.conv(inputs)
+        if tf.reduce_sum(inputs) > 1:
+            outputs = 2 * outputs
+        return tf.reshape(outputs, (-1, 8))
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self.dense(self.seen(inputs))
+
+
+@pytest.mark.parametrize("is_traced", [True, False])
+def test_layers_within_tf_functions_are_reached_and_nothing_is_traced_into_these(is_traced: bool) -> None:
+    model = InPieces()
+    model(np.zeros((1, 3, 3, 1), np.float32))
+    inputs = tf.random.stateless_uniform((2, 3, 3, 1), (0, 0))
+    convolved = model.conv(inputs)
+    want = model.dense(tf.reshape(2 * convolved, (-1, 8)))
+    if is_traced:
+        model(inputs)
+
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
+    def run(inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        with layers.tap(model) as calls:
+            outputs = model(inputs)
+        call = layers.single(calls, "conv", "test")
+        with layers.put(call, tf.zeros_like):
+            of_zeros = scores.evaluate(model, inputs, tf.zeros(2, tf.int32), "output")
+        return call.output, outputs, of_zeros
+
+    for got, expected in zip(run(inputs), (convolved, want, np.zeros(2)), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+    np.testing.assert_allclose(model(inputs), want, rtol=1e-6)
+    assert patched(model) == ["dense"], "its own"
+    assert "seen" not in vars(model)
 
 
 def test_an_interception_of_the_users_own_is_put_back() -> None:
