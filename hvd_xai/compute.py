@@ -41,7 +41,8 @@ class Predicted(NamedTuple):
 
     Attributes:
         predictions: the most likely class, int32, where targets are class ids of several outputs (over all places on average, of a
-            segmentation); the one output where there is one, and otherwise the score, float32.
+            segmentation), or of one output that is a probability (`Predict`); the one output where it is another, and otherwise the
+            score, float32.
         scores: the score that is explained.
     """
 
@@ -190,15 +191,18 @@ class Predict:
         model: any built Keras model of one input.
         score: the score that is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
         micro_batch: the most examples that go through the model at once; more than 64 make no difference.
+        is_binary: whether all targets are 0 or 1, class ids. One output that comes from a sigmoid is then the probability of class 1; of
+            any other nobody knows from where on it means class 1.
 
     Attributes:
         micro_batch: examples that go through the model at once; they are best handed over in multiples of it.
     """
 
-    def __init__(self, model: keras.Model, *, score: str | Score = "output", micro_batch: int = 256) -> None:
+    def __init__(self, model: keras.Model, *, score: str | Score = "output", micro_batch: int = 256, is_binary: bool = False) -> None:
         rows.check_micro_batch(micro_batch)
         self._model = model
         self._score = scores.resolve(score)
+        self._is_binary = is_binary
         self._class_ids = _ClassIds(model, score)
         self.micro_batch = min(micro_batch, EXAMPLES_AT_ONCE)
         self._compiled = _Compiled(self._predict, self.micro_batch)
@@ -239,7 +243,7 @@ class Predict:
 
             def keep_prediction(outputs: scores.Outputs, targets: tf.Tensor) -> tf.Tensor:
                 values = self._score(outputs, targets)
-                predictions.append(_prediction(outputs, targets, self._score, values))
+                predictions.append(_prediction(outputs, targets, self._score, values, is_binary=self._is_binary))
                 return values
 
             values = scores.evaluate(self._model, x, target, keep_prediction)
@@ -371,13 +375,14 @@ def _head(score: Score) -> str | int | None:
     return head
 
 
-def _prediction(outputs: scores.Outputs, targets: tf.Tensor, score: Score, values: tf.Tensor) -> tf.Tensor:
+def _prediction(outputs: scores.Outputs, targets: tf.Tensor, score: Score, values: tf.Tensor, *, is_binary: bool) -> tf.Tensor:
     """Returns what `Predicted` says of each example."""
     head = _head(score)
     if isinstance(outputs, tf.Tensor) or head is not None:
         one = tf.cast(scores.one_head(outputs, head), tf.float32)
         if one.shape.rank == 1 or one.shape[1:] == [1]:
-            return tf.reshape(one, [-1])
+            is_probability = is_binary and scores.ends_in_sigmoid(one)
+            return tf.cast(tf.reshape(one, [-1]) > 0.5, tf.int32) if is_probability else tf.reshape(one, [-1])
         if targets.dtype.is_integer and one.shape.rank >= 2 and one.shape[-1] > 1:
             return tf.argmax(tf.reduce_mean(one, axis=list(range(1, one.shape.rank - 1))), axis=1, output_type=tf.int32)
     return tf.cast(values, tf.float32)

@@ -199,7 +199,9 @@ class Plan:
                 self._exact = {} if self._precision is None else {name: compiled(function) for name, function in functions.items()}
                 # one pass through the model for each score that is explained, not for each method
                 scores = dict.fromkeys(compute.score for compute in self.computes.values())
-                self._predicts = {score: Predict(self._model, score=score, micro_batch=self._micro_batch) for score in scores}
+                is_binary = np.issubdtype(probe.targets.dtype, np.integer) and bool(np.isin(probe.targets, (0, 1)).all())
+                predicting = partial(Predict, self._model, micro_batch=self._micro_batch, is_binary=is_binary)
+                self._predicts = {score: predicting(score=score) for score in scores}
             for name, compute in self.computes.items():
                 with _naming(name):
                     compute.check(*shard)

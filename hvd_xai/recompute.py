@@ -100,7 +100,8 @@ def recompute(
     function = bound(manifest.function, of_method, method)
     try:
         compute = Compute(explained, function, micro_batch=micro_batch, precision=precision)
-        predict = Predict(explained, score=compute.score, micro_batch=micro_batch)
+        is_binary = np.dtype(manifest.dtypes["prediction"]).kind == "i"  # only then does it matter
+        predict = Predict(explained, score=compute.score, micro_batch=micro_batch, is_binary=is_binary)
         computed, predicted = compute(inputs, targets, ids), predict(inputs, targets)
     except (TypeError, ValueError) as error:
         raise CheckpointError(

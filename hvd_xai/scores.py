@@ -316,6 +316,11 @@ def before_activation(tensor: tf.Tensor) -> tuple[Float32[tf.Tensor, "..."], Act
     return logits, activation
 
 
+def ends_in_sigmoid(tensor: tf.Tensor) -> bool:
+    """Returns whether what a model returned, in the graph that it was just traced into, is what a sigmoid made of its logits."""
+    return _ACTIVATIONS.get(_behind_shaping(tensor).op.type) == "sigmoid"
+
+
 def _behind_shaping(tensor: tf.Tensor) -> tf.Tensor:
     while tensor.op.type in _SHAPING:
         tensor = tensor.op.inputs[0]

@@ -159,6 +159,26 @@ def test_predictions_of_one_output_are_its_values() -> None:
     np.testing.assert_array_equal(predictions, scores)
 
 
+def test_a_probability_of_class_1_predicts_the_likelier_class() -> None:
+    keras.utils.set_random_seed(3)
+    inputs, targets = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32), np.arange(40) % 2
+    dense = [keras.Input((3,)), keras.layers.Dense(1)]
+    for ends in ([keras.layers.Activation("sigmoid")], [keras.layers.Lambda(keras.ops.sigmoid), keras.layers.Flatten()]):
+        model = keras.Sequential([*dense, *ends])
+        for score in ("output", "logit"):
+            predict = Predict(model, score=score, is_binary=True)
+            assert predict.check(inputs, targets) == np.int32
+            np.testing.assert_array_equal(predict(inputs, targets).predictions, model.predict(inputs, verbose=0)[:, 0] > 0.5)
+        assert Predict(model).check(inputs, targets) == np.float32, "where targets may be anything"
+    assert 0 < model.predict(inputs, verbose=0).round().mean() < 1
+
+
+@pytest.mark.parametrize("activation", [None, "tanh", "relu", "hard_sigmoid"])
+def test_one_output_that_is_no_probability_predicts_a_value(activation: str | None) -> None:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, activation=activation)])
+    assert Predict(model, is_binary=True).check(np.zeros((2, 3), np.float32), np.arange(2)) == np.float32
+
+
 def test_predictions_hold_targets_to_the_outputs() -> None:
     inputs, targets, ids = models.examples(4)
     targets[1] = 7

@@ -3,6 +3,7 @@ import json
 from functools import partial
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from hvd_xai.attributions.smoothgrad import smoothgrad
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import RecipeError
 from hvd_xai.explain import explain
+from hvd_xai.figures import figures
 from hvd_xai.loading import load_method
 from hvd_xai.plan import SHARDS_A_RANK, cut, named
 from hvd_xai.sinks.tensorboard import TensorBoard
@@ -95,3 +97,20 @@ def test_a_name_of_its_own_leaves_no_trace(tmp_path: Path) -> None:
 def test_methods_that_cannot_be_told_apart_or_named_are_refused(methods: Methods, message: str) -> None:
     with pytest.raises((ValueError, RecipeError), match=message):
         named(methods)
+
+
+def test_accuracy_is_known_of_binary_targets_and_one_probability_alone(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(3)
+    inputs = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    logits = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model = keras.Sequential([logits, keras.layers.Activation("sigmoid")])
+    targets = np.arange(20) % 2
+    right = ((model.predict(inputs, verbose=0)[:, 0] > 0.5) == targets).mean()
+    assert right not in (0, 1)
+    found = []
+    for number, (explained, of) in enumerate([(model, targets), (logits, targets), (model, targets + 1), (model, targets / 2)]):
+        run = tmp_path / str(number)
+        explain(explained, Probe(inputs, of), ["saliency"], world=World.alone(), checkpoint=run)
+        explanations = open_explanations(run)
+        found.append(figures(explanations, explanations.explanation(0, "saliency")).accuracy)
+    assert found == [pytest.approx(right), None, None, None]

@@ -68,6 +68,17 @@ def test_samples_come_out_again_to_the_bit(model: keras.Model, explanations: Exp
     assert all(one.matches and one.is_bit_equal for one in found)
 
 
+def test_the_likelier_of_two_classes_comes_out_again(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, activation="sigmoid")])
+    probe = Probe(np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32), np.arange(8) % 2)
+    explain(model, probe, ["saliency"], world=World.alone(), checkpoint=tmp_path)
+    explanations = open_explanations(tmp_path)
+    stored = explanations.probe()
+    assert stored is not None
+    # samples of one class alone do not say that there are two
+    assert all(one.matches and one.is_bit_equal for one in recompute(model, explanations.explanation(0, "saliency"), stored, [1, 3]))
+
+
 def test_every_manifest_names_the_commit_of_the_code(explanations: Explanations) -> None:
     commits = [explanation.manifest.git_commit for explanation in explanations]
     assert set(commits) == {git_commit()}
