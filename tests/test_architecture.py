@@ -31,6 +31,8 @@ LAYERS = {
         "unpacking",
         "drift",
         "render",
+        "page",
+        "feature_rows",
         "sheet",
     ),
     "ground": ("types", "packing", "errors", "log", "provenance", "loading", "horovod_build"),
@@ -76,7 +78,7 @@ DOORS = {
     "tensorboard": ("hvd_xai.sinks.tensorboard",),
     "typer": ("hvd_xai.cli",),
     "rich": ("hvd_xai.cli",),
-    "PIL": ("hvd_xai.sheet",),
+    "PIL": ("hvd_xai.page", "hvd_xai.feature_rows"),
     "tf_explain": ("hvd_xai.attributions.tf_explain",),
 }
 # Reading and inspecting checkpoints needs no TensorFlow: these import it for type checkers at most.
@@ -91,6 +93,8 @@ WITHOUT_TENSORFLOW = (
     "checkpoint",
     "drift",
     "render",
+    "page",
+    "feature_rows",
     "sheet",
     *LAYERS["ground"],
 )

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hvd_xai import sheet
+from hvd_xai import page, sheet
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.drift import drift, similarities
 from hvd_xai.errors import CheckpointError
@@ -41,7 +41,7 @@ def diff(
         before, after = explanations.explanation(earlier, name), explanations.explanation(later, name)
         sample_ids = _compare(before, after, top)
         if png is not None:
-            png.write_bytes(sheet.png(_drawn(explanations, (before, after), sample_ids)))
+            png.write_bytes(page.png(_drawn(explanations, (before, after), sample_ids)))
             print(png)
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from hvd_xai import render, sheet
+from hvd_xai import page, render, sheet
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.cli.console import program
 from hvd_xai.drift import Drift
@@ -172,7 +172,7 @@ def _draw(explanations: Explanations, chosen: Sequence[Explanation], sample_ids:
         image = sheet.strip(samples[0], class_names=class_names, size=200 if len(shown) == 1 else 176, title=name)
     else:
         image = sheet.contact_sheet(samples, class_names=class_names, title=f"{name} · epoch {shown[0]}")
-    png.write_bytes(sheet.png(image))
+    png.write_bytes(page.png(image))
     print(png)
     if len(shown) < len(epochs):
         print(f"{len(shown)} of {len(epochs)} epochs are drawn, evenly spread; --epoch shows one by itself")

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Float32
 
-from hvd_xai import sheet
+from hvd_xai import page, sheet
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.figures import Figures, figures, is_signed
 
@@ -158,4 +158,4 @@ def _panel(run: Explanations, explanation: Explanation, n_panel: int) -> "Summar
     signed = {manifest.method: is_signed(run, manifest.method)}
     samples = sheet.samples([explanation], explanation.column("sample_id")[rows], inputs, signed=signed)
     image = sheet.contact_sheet(samples, class_names=names, title=f"{manifest.method} · epoch {manifest.epoch}")
-    return Summary.Image(height=image.shape[0], width=image.shape[1], colorspace=3, encoded_image_string=sheet.png(image))
+    return Summary.Image(height=image.shape[0], width=image.shape[1], colorspace=3, encoded_image_string=page.png(image))
