@@ -1,7 +1,7 @@
 """Records and protocols that the layers share. Nothing here needs TensorFlow or MPI."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -109,11 +109,14 @@ class Probe:
         labels: `[N]`, the data set's labels, if they are not the targets; integers where those are.
         class_names: names of the classes, for people.
         feature_names: names of the values of one input, for people; only of a table, whose inputs are `[N, d]`, and all d of them.
+        vocabulary: the word of each token id, for people, as `keras.layers.TextVectorization` has it; only of texts, whose inputs are token
+            ids `[N, T]`. The word of padding is "".
         packing: how several inputs lie in each row, as `Probe.of_several` has it; None for a model of one input.
 
     Raises:
         TypeError: if one of them is no NumPy array.
-        ValueError: if a shape, a dtype or the number of names is not as said, or a sample id or a feature's name stands twice.
+        ValueError: if a shape, a dtype or the number of names is not as said, a sample id or a feature's name stands twice, or a token id
+            has no word.
     """
 
     inputs: np.ndarray
@@ -122,6 +125,7 @@ class Probe:
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()
     packing: Packing | None = None
 
     def __post_init__(self) -> None:
@@ -144,7 +148,8 @@ class Probe:
                 f"sample_ids must be whole numbers from 0 to {_LARGEST_ID}; got dtype {self.sample_ids.dtype}, {self.sample_ids}"
             )
         object.__setattr__(self, "sample_ids", self.sample_ids.astype(np.int64))
-        object.__setattr__(self, "feature_names", tuple(map(str, self.feature_names)))  # people have them as arrays, too
+        for name in ("feature_names", "vocabulary"):
+            object.__setattr__(self, name, tuple(map(str, getattr(self, name))))  # people have them as lists and arrays, too
         self._check_feature_names()
         if self.labels is not None and np.issubdtype(self.targets.dtype, np.integer) and not np.issubdtype(self.labels.dtype, np.integer):
             raise ValueError(f"labels must be integers where the targets are ({self.targets.dtype}); got dtype {self.labels.dtype}")
@@ -156,6 +161,7 @@ class Probe:
                 values = getattr(self, name)
                 if values is not None:
                     object.__setattr__(self, name, values[order])
+        self._check_vocabulary()
 
     def _check_feature_names(self) -> None:
         names, shape = self.feature_names, self.inputs.shape
@@ -165,6 +171,30 @@ class Probe:
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise ValueError(f"feature_names must be unique; '{twice[0]}' stands {names.count(twice[0])} times")
+
+    def _check_vocabulary(self) -> None:
+        n_words = len(self.vocabulary)
+        if n_words == 0:
+            return
+        if self.feature_names:
+            raise ValueError("feature_names are of tables and a vocabulary is of texts; give the probe one of them, not both")
+        if self.inputs.ndim != 2 or self.inputs.dtype.kind not in "iuf" or self.packing is not None:
+            got = "several inputs" if self.packing is not None else f"inputs of shape {self.inputs.shape} and dtype {self.inputs.dtype}"
+            raise ValueError(f"a vocabulary is of texts, whose inputs are token ids [N, T]; got {got}")
+        for first, block in self._blocks(0, len(self)):
+            has_no_word = ~((block >= 0) & (block < n_words) & (block == np.floor(block)))  # so written, NaN has none either
+            if has_no_word.any():
+                row, place = np.argwhere(has_no_word)[0].tolist()
+                raise ValueError(
+                    f"the vocabulary has {n_words} words, of token ids 0 to {n_words - 1}; sample id"
+                    f" {self.sample_ids[first + row]} has token id {block[row, place]:.12g}. Give the vocabulary that made the ids."
+                )
+
+    def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Goes through the inputs of some rows, each block with the row it starts at: they may be mapped, and larger than memory."""
+        step = max(1, _BLOCK_BYTES // max(1, self.inputs[:1].nbytes))
+        for first in range(start, stop, step):
+            yield first, self.inputs[first : min(first + step, stop)]
 
     @classmethod
     def of_several(
@@ -178,6 +208,8 @@ class Probe:
         feature_names: tuple[str, ...] = (),
     ) -> "Probe":
         """Returns the probe of a model of several inputs, which are packed into rows of float32; a copy is made of them.
+
+        It has no vocabulary: which of the inputs would it be of?
 
         Args:
             inputs: `[N, ...]` arrays by the names that the model takes them by, or in its order.
@@ -194,7 +226,7 @@ class Probe:
         """
         rows, packing = pack(inputs)
         ids = np.empty(0, np.int64) if sample_ids is None else sample_ids
-        return cls(rows, targets, ids, labels, class_names, tuple(feature_names) or packing.feature_names, packing)
+        return cls(rows, targets, ids, labels, class_names, tuple(feature_names) or packing.feature_names, packing=packing)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -204,9 +236,7 @@ class Probe:
         if not np.issubdtype(self.inputs.dtype, np.floating):
             return
         bad: list[int] = []
-        step = max(1, _BLOCK_BYTES // max(1, self.inputs[:1].nbytes))  # the inputs may be mapped, and larger than memory
-        for first in range(start, stop, step):
-            block = self.inputs[first : min(first + step, stop)]
+        for first, block in self._blocks(start, stop):
             with np.errstate(over="ignore"):  # a float64 beyond float32, in which everything is computed, becomes an infinity here
                 finite = np.isfinite(block.astype(np.float32, copy=False)).all(axis=tuple(range(1, block.ndim)))
             bad += (first + np.flatnonzero(~finite)).tolist()

@@ -82,12 +82,42 @@ def test_feature_names_are_one_for_each_column_of_a_table(shape: tuple[int, ...]
         Probe(np.zeros(shape, np.float32), TARGETS, feature_names=names)
 
 
-def test_feature_names_may_be_an_array() -> None:
-    # in a process of its own, where annotations are not checked: scikit-learn's and pandas' names are no tuples
+def test_names_and_words_may_be_no_tuples() -> None:
+    # in a process of its own, where annotations are not checked: scikit-learn's and pandas' names are arrays, Keras's words are a list
     program = """
 import numpy as np
 from hvd_xai import Probe
 print(Probe(np.zeros((1, 2)), np.zeros(1), feature_names=np.array(["age", "income"])).feature_names)
+print(Probe(np.zeros((1, 2)), np.zeros(1), vocabulary=["", "fine"]).vocabulary)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "('age', 'income')\n"
+    assert done.stdout == "('age', 'income')\n('', 'fine')\n"
+
+
+TOKENS = np.array([[2, 3, 0], [1, 2, 0], [3, 3, 3]])
+WORDS = ("", "[UNK]", "fine", "bad")
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.float32])
+def test_token_ids_are_whole_numbers_of_the_vocabulary(dtype: type) -> None:
+    assert Probe(TOKENS.astype(dtype), TARGETS, vocabulary=WORDS).vocabulary == WORDS
+    with pytest.raises(ValueError, match=r"has 3 words, of token ids 0 to 2; sample id 5 has token id 3\. Give the vocabulary"):
+        Probe(TOKENS.astype(dtype)[::-1], TARGETS, np.array([9, 7, 5]), vocabulary=WORDS[:3])
+
+
+@pytest.mark.parametrize(("value", "said"), [(-1, "-1"), (1.5, "1.5"), (np.nan, "nan")])
+def test_what_is_no_token_id_has_no_word(value: float, said: str) -> None:
+    tokens = TOKENS.astype(np.float32)
+    tokens[1, 2] = value
+    with pytest.raises(ValueError, match=f"sample id 1 has token id {said}"):
+        Probe(tokens, TARGETS, vocabulary=WORDS)
+
+
+def test_only_texts_have_a_vocabulary() -> None:
+    with pytest.raises(ValueError, match="give the probe one of them, not both"):
+        Probe(TOKENS, TARGETS, feature_names=("a", "b", "c"), vocabulary=WORDS)
+    with pytest.raises(ValueError, match=r"token ids \[N, T\]; got inputs of shape \(3, 2, 2, 1\) and dtype float32"):
+        Probe(INPUTS, TARGETS, vocabulary=WORDS)
+    several = Probe.of_several([TOKENS, INPUTS], TARGETS)
+    with pytest.raises(ValueError, match="got several inputs"):
+        replace(several, vocabulary=WORDS)

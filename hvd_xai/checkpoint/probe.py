@@ -23,6 +23,7 @@ class ProbeReader:
     Attributes:
         packing: how several inputs lie in a row; None for a model of one. Its `taken_apart` takes rows of inputs, and attributions of their
             shape, apart again.
+        vocabulary: the word of each token id; empty unless it was given.
 
     Raises:
         CheckpointError: if there is none, or it is damaged.
@@ -42,6 +43,7 @@ class ProbeReader:
             raise CheckpointError(f"{record.where} must have 1 row or more and no empty axis; got {self.n_samples} of {self._shape}")
         self.packing = _packing(record) if "packing" in record.values else None
         self._feature_names = record.names("feature_names") if "feature_names" in record.values else None
+        self.vocabulary = record.names("vocabulary") if "vocabulary" in record.values else ()
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -152,7 +152,7 @@ def _another_probe(explanations_dir: Path, before: str, now: str) -> CheckpointE
 
 
 def write_probe(explanations_dir: Path, probe: Probe) -> None:
-    """Stores the probe beside the explanations, in bounded blocks; one that is stored already gets the feature names at most.
+    """Stores the probe beside the explanations, in bounded blocks; one that is stored already gets names at most.
 
     Args:
         explanations_dir: as `open_run` returns it.
@@ -160,7 +160,7 @@ def write_probe(explanations_dir: Path, probe: Probe) -> None:
 
     Raises:
         CheckpointError: if another probe is stored there, or it cannot be written.
-        ValueError: if the probe's inputs are not numbers, or the names of its features too long.
+        ValueError: if the probe's inputs are not numbers, or its names too long.
     """
     destination, digest = explanations_dir / PROBE, probe_digest(probe)
     if not destination.exists():
@@ -179,12 +179,13 @@ def write_probe(explanations_dir: Path, probe: Probe) -> None:
     damage = find_damage(destination, stored.files)
     if damage:
         raise CheckpointError(f"{damage[0]}; delete {destination} to have the probe stored again")
-    if _given_names(probe) not in ((), stored.feature_names):
-        _name_features(destination, probe.feature_names)
+    names = {name: given for name, given in _names(probe).items() if given != getattr(stored, name)}
+    if names:
+        _add_names(destination, names)
 
 
 def probe_digest(probe: Probe) -> str:
-    """Returns the xxh3-128 of the probe's examples, read in bounded blocks; names of classes and features do not count."""
+    """Returns the xxh3-128 of the probe's examples, read in bounded blocks; names and words do not count."""
     digest = xxhash.xxh3_128()
     for name, values in _arrays(probe).items():
         digest.update(f"{name} {_little(values.dtype).str} {values.shape};".encode())
@@ -251,19 +252,24 @@ def _fill(directory: Path, probe: Probe, digest: str) -> None:
     }
     if probe.packing is not None:
         record["packing"] = asdict(probe.packing)
-    if _given_names(probe):
-        record["feature_names"] = probe.feature_names
+    record |= _names(probe)
     (directory / MANIFEST).write_bytes(seal(record))
 
 
-def _given_names(probe: Probe) -> tuple[str, ...]:
-    """Returns the feature names, unless they follow from the packing: those may be very many, and are not stored twice."""
-    return () if probe.packing is not None and probe.feature_names == probe.packing.feature_names else probe.feature_names
+def _names(probe: Probe) -> dict[str, tuple[str, ...]]:
+    """Returns the names that the probe was given, feature names or a vocabulary.
+
+    Feature names that follow from the packing are not among them: those may be very many, and are not stored twice.
+    """
+    follow = probe.packing is not None and probe.feature_names == probe.packing.feature_names
+    names = {"feature_names": () if follow else probe.feature_names, "vocabulary": probe.vocabulary}
+    return {name: given for name, given in names.items() if given}
 
 
-def _name_features(directory: Path, names: tuple[str, ...]) -> None:
-    """Gives a stored probe the names, by which a run that was started without them gets them when it is resumed."""
+def _add_names(directory: Path, names: Mapping[str, Json]) -> None:
+    """Gives a stored probe names, by which a run that was started without them gets them when it is resumed."""
     record = unseal(read_record(directory / MANIFEST), str(directory / MANIFEST)).values
-    named: dict[str, Json] = {**{key: value for key, value in record.items() if key != "digest"}, "feature_names": names}
+    # feature names or a vocabulary: what was given last holds
+    kept = {key: value for key, value in record.items() if key not in ("digest", "feature_names", "vocabulary")}
     with writing(directory):
-        replace_durably(directory / MANIFEST, seal(named))
+        replace_durably(directory / MANIFEST, seal({**kept, **names}))

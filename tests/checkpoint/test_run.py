@@ -205,6 +205,25 @@ def test_feature_names_are_stored_and_do_not_count(tmp_path: Path) -> None:
     assert verify(tmp_path, deep=True) == []
 
 
+def test_the_vocabulary_is_stored_and_does_not_count(tmp_path: Path) -> None:
+    tokens, words = np.arange(14).reshape(7, 2) % 4, ("", "[UNK]", "schön", "bad")
+    wordless = make_probe(inputs=tokens)
+    worded, named = replace(wordless, vocabulary=words), replace(wordless, feature_names=("first", "second"))
+    assert probe_digest(worded) == probe_digest(wordless)
+    explanations_dir = open_run(tmp_path, config={})
+    write_probe(explanations_dir, wordless)
+    for probe, stored in ((worded, (words, ())), (wordless, (words, ())), (named, ((), named.feature_names)), (worded, (words, ()))):
+        write_probe(explanations_dir, probe)  # what was given last holds
+        reader = open_explanations(tmp_path).probe()
+        assert reader is not None
+        assert (reader.vocabulary, reader.feature_names) == stored
+    assert verify(tmp_path, deep=True) == []
+    write_probe(open_run(tmp_path / "new", config={}), worded)
+    reader = open_explanations(tmp_path / "new").probe()
+    assert reader is not None
+    assert reader.vocabulary == words
+
+
 def test_names_that_inputs_give_are_not_stored_but_read(tmp_path: Path) -> None:
     probe = Probe.of_several({"age": TABLE[:, 0], "history": TABLE[:, 1:]}, np.arange(7))
     explanations_dir = open_run(tmp_path, config={})
