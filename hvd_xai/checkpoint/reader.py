@@ -1,5 +1,6 @@
 """Reads explanation checkpoints. Needs neither TensorFlow nor MPI."""
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
@@ -180,11 +181,27 @@ class Explanation:
         Raises:
             CheckpointError: if the probe, which has the names, is damaged.
         """
-        probe = next((above / PROBE for above in self.path.resolve().parents[2:3]), None)  # <explanations>/epochs/<epoch>/<method>
-        if probe is None or not probe.is_dir() or _has_layer(self.manifest.options):
-            return ()
-        names = ProbeReader(probe).feature_names
+        if self._probe is None or any(name == "layer" and value is not None for name, value in _options(self.manifest.options)):
+            return ()  # a layer's units may be as many as the inputs' features, and are none of them
+        names = self._probe.feature_names
         return names if self.sample_shape == (len(names),) else ()
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The word of each token id of the inputs; none unless the attributions are one a token, and the words are known.
+
+        Raises:
+            CheckpointError: if the probe, which has the words, is damaged.
+        """
+        if self._probe is None or any(name == "is_summed" and value is False for name, value in _options(self.manifest.options)):
+            return ()  # units of a layer; where they are summed, what remains of a text is its tokens
+        return self._probe.vocabulary if self.sample_shape == self._probe.input_shape else ()
+
+    @functools.cached_property
+    def _probe(self) -> ProbeReader | None:
+        """The probe beside which the explanation lies; None if there is none."""
+        probe = next((above / PROBE for above in self.path.resolve().parents[2:3]), None)  # <explanations>/epochs/<epoch>/<method>
+        return ProbeReader(probe) if probe is not None and probe.is_dir() else None
 
     @property
     def columns(self) -> list[str]:
@@ -292,9 +309,13 @@ class Explanation:
         return rows
 
 
-def _has_layer(options: Mapping[str, Json]) -> bool:
-    """Returns whether a method was told a layer, whose units may be as many as the inputs' features and are none of them."""
-    return any(_has_layer(value) if isinstance(value, Mapping) else key == "layer" and value is not None for key, value in options.items())
+def _options(options: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
+    """Goes through the options of a method and of those that it is made of."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _options(value)
+        else:
+            yield name, value
 
 
 def _labelled() -> ModuleType:

@@ -213,3 +213,21 @@ def test_attributions_have_the_names_of_the_features_they_are_of(tmp_path: Path)
     assert named("layer_conductance", {"layer": "dense"}) == named("smoothgrad", {"method": {"layer_cam": {"layer": "conv"}}}) == ()
     assert open_explanations(tmp_path).explanation(0, "saliency").feature_names == names
     assert write(tmp_path / "alone", make_rows(make_attributions(6, (5,)))).feature_names == ()
+
+
+def test_attributions_have_the_words_of_the_tokens_they_are_of(tmp_path: Path) -> None:
+    words = ("", "[UNK]", "fine")
+    explanations_dir = open_run(tmp_path, config={})
+    write_probe(explanations_dir, Probe(np.ones((6, 5), np.int64), np.arange(6), vocabulary=words))
+
+    def worded(method: str, options: Mapping[str, Json], shape: tuple[int, ...] = (5,)) -> tuple[str, ...]:
+        return write(explanations_dir, make_rows(make_attributions(6, shape)), method=method, options=options).vocabulary
+
+    assert worded("attention_rollout", {}) == worded("layer_integrated_gradients", {"layer": "words", "is_summed": True}) == words
+    assert worded("gradient_x_attention", {}, (6,)) == ()  # with a class token, or of what a valid convolution leaves
+    assert (
+        worded("of_units", {"layer": "dense", "is_summed": False}) == worded("smoothgrad", {"method": {"of": {"is_summed": False}}}) == ()
+    )
+    explanation = open_explanations(tmp_path).explanation(0, "attention_rollout")
+    assert (explanation.vocabulary, explanation.feature_names) == (words, ())
+    assert write(tmp_path / "alone", make_rows(make_attributions(6, (5,)))).vocabulary == ()
