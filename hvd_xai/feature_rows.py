@@ -7,7 +7,7 @@ from jaxtyping import Float32, Int, Num
 from PIL import Image, ImageDraw, ImageFont
 
 from hvd_xai import render
-from hvd_xai.page import FAINT, INK, font, printable
+from hvd_xai.page import FAINT, INK, font, shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,11 @@ class FeatureRows:
         rows = [*zip(names, values, strict=True), *([(f"{self.n_others} others", "")] if self.n_others else [])]
         of_size, gap = font(self.height * 5 // 8 + 1), self.height // 2
         of_values = max(of_size.getlength(value) for _, value in rows)
-        shortened = [_shortened(name, of_size, names_width(size) - 3 * gap - of_values) for name, _ in rows]
-        width = round(max(map(of_size.getlength, shortened)) + of_values + 3 * gap)
+        texts = [shortened(name, of_size, names_width(size) - 3 * gap - of_values) for name, _ in rows]
+        width = round(max(map(of_size.getlength, texts)) + of_values + 3 * gap)
         canvas = Image.fromarray(np.repeat(render.striped(len(rows), self.height)[:, None], width, axis=1))
         draw = ImageDraw.Draw(canvas)
-        for row, (name, (_, value)) in enumerate(zip(shortened, rows, strict=True)):
+        for row, (name, (_, value)) in enumerate(zip(texts, rows, strict=True)):
             middle = (row + 0.5) * self.height
             draw.text((gap, middle), name, INK if row < len(names) else FAINT, of_size, anchor="lm")
             draw.text((width - gap, middle), value, FAINT, of_size, anchor="rm")
@@ -96,13 +96,3 @@ def _number(value: float, of_size: ImageFont.FreeTypeFont, width: int, *, sign: 
     """Writes a number in three digits, or as many as fit."""
     texts = [f"{value:{sign}.{digits}g}" for digits in (3, 2, 1)]
     return next((text for text in texts if of_size.getlength(text) < width), texts[-1])
-
-
-def _shortened(text: str, of_size: ImageFont.FreeTypeFont, width: float) -> str:
-    """Leaves out the middle of a text that is wider: names that are alike mostly differ at their ends."""
-    text = printable(text)
-    kept = len(text)
-    while kept > 2 and of_size.getlength(text) > width:
-        kept -= 1
-        text = f"{text[: -(-kept // 2)]}..{text[len(text) - kept // 2 :]}"
-    return text

@@ -125,6 +125,16 @@ def printable(text: str) -> str:
     return "".join(c if (c.isascii() and c.isprintable()) or c == "·" else "?" for c in plain if not unicodedata.combining(c))
 
 
+def shortened(text: str, of_size: ImageFont.FreeTypeFont, width: float) -> str:
+    """Returns a text in characters that the font has, without its middle where it is wider: names mostly differ at their ends."""
+    text = printable(text)
+    kept = len(text)
+    while kept > 2 and of_size.getlength(text) > width:
+        kept -= 1
+        text = f"{text[: -(-kept // 2)]}..{text[len(text) - kept // 2 :]}"
+    return text
+
+
 @functools.cache
 def font(size: int) -> ImageFont.FreeTypeFont:
     """Returns the font of all text, of a height in pixels."""

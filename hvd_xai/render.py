@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Float32, Int, Num, Shaped, UInt8
+from jaxtyping import Bool, Float32, Int, Num, Shaped, UInt8
 
 RGB: TypeAlias = UInt8[np.ndarray, "h w 3"]
 Scale: TypeAlias = Literal["none", "diverging", "sequential"]
@@ -89,6 +89,11 @@ def diverging(values: Num[np.ndarray, "*shape"], limit: float) -> UInt8[np.ndarr
 def sequential(values: Num[np.ndarray, "*shape"], limit: float) -> UInt8[np.ndarray, "*shape 3"]:
     """Colours magnitudes: dark violet at zero, yellow at `limit` and above."""
     return _flagged(_interpolated(_SEQUENTIAL, np.abs(_unit(values, limit))), values)
+
+
+def is_dark(colours: UInt8[np.ndarray, "*shape 3"]) -> Bool[np.ndarray, "*shape"]:
+    """Says which colours white text is read on better than black."""
+    return colours @ _GRAY < 117  # where the contrast to both is about 4.5 : 1
 
 
 def resize(values: Num[np.ndarray, "h w"], height: int, width: int) -> Float32[np.ndarray, "height width"]:

@@ -14,8 +14,10 @@ from jaxtyping import Float32, Int, Num, Shaped
 from hvd_xai import render
 from hvd_xai.feature_rows import FeatureRows, names_width
 from hvd_xai.page import FAINT, FRAME, GAP, INK, MARGIN, Colour, Line, Tile, check_pixels, lay_out, wrapped
+from hvd_xai.token_text import TokenText, text_side, words_of
 
 Value: TypeAlias = int | float
+_Naming: TypeAlias = FeatureRows | TokenText | None
 
 _RIGHT: Colour = (0, 110, 60)
 _WRONG: Colour = (192, 0, 32)
@@ -33,6 +35,7 @@ class Panel:
         score: the scalar that was explained.
         convergence_delta: what the attributions miss of the difference in score that they should add up to, if the method says so.
         feature_names: names of the attributions' values, if they are a vector that has names; those of all panels of a sample are the same.
+        words: of the sample's tokens, if the attributions are one a token and these have words; that of padding is empty.
         is_signed: whether the method's attributions have a sign; None if that is not known.
     """
 
@@ -43,6 +46,7 @@ class Panel:
     score: float
     convergence_delta: float | None = None
     feature_names: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     is_signed: bool | None = None
 
 
@@ -94,6 +98,10 @@ class Explained(Protocol):
     def feature_names(self) -> tuple[str, ...]:
         """Names of the values of one sample's attributions, if they have any."""
 
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The word of each token id, if the attributions are one a token and these have words."""
+
     def column(self, name: str, /) -> Shaped[np.ndarray, "N"]:
         """Returns one number a sample."""
 
@@ -127,7 +135,7 @@ def samples(
         columns = {name: explanation.column(name)[rows].tolist() for name in names}
         known = known or list(zip(columns["label"], columns["target"], strict=True))
         deltas = columns.get("convergence_delta", [None] * len(rows))
-        feature_names = explanation.feature_names
+        feature_names, vocabulary = explanation.feature_names, explanation.vocabulary
         for index, row in enumerate(rows.tolist()):
             panel = Panel(
                 explanation.manifest.method,
@@ -137,6 +145,7 @@ def samples(
                 columns["score"][index],
                 deltas[index],
                 feature_names,
+                words_of(inputs[index], vocabulary) if vocabulary and inputs is not None else (),
                 (signed or {}).get(explanation.manifest.method),
             )
             panels[index].append(panel)
@@ -149,7 +158,8 @@ def samples(
 def strip(sample: Sample, *, class_names: Sequence[str] = (), size: int = 200, title: str = "") -> render.RGB:
     """Draws one sample: its input, then each method's attributions with their colour scale; several epochs become columns.
 
-    Over several epochs all pictures of one method share one colour scale, so that a change of colour is a change of attribution.
+    Over several epochs all pictures of one method share one colour scale, so that a change of colour is a change of attribution. Of a text,
+    whose words are its input, there is no other picture, and its methods stand below each other.
 
     Args:
         sample: the sample.
@@ -164,23 +174,30 @@ def strip(sample: Sample, *, class_names: Sequence[str] = (), size: int = 200, t
     methods = list(dict.fromkeys(panel.method for panel in sample.panels))
     if not methods:
         raise ValueError(f"sample {sample.sample_id} has no explanation to show; give at least one panel")
-    check_pixels((size + GAP) * (len(epochs) + 1), (size + 120) * len(methods), "epochs and methods")
+    is_text = any(panel.words for panel in sample.panels)
+    side = text_side(size) if is_text else size
+    check_pixels((side + GAP) * (len(epochs) + 1), (side + 120) * len(methods), "epochs and methods")
     several = len(epochs) > 1
     heading = [part for part in (title, f"sample {sample.sample_id}", "" if several else f"epoch {epochs[0]}") if part]
     lines = [Line(" · ".join(heading), size=20), *_verdict(sample, class_names, None if several else sample.panels[0])]
 
-    features = _features(sample.panels, size)
-    shown = _input_tile(sample, size, features)
-    rows: list[list[Tile]] = [] if several else [[shown] if shown else []]
+    naming = _naming_of(sample.panels, size)
+    shown = _input_tile(sample, size, naming)
+    rows: list[list[Tile]] = [] if several or is_text else [[shown] if shown else []]
     for method in methods:
         panels = [panel for panel in sample.panels if panel.method == method]
-        features = _features(panels if several else sample.panels, size)
-        limit = max(_picture(panel, sample, size, features).limit for panel in panels) if several else None
-        tiles = [_panel_tile(panel, sample, size, features, limit=limit, class_names=class_names, several=several) for panel in panels]
-        if not several:
-            rows[0].extend(tiles)
+        naming = _naming_of(panels if several else sample.panels, size)
+        limit = max(_picture(panel, sample, size, naming).limit for panel in panels) if several else None
+        first = _input_tile(sample, size, naming, above=method) if several and shown else None
+        tiles = [] if first is None else [first]
+        for panel in panels:
+            above = [*([] if first else [method]), *([f"epoch {panel.epoch}"] if several else [])]
+            picture = _picture(panel, sample, size, naming, limit)
+            tiles.append(_panel_tile(panel, sample, picture, above, class_names=class_names, several=several))
+        if several or is_text:
+            rows.append(tiles)
         else:
-            rows.append([_input_tile(sample, size, features, above=method) or tiles.pop(0), *tiles] if shown else tiles)
+            rows[0].extend(tiles)
     pictures = [tile.picture for row in rows for tile in row]
     ends = "the largest 99th percentile of each row" if several else "the 99th percentile of each picture"
     return lay_out(lines, rows, _legend(pictures, ends), framed=True)
@@ -210,11 +227,12 @@ def contact_sheet(
     """
     if not samples or not samples[0].panels:
         raise ValueError("there is no sample to show; give at least one with an explanation")
-    has_names = any(panel.feature_names for panel in samples[0].panels)
-    first = ["features"] if has_names else [] if samples[0].inputs is None else ["input"]
-    group_width = len(samples[0].panels) * (size + 6) + len(first) * ((names_width(size) if has_names else size) + 6)
+    has_names, is_text = (any(getattr(panel, of) for panel in samples[0].panels) for of in ("feature_names", "words"))
+    first = ["features"] if has_names else [] if is_text or samples[0].inputs is None else ["input"]
+    side = text_side(size) if is_text else size
+    group_width = len(samples[0].panels) * (side + 6) + len(first) * ((names_width(size) if has_names else size) + 6)
     n_columns = max(1, min(len(samples), (width - 2 * MARGIN + GAP) // (group_width + GAP)))
-    check_pixels(width, -(-len(samples) // n_columns) * (size + 50), "samples")
+    check_pixels(width, -(-len(samples) // n_columns) * (side + 50), "samples")
     groups = [_pictures(sample, size) for sample in samples]
     tiles = [_group(sample, group, class_names) for sample, group in zip(samples, groups, strict=True)]
     rows = [tiles[start : start + n_columns] for start in range(0, len(tiles), n_columns)]
@@ -231,27 +249,33 @@ def contact_sheet(
     return lay_out(lines, rows, legend, framed=False)
 
 
-def _features(panels: Sequence[Panel], size: int) -> FeatureRows | None:
-    """Returns the features to draw, in one order for all panels that have them named; None if none has."""
-    named = [panel for panel in panels if panel.feature_names]
+def _naming_of(panels: Sequence[Panel], size: int) -> _Naming:
+    """Returns which features or words are drawn, the same for all panels that have them named; None if none has."""
+    named = [panel for panel in panels if panel.feature_names or panel.words]
     if not named:
         return None
     limits: dict[str, float] = {}  # epochs of a method share a scale, methods do not
     for panel in named:
         limits[panel.method] = max(limits.get(panel.method, 0.0), render.robust_limit(panel.attributions, 100.0))
     scaled = np.stack([panel.attributions / limits[panel.method] for panel in named])
+    if named[0].words:
+        return TokenText.strongest(scaled, named[0].words, size)
     return FeatureRows.strongest(scaled, named[0].feature_names, size)
 
 
-def _picture(panel: Panel, sample: Sample, size: int, features: FeatureRows | None, limit: float | None = None) -> render.Picture:
-    if features is None or not panel.feature_names:
-        return render.attributed(panel.attributions, sample.inputs, size, limit=limit, signed=panel.is_signed)
-    return features.bars(panel.attributions, size, limit=limit, signed=panel.is_signed is not False)
+def _picture(panel: Panel, sample: Sample, size: int, naming: _Naming, limit: float | None = None) -> render.Picture:
+    if isinstance(naming, FeatureRows) and panel.feature_names:
+        return naming.bars(panel.attributions, size, limit=limit, signed=panel.is_signed is not False)
+    if isinstance(naming, TokenText) and panel.words:
+        return naming.coloured(panel.attributions, limit=limit, signed=panel.is_signed is not False)
+    return render.attributed(panel.attributions, sample.inputs, size, limit=limit, signed=panel.is_signed)
 
 
-def _input_tile(sample: Sample, size: int, features: FeatureRows | None, above: str = "") -> Tile | None:
-    if features is not None:
-        picture, what = features.names_picture(sample.inputs, size), "features"
+def _input_tile(sample: Sample, size: int, naming: _Naming, above: str = "") -> Tile | None:
+    if isinstance(naming, TokenText):
+        return None  # the words are the input
+    if naming is not None:
+        picture, what = naming.names_picture(sample.inputs, size), "features"
     elif sample.inputs is not None:
         picture, what = render.picture(sample.inputs, size), "input"
     else:
@@ -261,13 +285,9 @@ def _input_tile(sample: Sample, size: int, features: FeatureRows | None, above: 
 
 
 def _panel_tile(
-    panel: Panel, sample: Sample, size: int, features: FeatureRows | None, *, limit: float | None, class_names: Sequence[str], several: bool
+    panel: Panel, sample: Sample, picture: render.Picture, above: Sequence[str], *, class_names: Sequence[str], several: bool
 ) -> Tile:
-    picture = _picture(panel, sample, size, features, limit)
     width = int(picture.image.shape[1])
-    above = [f"epoch {panel.epoch}"] if several else [panel.method]
-    if several and sample.inputs is None and features is None:
-        above.insert(0, panel.method)
     below: list[Line] = []
     if several:
         right = _is_right(panel.prediction, sample.target)
@@ -282,14 +302,14 @@ def _panel_tile(
 
 
 def _pictures(sample: Sample, size: int) -> list[render.Picture]:
-    features = _features(sample.panels, size)
-    shown = _input_tile(sample, size, features)
-    pictures = [_picture(panel, sample, size, features) for panel in sample.panels]
+    naming = _naming_of(sample.panels, size)
+    shown = _input_tile(sample, size, naming)
+    pictures = [_picture(panel, sample, size, naming) for panel in sample.panels]
     if _has_epochs(sample):
         limits: dict[str, float] = {}
         for panel, picture in zip(sample.panels, pictures, strict=True):
             limits[panel.method] = max(limits.get(panel.method, 0.0), picture.limit)
-        pictures = [_picture(panel, sample, size, features, limits[panel.method]) for panel in sample.panels]
+        pictures = [_picture(panel, sample, size, naming, limits[panel.method]) for panel in sample.panels]
     return [*([] if shown is None else [shown.picture]), *pictures]
 
 

@@ -33,6 +33,7 @@ LAYERS = {
         "render",
         "page",
         "feature_rows",
+        "token_text",
         "sheet",
     ),
     "ground": ("types", "packing", "errors", "log", "provenance", "loading", "horovod_build"),
@@ -78,7 +79,7 @@ DOORS = {
     "tensorboard": ("hvd_xai.sinks.tensorboard",),
     "typer": ("hvd_xai.cli",),
     "rich": ("hvd_xai.cli",),
-    "PIL": ("hvd_xai.page", "hvd_xai.feature_rows"),
+    "PIL": ("hvd_xai.page", "hvd_xai.feature_rows", "hvd_xai.token_text"),
     "tf_explain": ("hvd_xai.attributions.tf_explain",),
 }
 # Reading and inspecting checkpoints needs no TensorFlow: these import it for type checkers at most.
@@ -95,6 +96,7 @@ WITHOUT_TENSORFLOW = (
     "render",
     "page",
     "feature_rows",
+    "token_text",
     "sheet",
     *LAYERS["ground"],
 )

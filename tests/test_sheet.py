@@ -161,6 +161,42 @@ def test_two_epochs_have_their_features_in_one_order() -> None:
     assert bars_of(image) == [13 + 52, 26 + 13]  # feature 3 above feature 2
 
 
+def of_text(*epochs: np.ndarray, words: tuple[str, ...], methods: tuple[str, ...] = ("saliency",)) -> sheet.Sample:
+    panels = tuple(sheet.Panel(method, epoch, values, 1, 1.0, words=words) for epoch, values in enumerate(epochs) for method in methods)
+    return sheet.Sample(0, 1, 1, panels, np.ones(len(words), np.int64))
+
+
+def test_words_of_a_text_share_one_scale_over_epochs() -> None:
+    values = np.array([0.25, 0.5, 1.0], np.float32)
+    shown = of_text(values / 10, values, words=("not", "so", "bad"))
+    limit = render.robust_limit(values)
+    full, half, faint = (render.diverging(np.full(1, value, np.float32), limit)[0] for value in (1.0, 0.5, 0.05))
+    for image in (sheet.strip(shown), sheet.contact_sheet([shown])):
+        assert has_colour(image, full)
+        assert has_colour(image, half)
+        assert has_colour(image, faint)
+
+
+def test_a_text_stands_alone_and_its_methods_below_each_other() -> None:
+    words = ("not", "so", "bad")
+    values = np.array([0.25, 0.5, 1.0], np.float32)
+    one, two = of_text(values, words=words), of_text(values, words=words, methods=("saliency", "occlusion"))
+    without_inputs = sheet.Sample(0, 1, 1, one.panels)
+    np.testing.assert_array_equal(sheet.strip(one), sheet.strip(without_inputs))
+    np.testing.assert_array_equal(sheet.contact_sheet([one] * 3), sheet.contact_sheet([without_inputs] * 3))
+    assert sheet.strip(two).shape[1] == sheet.strip(one).shape[1]
+    assert sheet.strip(two).shape[0] > sheet.strip(one).shape[0]
+
+
+@pytest.mark.parametrize("n_epochs", [1, 3])
+def test_what_has_no_words_is_drawn_beside_what_has(n_epochs: int) -> None:
+    shown = of_text(*[np.ones(3, np.float32)] * n_epochs, words=("not", "so", "bad"))
+    panels = (*shown.panels, *(sheet.Panel("rollout", epoch, np.ones(4, np.float32), 1, 1.0) for epoch in range(n_epochs)))
+    mixed = sheet.Sample(0, 1, 1, panels, shown.inputs)
+    assert sheet.strip(mixed).shape[0] > sheet.strip(shown).shape[0]
+    assert sheet.contact_sheet([mixed]).shape[1] >= sheet.contact_sheet([shown]).shape[1]
+
+
 @pytest.mark.parametrize("inputs", [True, False])
 @pytest.mark.parametrize("n_features", [1, 3, 30])
 def test_tables_of_any_width_are_drawn_at_one_epoch_or_more(n_features: int, inputs: bool) -> None:
