@@ -21,12 +21,13 @@ from hvd_xai.cli.console import program
 from hvd_xai.drift import Drift
 from hvd_xai.errors import CheckpointError
 from hvd_xai.figures import figures, is_signed
+from hvd_xai.token_text import words_of
 from hvd_xai.types import Json
 
 MAX_SAMPLES = 500
 MAX_EPOCHS = 12
 DEFAULT_SAMPLES = 32
-MAX_FEATURES = 10
+MAX_STRONGEST = 10
 
 # What is left out first where the terminal is narrow.
 _LEAST_IMPORTANT = ("committed", "size", "changed", "ranks", "largest", "not finite", "samples", "sum", "label", "score")
@@ -59,13 +60,13 @@ def show(
         _draw(explanations, chosen, sample_ids, png, name=explanations.path.resolve().parent.name)
     elif sample:
         sample_ids = _sample_ids(sample, chosen)
-        rows = _numbers(chosen, sample_ids)
+        rows = _numbers(explanations, chosen, sample_ids)
         if as_json:
             print(_json({"run": run, "samples": rows}))
             return
         _print(_samples_table(explanations, rows))
         if len({(row["sample_id"], row["epoch"]) for row in rows}) == 1:
-            _print_features(explanations, chosen, sample_ids)
+            _print_strongest(explanations, chosen, sample_ids)
     else:
         lines = [_line(explanations, explanation) for explanation in chosen]
         if as_json:
@@ -196,11 +197,13 @@ def _line(explanations: Explanations, explanation: Explanation) -> _Line:
     )
 
 
-def _numbers(chosen: Sequence[Explanation], sample_ids: np.ndarray) -> list[dict[str, Json]]:
+def _numbers(explanations: Explanations, chosen: Sequence[Explanation], sample_ids: np.ndarray) -> list[dict[str, Json]]:
     """Returns what is known of samples, one record a sample and explanation."""
+    probe = explanations.probe()
     records: dict[int, list[dict[str, Json]]] = {int(sample_id): [] for sample_id in sample_ids}
     for explanation in chosen:
-        rows, names = explanation.rows_of(sample_ids), explanation.feature_names
+        rows, names, vocabulary = explanation.rows_of(sample_ids), explanation.feature_names, explanation.vocabulary
+        tokens = probe.inputs(rows) if probe is not None and vocabulary else None
         columns = {name: explanation.column(name)[rows].tolist() for name in explanation.columns if name not in ("scale", "content_hash")}
         for index, row in enumerate(rows.tolist()):
             attributions = explanation.attributions(row, row + 1)
@@ -210,8 +213,14 @@ def _numbers(chosen: Sequence[Explanation], sample_ids: np.ndarray) -> list[dict
             record |= {"sum": float(finite.sum()), "largest": float(np.abs(finite).max(initial=0.0))}
             record["nonfinite"] = int(attributions.size - finite.size)
             if names:
-                strongest = render.strongest(attributions, MAX_FEATURES).tolist()
+                strongest = render.strongest(attributions, MAX_STRONGEST).tolist()
                 record["features"] = {names[feature]: float(attributions[0, feature]) for feature in strongest}
+            if tokens is not None:
+                words = words_of(tokens[index], vocabulary)
+                record["tokens"] = [
+                    {"word": words[position], "position": position, "attribution": float(attributions[0, position])}
+                    for position in _strongest_words(attributions, words).tolist()
+                ]
             records[int(sample_ids[index])].append(record)
     return [record for of_sample in records.values() for record in of_sample]
 
@@ -258,26 +267,39 @@ def _samples_table(explanations: Explanations, rows: Sequence[dict[str, Json]]) 
     return _fitted(cells, starts=[index for index, row in enumerate(rows) if index and row["sample_id"] != rows[index - 1]["sample_id"]])
 
 
-def _print_features(explanations: Explanations, chosen: Sequence[Explanation], sample_ids: np.ndarray) -> None:
-    """Prints which features of a sample are the strongest, with a column for each method, where they have names."""
-    named = [explanation for explanation in chosen if explanation.feature_names]
+def _print_strongest(explanations: Explanations, chosen: Sequence[Explanation], sample_ids: np.ndarray) -> None:
+    """Prints which features or words of a sample are the strongest, with a column for each method, where they have names."""
+    named = [explanation for explanation in chosen if explanation.feature_names or explanation.vocabulary]
     probe = explanations.probe()
     if not named or probe is None:
         return
     names, inputs = named[0].feature_names, probe.inputs(named[0].rows_of(sample_ids))[0]
     attributions = [explanation.attributions_of(sample_ids)[0] for explanation in named]
-    order = render.strongest(np.stack([values / render.robust_limit(values, 100.0) for values in attributions]), MAX_FEATURES)
+    scaled = np.stack([values / render.robust_limit(values, 100.0) for values in attributions])
+    if names:
+        titles, order = ("feature", "value", "others"), render.strongest(scaled, MAX_STRONGEST)
+        beside = [f"{value:.4g}" for value in inputs.tolist()]
+    else:
+        names = words_of(inputs, named[0].vocabulary)
+        titles, order = ("word", "position", "other tokens"), _strongest_words(scaled, names)
+        beside = [str(position) for position in range(len(names))]
     n_others = len(names) - len(order)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("feature", overflow="fold")
-    for name in ("value", *(explanation.manifest.method for explanation in named)):
+    table.add_column(titles[0], overflow="fold")
+    for name in (titles[1], *(explanation.manifest.method for explanation in named)):
         table.add_column(name, justify="right", overflow="fold")
-    for feature in order.tolist():
-        table.add_row(names[feature], f"{inputs[feature]:.4g}", *(f"{values[feature]:+.3g}" for values in attributions))
+    for place in order.tolist():
+        table.add_row(names[place], beside[place], *(f"{values[place]:+.3g}" for values in attributions))
     if n_others:
-        table.add_row(f"{n_others} others", "", *(f"{render.sum_of_others(values, order):+.3g}" for values in attributions))
+        table.add_row(f"{n_others} {titles[2]}", "", *(f"{render.sum_of_others(values, order):+.3g}" for values in attributions))
     print()
     _print(table)
+
+
+def _strongest_words(attributions: np.ndarray, words: Sequence[str]) -> np.ndarray:
+    """Returns the places of the strongest words, padding left out, the strongest of any row of attributions first."""
+    places = np.flatnonzero(np.array(words) != "")
+    return places.take(render.strongest(attributions[:, places], MAX_STRONGEST))
 
 
 def _fitted(cells: dict[str, list[str]], starts: Sequence[int]) -> Table:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,29 @@ def test_features_of_a_sample_are_told_by_name(show: Shell, tmp_path: Path) -> N
             == 0
         )
         assert picture(tmp_path / "named.png").tobytes() != picture(tmp_path / "out.png").tobytes()
+
+
+def test_tokens_of_a_text_are_told_by_word_and_position(show: Shell, tmp_path: Path) -> None:
+    words = ("", "[UNK]", "fine", "bad", "film")
+    tokens = np.random.default_rng(1).integers(1, 5, (12, 20))
+    tokens[:, 14:] = 0
+    probe = replace(make_probe(), inputs=tokens, vocabulary=words)
+    run = make_run(tmp_path / "run", probe, epochs=[0, 1])
+    attributions = open_explanations(run).explanation(1, "integrated_gradients").attributions(3, 4)[0]
+    order = np.argsort(-np.abs(attributions[:14]), kind="stable")[:10].tolist()
+    told = [line.split() for line in show(run, "--sample", "3").out.splitlines()[4:]]
+    assert told[0] == ["word", "position", "integrated_gradients"]
+    assert told[1:-1] == [[words[tokens[3, place]], str(place), f"{attributions[place]:+.3g}"] for place in order]
+    assert told[-1] == ["10", "other", "tokens", f"{np.delete(attributions, order).sum():+.3g}"]
+    records = json.loads(show(run, "--sample", "3", "--json").out)["samples"]
+    assert [(one["word"], one["position"]) for one in records[0]["tokens"]] == [(words[tokens[3, place]], place) for place in order]
+    assert "tokens" not in records[1]  # of the coarser map
+    wordless = make_run(tmp_path / "wordless", replace(probe, vocabulary=()), epochs=[0, 1])
+    for arguments in (("--sample", "3"), ("--sample", "3", "--epoch", "all"), ("--sample", "0-11")):
+        for folder in (run, wordless):
+            shown = show(folder, *arguments, "--png", tmp_path / f"{folder.name}.png")
+            assert shown.code == 0, shown.err
+        assert picture(tmp_path / "run.png").tobytes() != picture(tmp_path / "wordless.png").tobytes()
 
 
 @pytest.mark.parametrize(
