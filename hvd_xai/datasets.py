@@ -2,9 +2,9 @@
 
 | what is given | how it is read |
 |---|---|
-| `.npz` | arrays `inputs`, `targets` and, if they are there, `labels`, `sample_ids`, `class_names` and `feature_names` |
+| `.npz` | arrays `inputs`, `targets` and, if they are there, `labels`, `sample_ids`, `class_names`, `feature_names` and `vocabulary` |
 | `.npy` | the inputs, which are mapped where they lie; the targets are another `.npy` |
-| a Zarr array, or a group of arrays of the names above | as `.npy`, or as `.npz`, with `class_names` and `feature_names` as attributes |
+| a Zarr array, or a group of arrays of the names above | as `.npy`, or as `.npz`, the last three as attributes |
 | `.tfrecord`, or a folder of such files in order of name | `tf.train.Example`s, whose features are told by `Feature` |
 | a folder with a folder of images for each class | as `keras.utils.image_dataset_from_directory` reads it, in the model's image size |
 """
@@ -27,7 +27,7 @@ from hvd_xai.checkpoint.commit import writing
 from hvd_xai.types import Probe
 
 _NAMES = ("inputs", "targets", "labels", "sample_ids")
-_FOR_PEOPLE = ("class_names", "feature_names")  # each becomes a list in a .json file
+_FOR_PEOPLE = ("class_names", "feature_names", "vocabulary")  # each becomes a list in a .json file
 _BLOCK_BYTES = 16 * 2**20
 _BATCH = 64
 _TFRECORD = (".tfrecord", ".tfrecords", ".tfrec")

@@ -136,6 +136,21 @@ def test_names_of_classes_and_features_are_taken_where_they_are(tmp_path: Path) 
         _refused(tmp_path, "numbers.npz")
 
 
+def test_the_words_of_texts_are_taken_where_they_are(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    words, tokens = ["", "[UNK]", "schön"], np.arange(N * 2).reshape(N, 2) % 3
+    np.savez(tmp_path / "data.npz", inputs=tokens, targets=TARGETS, vocabulary=words)
+    group = zarr.create_group(tmp_path / "data.zarr", attributes={"vocabulary": words})
+    group.create_array("inputs", data=tokens)
+    group.create_array("targets", data=TARGETS)
+    for source in ("data.npz", "data.zarr"):
+        unpack(tmp_path / source, tmp_path / "unpacked")
+        assert open_unpacked(tmp_path / "unpacked").vocabulary == tuple(words)
+    np.savez(tmp_path / "few.npz", inputs=tokens, targets=TARGETS, vocabulary=words[:2])
+    with pytest.raises(ValueError, match="sample id 1 has token id 2"):
+        _refused(tmp_path, "few.npz")
+
+
 def _refused(tmp_path: Path, source: str, **options: Any) -> Probe:
     unpack(tmp_path / source, tmp_path / "unpacked", **options)
     return open_unpacked(tmp_path / "unpacked")

@@ -24,8 +24,9 @@ def explain(
     data: Annotated[
         Path,
         typer.Argument(
-            help="A data set: .npz (inputs, targets and, if they are there, class_names and feature_names), .npy, .tfrecord, Zarr, or a"
-            " folder with a folder for each class, in order of name. The model gets it as it is, pixels of image files from 0 to 255.",
+            help="A data set: .npz (inputs, targets and, if they are there, class_names, feature_names or vocabulary), .npy, .tfrecord,"
+            " Zarr, or a folder with a folder for each class, in order of name. The model gets it as it is, pixels of image files from 0 to"
+            " 255.",
             metavar="DATA",
         ),
     ],
