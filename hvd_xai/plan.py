@@ -164,6 +164,7 @@ class Plan:
         self._overlaps = overlap and not is_elastic(os.environ)
         self._recorder: Recorder
         self._git_commit: str | None = None  # known on the root, which writes manifests
+        self._untold: dict[str, Json] = {}  # what the root is still to add to the run's config
         self._watched = progress if progress is not None else Silent()
         self.computes: dict[str, Compute] = {}
         self._exact: dict[str, Compute] = {}
@@ -212,7 +213,8 @@ class Plan:
                 if world.resets:
                     self._checkpoint.rejoin(world.job)
                 self._git_commit = provenance.git_commit()
-                self._checkpoint.open(probe, {**self._facts(), "job": world.job})
+                self._checkpoint.open(probe, {"job": world.job})
+                self._untold = self._facts()
         self._recorder = self._recorder_of(world, self._checkpoint, self._sinks)
 
     def _facts(self) -> dict[str, Json]:
@@ -349,6 +351,9 @@ class Plan:
             per_sample=compute.per_sample,
         )
         with world.together("opening the spool"):
+            if self._untold:  # not before something is explained: a run that refuses to go on stays as it is
+                self._checkpoint.open(facts=self._untold)
+                self._untold = {}
             spool = Spool(dtype) if self._row_files is None else self._row_files.open(header, dtype, world.rank)
         try:
             mine: list[Json] = []

@@ -119,7 +119,7 @@ def test_what_is_committed_is_not_replaced_by_another_and_is_computed_again_wher
     model: keras.Model, probe: Probe, tmp_path: Path
 ) -> None:
     run(model, probe, tmp_path, mode="new")
-    before = digests(tmp_path)
+    before, config = digests(tmp_path), open_explanations(tmp_path).config
     with pytest.raises(CheckpointError, match="committed with other options, and is not replaced"):
         run(model, probe, tmp_path, partial(gradients, times=2.0))
     other = keras.models.clone_model(model)
@@ -127,6 +127,7 @@ def test_what_is_committed_is_not_replaced_by_another_and_is_computed_again_wher
     with pytest.raises(CheckpointError, match="committed with other weights, and is not replaced"):
         run(other, probe, tmp_path)
     assert digests(tmp_path) == before
+    assert {**open_explanations(tmp_path).config, "job": config["job"]} == config
     assert "test_row_files.py" in open_explanations(tmp_path).explanation(0, "gradients").manifest.versions
     (tmp_path / "explanations/epochs/000000/gradients/score/c/0").unlink()
     assert run(model, probe, tmp_path) == list(range(N))
