@@ -269,11 +269,14 @@ def _cores() -> Check:
 
 
 def _leftovers(folder: Path) -> Iterator[Check]:
-    """What killed jobs left: mpirun keeps files under the number of its process, and does not start where there are some."""
+    """What killed jobs left: mpirun keeps files under the number of its process, and does not start where there are some.
+
+    What has a user's number, `ompi.<host>.<user>`, all jobs without mpirun share.
+    """
     if not Path("/proc/self").exists():
         return
-    numbers = {path: path.suffix[1:] for path in folder.glob("ompi.*")}
-    left = sorted(str(path) for path, number in numbers.items() if number.isdigit() and not Path("/proc", number).exists())
+    numbers = {path: path.name.removeprefix("ompi.") for path in folder.glob("ompi.*")}
+    left = sorted(str(path) for path, number in numbers.items() if number.isdecimal() and not Path("/proc", number).exists())
     if left:
         advice = f"Files of killed jobs, for which a later mpirun can fail to start: rm -r {' '.join(left)}"
         yield Check("leftovers of Open MPI", "warning", f"{len(left)} in {folder}", advice)

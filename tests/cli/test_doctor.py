@@ -138,6 +138,7 @@ def test_files_of_killed_jobs_are_told(tmp_path: Path) -> None:
     (tmp_path / f"ompi.{gone.pid}").mkdir()
     (tmp_path / f"ompi.{os.getpid()}").mkdir()
     (tmp_path / "ompi.conf").mkdir()
+    (tmp_path / f"ompi.host.{gone.pid}").mkdir()  # the number of a user
     (check,) = module._leftovers(tmp_path)
     assert (check.status, check.found) == ("warning", f"1 in {tmp_path}")
     assert check.advice.endswith(f"rm -r {tmp_path}/ompi.{gone.pid}")
