@@ -128,7 +128,7 @@ def printable(text: str) -> str:
 def shortened(text: str, of_size: ImageFont.FreeTypeFont, width: float) -> str:
     """Returns a text in characters that the font has, without its middle where it is wider: names mostly differ at their ends."""
     text = printable(text)
-    kept = len(text)
+    kept = min(len(text), max(3, round(width)))  # each character is a pixel wide at least
     while kept > 2 and of_size.getlength(text) > width:
         kept -= 1
         text = f"{text[: -(-kept // 2)]}..{text[len(text) - kept // 2 :]}"

@@ -53,6 +53,18 @@ def test_accents_are_dropped_and_other_scripts_told() -> None:
     assert page.printable("élève · 猫\n") == "eleve · ??"
 
 
+def test_names_lose_their_middle_however_long_they_are() -> None:
+    assert page.shortened("short", page.font(13), 90.0) == "short"
+    for text in ("a longer name than there is room for", "begin" + "x" * 200_000 + "end"):
+        told = page.shortened(text, page.font(13), 90.0)
+        assert page.font(13).getlength(told) <= 90
+        before, after = told.split("..")
+        assert before
+        assert after
+        assert text.startswith(before)
+        assert text.endswith(after)
+
+
 def test_a_picture_too_large_is_refused() -> None:
     page.check_pixels(8000, 8000, "samples")
     with pytest.raises(ValueError, match="8001 x 8000 pixels, more than 64 million; ask for fewer samples at a time"):
