@@ -250,7 +250,7 @@ def _samples_table(explanations: Explanations, rows: Sequence[dict[str, Json]]) 
 
     def named(value: Json) -> str:
         if isinstance(value, int) and 0 <= value < len(names) and names[value] != str(value):
-            return f"{value} {names[value]}"
+            return f"{value} {_harmless(names[value])}"
         return _number(value, ".4g") if isinstance(value, float) else str(value)
 
     cells = {
@@ -289,11 +289,16 @@ def _print_strongest(explanations: Explanations, chosen: Sequence[Explanation], 
     for name in (titles[1], *(explanation.manifest.method for explanation in named)):
         table.add_column(name, justify="right", overflow="fold")
     for place in order.tolist():
-        table.add_row(names[place], beside[place], *(f"{values[place]:+.3g}" for values in attributions))
+        table.add_row(_harmless(names[place]), beside[place], *(f"{values[place]:+.3g}" for values in attributions))
     if n_others:
         table.add_row(f"{n_others} {titles[2]}", "", *(f"{render.sum_of_others(values, order):+.3g}" for values in attributions))
     print()
     _print(table)
+
+
+def _harmless(name: str) -> str:
+    """Returns a name, which may come from anybody, without characters that steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in name)
 
 
 def _strongest_words(attributions: np.ndarray, words: Sequence[str]) -> np.ndarray:

@@ -197,6 +197,14 @@ def test_features_of_a_sample_are_told_by_name(show: Shell, tmp_path: Path) -> N
         assert picture(tmp_path / "named.png").tobytes() != picture(tmp_path / "out.png").tobytes()
 
 
+def test_names_do_not_steer_the_terminal(show: Shell, tmp_path: Path) -> None:
+    names = ("\x1b[2J", "größe\n", "[red]")
+    probe = replace(make_probe(shape=(3,), feature_names=names), class_names=("\x9b2J", "bee\r", "\u202ecat"))
+    shown = show(make_run(tmp_path / "run", probe, epochs=[0], cam=False), "--sample", "1")
+    assert all(line.isprintable() for line in shown.out.splitlines())
+    assert {"?[2J", "größe?", "[red]", "bee?"} <= set(shown.out.split())
+
+
 def test_tokens_of_a_text_are_told_by_word_and_position(show: Shell, tmp_path: Path) -> None:
     words = ("", "[UNK]", "fine", "bad", "film")
     tokens = np.random.default_rng(1).integers(1, 5, (12, 20))
