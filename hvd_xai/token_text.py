@@ -111,7 +111,14 @@ def text_side(size: int) -> int:
 
 
 def words_of(tokens: Num[np.ndarray, "t"], vocabulary: Sequence[str]) -> tuple[str, ...]:
-    """Returns the word of each token."""
+    """Returns the word of each token.
+
+    Raises:
+        ValueError: if a token has none.
+    """
+    absent = tokens[~((tokens >= 0) & (tokens < len(vocabulary)))]  # NaN is among them
+    if len(absent):
+        raise ValueError(f"the vocabulary has {len(vocabulary)} words, and none for token id {absent[0]}; it is not the one of these texts")
     return tuple(vocabulary[int(token)] for token in tokens.tolist())
 
 

@@ -24,6 +24,12 @@ def test_a_text_is_its_words_in_order_without_padding() -> None:
     assert words_of(np.array([1.0, 0.0, 2.0], np.float32), ("", "one", "two")) == ("one", "", "two")
 
 
+@pytest.mark.parametrize("token", [3.0, -1.0, np.nan])
+def test_a_token_without_a_word_is_told(token: float) -> None:
+    with pytest.raises(ValueError, match=f"has 3 words, and none for token id {token}"):
+        words_of(np.array([1.0, token], np.float32), ("", "one", "two"))
+
+
 @pytest.mark.parametrize("signed", [True, False])
 def test_each_word_stands_on_the_colour_of_its_attribution(signed: bool) -> None:
     text = TokenText.strongest(VALUES[None], WORDS, 200)

@@ -44,6 +44,19 @@ class ProbeReader:
         self.packing = _packing(record) if "packing" in record.values else None
         self._feature_names = record.names("feature_names") if "feature_names" in record.values else None
         self.vocabulary = record.names("vocabulary") if "vocabulary" in record.values else ()
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """What shows names takes them for those of the inputs, one by one."""
+        if self.packing is not None and (self.packing.n_features,) != self._shape:
+            raise CheckpointError(f"{self._where} must have inputs of {self.packing.n_features} packed values; got shape {self._shape}")
+        names = self._feature_names or ()
+        if names and ((len(names),) != self._shape or len(set(names)) < len(names)):
+            raise CheckpointError(
+                f"{self._where} must have a name of its own for each value of inputs of shape {self._shape}; got {len(names)}"
+            )
+        if self.vocabulary and len(self._shape) != 1:
+            raise CheckpointError(f"{self._where} has a vocabulary, which is of token ids [T]; got inputs of shape {self._shape}")
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -95,4 +108,7 @@ def _packing(record: Fields) -> Packing:
     shapes = packed.values.get("shapes")
     if not isinstance(shapes, list) or not all(isinstance(shape, list) and all(isinstance(n, int) for n in shape) for shape in shapes):
         raise CheckpointError(f"{packed.where} must have a list of shapes under 'shapes'; got {shapes!r}")
-    return Packing(packed.names("names"), tuple(map(tuple, shapes)), packed.names("dtypes"), packed.values.get("keyed") is True)
+    names, dtypes = packed.names("names"), packed.names("dtypes")
+    if not len(names) == len(dtypes) == len(shapes) or any(n < 0 for shape in shapes for n in shape):
+        raise CheckpointError(f"{packed.where} must have a name, a dtype and a shape for each input; got {names}, {dtypes} and {shapes}")
+    return Packing(names, tuple(map(tuple, shapes)), dtypes, packed.values.get("keyed") is True)

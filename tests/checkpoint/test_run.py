@@ -1,3 +1,4 @@
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from hvd_xai.checkpoint import run, sealed
 from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.checkpoint.run import add_to_config, open_run, probe_digest, write_probe
+from hvd_xai.checkpoint.sealed import seal
 from hvd_xai.checkpoint.staging import leftovers
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError, RunExistsError
@@ -233,6 +235,33 @@ def test_names_that_inputs_give_are_not_stored_but_read(tmp_path: Path) -> None:
     for again in (replace(probe, feature_names=NAMES), probe):
         write_probe(explanations_dir, again)
         assert stored_names(tmp_path) == NAMES
+
+
+PACKED = {"names": ["age"], "shapes": [[3]], "dtypes": ["float32"], "keyed": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"feature_names": ["age", "income"]}, r"a name of its own for each value of inputs of shape \(3,\); got 2"),
+        ({"feature_names": ["age", "income", "age"]}, "a name of its own for each value"),
+        ({"feature_names": ["age", "income", 3]}, "a list of strings under 'feature_names'"),
+        ({"vocabulary": "age"}, "a list of strings under 'vocabulary'"),
+        ({"vocabulary": ["", "a"], "input_shape": [3, 1]}, r"a vocabulary, which is of token ids \[T\]; got inputs of shape \(3, 1\)"),
+        ({"packing": {**PACKED, "names": []}}, "a name, a dtype and a shape for each input"),
+        ({"packing": {**PACKED, "shapes": [[-3]]}}, "a name, a dtype and a shape for each input"),
+        ({"packing": {**PACKED, "shapes": [[10**12]]}}, "inputs of 1000000000000 packed values; got shape"),
+    ],
+)
+def test_names_that_do_not_fit_the_inputs_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    explanations_dir = open_run(tmp_path, config={})
+    write_probe(explanations_dir, make_probe(inputs=TABLE))
+    path = explanations_dir / "probe" / "manifest.json"
+    record = json.loads(path.read_text())
+    record.pop("digest")
+    path.write_bytes(seal({**record, **change}))
+    with pytest.raises(CheckpointError, match=said):
+        open_explanations(tmp_path).probe()
 
 
 def test_more_names_than_are_read_are_refused_before_anything_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
