@@ -143,7 +143,7 @@ def bound(name: str, options: Mapping[str, Json], function: Callable[..., Any] |
     """
     if function is None:
         if name not in methods():
-            raise CheckpointError(f"'{name}' is no method of hvd_xai; give the file or the module it is in by --method")
+            raise CheckpointError(f"{name!r} is no method of hvd_xai; give the file or the module it is in by --method")
         function = load_method(name)
     method: Attribution = partial(function, **{option: _restored(name, option, value) for option, value in options.items()})
     return method
