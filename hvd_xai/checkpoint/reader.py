@@ -96,7 +96,7 @@ class Explanations:
         if "/" in method or method.startswith(".") or not (path / MANIFEST).exists():
             there = f"epoch {epoch} has {', '.join(self.methods(epoch))}" if self.methods(epoch) else f"there are the epochs {self.epochs}"
             raise CheckpointError(f"{self.path} has no explanation '{method}' of epoch {epoch}; {there}")
-        explanation = Explanation(path)
+        explanation = Explanation(path, self)
         said = (explanation.manifest.epoch, explanation.manifest.method)
         if said != (epoch, method):
             raise CheckpointError(f"{path} was moved here: its manifest says epoch {said[0]}, {said[1]}; {DAMAGED}")
@@ -105,6 +105,11 @@ class Explanations:
     def probe(self) -> ProbeReader | None:
         """Opens the probe; None if it was not stored."""
         return ProbeReader(self.path / PROBE) if (self.path / PROBE).is_dir() else None
+
+    @functools.cached_property
+    def _probe(self) -> ProbeReader | None:
+        """The probe, read once for all explanations: its words may be many."""
+        return self.probe()
 
     def stack(self, method: str, epochs: Sequence[int] | None = None) -> Stack:
         """Opens the explanations of one method, at all of its epochs or at some, to be compared row by row.
@@ -148,13 +153,15 @@ class Explanation:
 
     Args:
         path: the checkpoint's folder.
+        run: what it belongs to; that in whose folder it lies if left out.
 
     Raises:
         CheckpointError: if there is none, or its manifest is damaged or of a higher schema.
     """
 
-    def __init__(self, path: Place) -> None:
+    def __init__(self, path: Place, run: Explanations | None = None) -> None:
         self.path = path
+        self._run = run
         self.manifest: Manifest = read_manifest(path)
         self._dtype = self.manifest.dtype
         self._files = {file.key: file for file in self.manifest.files}
@@ -200,8 +207,9 @@ class Explanation:
     @functools.cached_property
     def _probe(self) -> ProbeReader | None:
         """The probe beside which the explanation lies; None if there is none."""
-        probe = next((above / PROBE for above in self.path.resolve().parents[2:3]), None)  # <explanations>/epochs/<epoch>/<method>
-        return ProbeReader(probe) if probe is not None and probe.is_dir() else None
+        above = self.path.resolve().parents[2:3]  # <explanations>/epochs/<epoch>/<method>
+        run = self._run or next(map(Explanations, above), None)
+        return None if run is None else run._probe
 
     @property
     def columns(self) -> list[str]:

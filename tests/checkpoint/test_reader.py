@@ -230,4 +230,6 @@ def test_attributions_have_the_words_of_the_tokens_they_are_of(tmp_path: Path) -
     )
     explanation = open_explanations(tmp_path).explanation(0, "attention_rollout")
     assert (explanation.vocabulary, explanation.feature_names) == (words, ())
+    run = open_explanations(tmp_path)  # which reads the words once
+    assert run.explanation(0, "layer_integrated_gradients").vocabulary is run.explanation(0, "attention_rollout").vocabulary
     assert write(tmp_path / "alone", make_rows(make_attributions(6, (5,)))).vocabulary == ()
