@@ -111,9 +111,10 @@ def load_methods(specs: Sequence[str]) -> dict[str, Function]:
         name, equals, of_name = spec.partition("=")
         is_named = bool(equals) and "/" not in name  # a path may have one in it
         function = load_method(of_name if is_named else spec)
-        name = name if is_named else provenance.describe(function)[0]
+        its_name = provenance.describe(function)[0]
+        name = name if is_named else its_name
         if name in found:
-            raise RecipeError(f"there are two methods '{name}'; name each, as in --method one={name} --method other={name}")
+            raise RecipeError(f"there are two methods '{name}'; give each a name of its own, as in --method one={its_name}")
         found[name] = function
     return found
 

@@ -153,8 +153,10 @@ def test_methods_are_called_what_is_written_before_them_or_by_their_own_names(tm
     found = load_methods(["saliency", "steep=saliency", str(path), f"yours={path}"])
     expected = {"saliency": "saliency", "steep": "saliency", "mine": "mine", "yours": "mine"}
     assert {name: function.__name__ for name, function in found.items()} == expected
-    with pytest.raises(RecipeError, match="two methods 'saliency'; name each, as in --method one=saliency --method other=saliency"):
+    with pytest.raises(RecipeError, match="two methods 'saliency'; give each a name of its own, as in --method one=saliency"):
         load_methods(["saliency", "saliency"])
+    with pytest.raises(RecipeError, match="two methods 'a'; give each a name of its own, as in --method one=grad_cam"):
+        load_methods(["a=saliency", "a=grad_cam"])
 
 
 def build(*, width: int = 8, rate: float = 0.1, name: str = "a", deep: bool = False, at: tuple[int, ...] = (1,)) -> None: ...
