@@ -18,6 +18,9 @@ SCHEMA = f"{MAJOR}.0"
 MAX_BYTES = 16 * 2**20
 """The longest record that is read: 100,000 files fit, and a wrong file does not fill the memory."""
 
+_MAX_DEPTH = 100
+"""The most lists and objects within each other: options of methods within methods have some ten, and Python goes only so deep."""
+
 _HEX = re.compile(r"[0-9a-f]{32}")
 
 
@@ -39,11 +42,13 @@ def seal(record: Mapping[str, Json]) -> bytes:
     """Returns the record as JSON text with a further key `digest`: the xxh3-128 of everything else in canonical form.
 
     Raises:
-        ValueError: if a number in it is not finite, or the text would be longer than what is read.
+        ValueError: if a number in it is not finite, or it would be longer or deeper than what is read.
         TypeError: if a value in it is not JSON.
     """
     values = {key: plain(value) for key, value in record.items()}
     text = (json.dumps({**values, "digest": _digest(values)}, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    if _depth(values) > _MAX_DEPTH:
+        raise ValueError(f"a record has {_MAX_DEPTH} lists and objects within each other at most; this one has more")
     if len(text) > MAX_BYTES:
         longest = max(values, key=lambda key: len(json.dumps(values[key])))
         raise ValueError(f"a record has {MAX_BYTES} bytes at most; this one would have {len(text)}, most of them for '{longest}'")
@@ -72,6 +77,8 @@ def unseal(text: bytes, where: str) -> "Fields":
         ) from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{where} must hold a JSON object; got {type(values).__name__}")
+    if _depth(values) > _MAX_DEPTH:
+        raise CheckpointError(f"{where} has more than {_MAX_DEPTH} lists and objects within each other; no record of hvd_xai has")
     fields = Fields(values, where)
     _check_schema(fields.text("schema"), where)
     said = fields.digest("digest")
@@ -84,6 +91,15 @@ def unseal(text: bytes, where: str) -> "Fields":
             f"{where} was changed after it was written: its digest is {found}, but it says {said}. Restore it from a copy."
         )
     return fields
+
+
+def _depth(values: Json) -> int:
+    """Returns how many lists and objects stand within each other."""
+    depth, level = 0, [values]
+    while level := [value for value in level if isinstance(value, dict | list)]:
+        depth += 1
+        level = [item for value in level for item in (value.values() if isinstance(value, dict) else value)]
+    return depth
 
 
 def _check_schema(schema: str, where: str) -> None:

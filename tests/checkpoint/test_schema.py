@@ -213,6 +213,7 @@ def test_manifest_that_is_not_as_it_must_be_is_refused(change: Callable[[dict[st
         (b"\xff\xfe{}", "not readable JSON"),
         (make_manifest().to_json()[:-20], "not readable JSON"),
         (b"[" * 100_000, "not readable JSON"),
+        (b'{"options": ' + b'{"a": ' * 100 + b"0" + b"}" * 101, "more than 100 lists and objects within each other"),
         (b'{"schema": "1.0", "digest": "' + b"0" * 32 + b'", "x": 1e999}', "holds a number"),
         (b'{"schema": "1.0", "x": ' + b"9" * 5000 + b"}", "not readable JSON"),
         (b" " * (MAX_BYTES + 1), "no record of hvd_xai has more"),
@@ -222,6 +223,15 @@ def test_manifest_that_is_not_as_it_must_be_is_refused(change: Callable[[dict[st
 def test_text_that_is_no_manifest_is_refused(text: bytes, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         Manifest.from_json(text)
+
+
+def test_what_could_not_be_read_is_not_sealed() -> None:
+    deep: Any = 0
+    for _ in range(99):
+        deep = {"a": deep}
+    assert json.loads(seal({"options": deep}))["options"] == deep
+    with pytest.raises(ValueError, match="100 lists and objects within each other at most"):
+        seal({"options": {"a": deep}})
 
 
 @pytest.mark.parametrize(
