@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai.primitives import layers
+from hvd_xai.replacing import unwrapped
 from hvd_xai.types import Score
 
 Outputs: TypeAlias = tf.Tensor | Mapping[str, tf.Tensor] | Sequence[tf.Tensor]
@@ -228,7 +228,7 @@ def evaluate(
     Raises:
         ValueError: if the score is not one number an example.
     """
-    with layers.unwrapped(model):
+    with unwrapped(model):
         outputs = model(inputs, training=False)
     values = resolve(score)(outputs, targets)
     if values.shape.rank != 1:

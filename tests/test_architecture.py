@@ -28,6 +28,7 @@ LAYERS = {
         "faithfulness",
         "scores",
         "baselines",
+        "replacing",
         "unpacking",
         "drift",
         "render",

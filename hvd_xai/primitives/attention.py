@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from jaxtyping import Float32
 
-from hvd_xai.primitives import layers
+from hvd_xai.replacing import replaced, unwrapped
 
 # The layers, with the attribute that holds their dropout rate.
 _KINDS = {keras.layers.MultiHeadAttention: "_dropout", keras.layers.GroupQueryAttention: "dropout"}
@@ -60,10 +60,10 @@ def tap(model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None) ->
     found = {kind: [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, kind)] for kind in _KINDS}
     first, second = ((of, _KINDS[kind]) for kind, of in found.items())
     with (
-        layers.unwrapped(model),
-        layers.replaced(first[0], first[1], explicit),
-        layers.replaced(second[0], second[1], explicit),
-        layers.replaced([*first[0], *second[0]], "_masked_softmax", intercepted),
+        unwrapped(model),
+        replaced(first[0], first[1], explicit),
+        replaced(second[0], second[1], explicit),
+        replaced([*first[0], *second[0]], "_masked_softmax", intercepted),
     ):
         yield collected
 

@@ -8,13 +8,15 @@ models alike, where `keras.Model(inputs, [layer.output, model.output])` reaches 
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from hvd_xai.replacing import replaced, unwrapped
 
 _SPATIAL_RANKS = (3, 4, 5)
 _N_NAMED = 12
@@ -126,60 +128,6 @@ def put(at: Call, function: Callable[[tf.Tensor], tf.Tensor]) -> Iterator[None]:
 
     with replaced([at.layer], "call", intercepted):
         yield
-
-
-@contextmanager
-def unwrapped(model: keras.Model) -> Iterator[None]:
-    """Puts its body in place of each method, `call` above all, of the model or a layer that is a tf.function, while the context lasts.
-
-    A tf.function is a single operation, perhaps traced long ago, in which layers and operations are out of reach; and what is put in their
-    place while it is traced would stay in it.
-
-    Args:
-        model: the model to run within the context.
-    """
-    kind = tf.types.experimental.PolymorphicFunction
-
-    def body(of: keras.Layer, call: Any) -> Any:
-        del of
-        function = call.python_function
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            return function(*args, **kwargs)
-
-        return tf.autograph.to_graph(run)  # with it all that it calls, as where a tf.function is traced
-
-    found = list(model._flatten_layers())
-    bases = {base for of in found for base in type(of).__mro__}
-    names = {"call", *(name for base in bases for name, value in vars(base).items() if isinstance(value, kind))}
-    with ExitStack() as stack:
-        for name in names:
-            having = [of for of in found if isinstance(getattr(of, name, None), kind)]
-            stack.enter_context(replaced(having, name, body))
-        yield
-
-
-@contextmanager
-def replaced(layers: Iterable[keras.Layer], name: str, make: Callable[[keras.Layer, Any], Any]) -> Iterator[None]:
-    """Puts `make(layer, value)` in place of an attribute's value on each of the layers, and takes it back at the end, whatever happens.
-
-    Args:
-        layers: layers that have the attribute, themselves or by their class.
-        name: name of the attribute.
-        make: gets a layer and its value; returns the one to use meanwhile.
-    """
-    # Past Keras's __setattr__, which would track what it is given.
-    own = [(of, name in vars(of), vars(of).get(name)) for of in layers]
-    try:
-        for of, _, _ in own:
-            vars(of)[name] = make(of, getattr(of, name))
-        yield
-    finally:
-        for of, is_own, value in own:
-            if is_own:
-                vars(of)[name] = value
-            else:
-                vars(of).pop(name, None)
 
 
 def spatial(calls: list[Call], layer: str | None, asker: str, *, otherwise: str = "") -> Call:
