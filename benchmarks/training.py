@@ -1,17 +1,18 @@
-"""Steps per second of Keras `fit` with our DistributedOptimizer, beside a hand-written loop around Horovod's own grouped allreduce.
+"""Steps per second of Keras `fit` with our DistributedOptimizer, beside a hand-written loop around
+Horovod's own grouped allreduce.
 
     python benchmarks/training.py            # prints the table
     python benchmarks/training.py --write    # puts it into benchmarks/RESULTS.md too
 
 In each round, every rank takes the same steps in four ways, one after the other:
 
-    fit          Keras fit, DistributedOptimizer
-    loop         a tf.function that computes gradients, calls hvd.grouped_allreduce, applies; called from a Python loop
-    plain fit    Keras fit, the same optimizer undistributed
-    plain loop   the loop without the allreduce
+    fit          Keras fit, DistributedOptimizer loop         a tf.function that computes gradients,
+    calls hvd.grouped_allreduce, applies; called from a Python loop plain fit    Keras fit, the same
+    optimizer undistributed plain loop   the loop without the allreduce
 
-What `fit` costs beside a loop is Keras's: plain fit - plain loop. The ratio that counts is loop / (fit - (plain fit - plain loop)): 1 means
-that distributing through our optimizer costs what calling Horovod by hand does. Medians over rounds; ranks are pinned to a core each.
+What `fit` costs beside a loop is Keras's: plain fit - plain loop. The ratio that counts is loop /
+(fit - (plain fit - plain loop)): 1 means that distributing through our optimizer costs what calling
+Horovod by hand does. Medians over rounds; ranks are pinned to a core each.
 """
 
 import argparse
@@ -38,8 +39,12 @@ def measure(compression: str) -> None:
 
     import hvd_xai.keras as hvd
 
-    local_rank = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", os.environ.get("HOROVOD_LOCAL_RANK", "0")))
-    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[local_rank % len(os.sched_getaffinity(0))]})
+    local_rank = int(
+        os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", os.environ.get("HOROVOD_LOCAL_RANK", "0"))
+    )
+    os.sched_setaffinity(
+        0, {sorted(os.sched_getaffinity(0))[local_rank % len(os.sched_getaffinity(0))]}
+    )
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     world = hvd.init()
@@ -82,10 +87,10 @@ def measure(compression: str) -> None:
         seconds = 0.0
         _began = 0.0
 
-        def on_epoch_begin(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
+        def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
             self._began = time.perf_counter()
 
-        def on_epoch_end(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
+        def on_epoch_end(self, epoch: int, logs: object = None) -> None:
             self.seconds = time.perf_counter() - self._began
 
     def loop(*, distributed: bool) -> Callable[[], float]:
@@ -100,7 +105,9 @@ def measure(compression: str) -> None:
                 total = loss(targets, model(inputs, training=True))
             gradients = tape.gradient(total, values)
             if distributed:
-                gradients = horovod.grouped_allreduce(gradients, op=horovod.Average, compression=compressor)
+                gradients = horovod.grouped_allreduce(
+                    gradients, op=horovod.Average, compression=compressor
+                )
             optimizer.apply(gradients, model.trainable_variables)
             return total
 
@@ -143,13 +150,18 @@ def launch(launcher: str, size: int, compression: str) -> dict[str, list[float]]
         if "RESULT " in line:
             measured: dict[str, list[float]] = json.loads(line.partition("RESULT ")[2])
             return measured
-    raise RuntimeError(f"{' '.join(words)} measured nothing:\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
+    raise RuntimeError(
+        f"{' '.join(words)} measured nothing:\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
+    )
 
 
 def table() -> str:
     """Measures every set-up and returns a Markdown table."""
     lines = [
-        "| ranks | over | compression | fit ms | loop ms | plain fit ms | plain loop ms | loop / fit | loop / (fit - Keras's own) |",
+        (
+            "| ranks | over | compression | fit ms | loop ms | plain fit ms | plain loop ms | loop"
+            " / fit | loop / (fit - Keras's own) |"
+        ),
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for launcher, size, compression in [
@@ -162,25 +174,39 @@ def table() -> str:
         seconds = launch(launcher, size, compression)
         rounds = list(zip(*(seconds[way] for way in WAYS), strict=True))
         raw = statistics.median(loop / fit for fit, loop, _, _ in rounds)
-        fair = statistics.median(loop / (fit - (plain_fit - plain_loop)) for fit, loop, plain_fit, plain_loop in rounds)
+        fair = statistics.median(
+            loop / (fit - (plain_fit - plain_loop)) for fit, loop, plain_fit, plain_loop in rounds
+        )
         medians = " | ".join(f"{statistics.median(seconds[way]) * 1e3:.1f}" for way in WAYS)
-        lines.append(f"| {size} | {launcher} | {compression} | {medians} | {raw:.3f} | {fair:.3f} |")
+        lines.append(
+            f"| {size} | {launcher} | {compression} | {medians} | {raw:.3f} | {fair:.3f} |"
+        )
         sys.stderr.write(lines[-1] + "\n")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/RESULTS.md")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into benchmarks/RESULTS.md"
+    )
     parser.add_argument("--measure", metavar="COMPRESSION", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         measure(options.measure)
     else:
         text = (
-            f"Median milliseconds of a step, {ROUNDS} interleaved rounds of {STEPS} steps, batch {BATCH} a rank, a CNN of 225,034 weights,"
-            f" Adam; one core a rank. {machine()}\n\n{table()}"
+            f"Median milliseconds of a step, {ROUNDS} interleaved rounds of {STEPS} steps, batch"
+            f" {BATCH} a rank, a CNN of 225,034 weights, Adam; one core a rank."
+            f" {machine()}\n\n{table()}"
         )
         print(text)
         if options.write:
-            write_section(Path(__file__).with_name("RESULTS.md"), "Training", "python benchmarks/training.py --write", text)
+            write_section(
+                Path(__file__).with_name("RESULTS.md"),
+                "Training",
+                "python benchmarks/training.py --write",
+                text,
+            )

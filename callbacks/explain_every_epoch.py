@@ -1,4 +1,5 @@
-"""Explains the probe after every epoch with integrated gradients and, where the model sees images, Grad-CAM.
+"""Explains the probe after every epoch with integrated gradients and, where the model sees images,
+Grad-CAM.
 
 hvd-xai train digits_cnn --callback explain_every_epoch --set n_steps=100 --set every=2
 hvd-xai train digits_cnn --method grad_cam --method integrated_gradients
@@ -32,14 +33,17 @@ def build(
         n_steps: points of the path of integrated gradients.
         layer: the layer that Grad-CAM looks at; the last one with a spatial output if None.
         every: how many epochs lie between two explanations.
-        precision: `bfloat16` explains in it, faster where the hardware has it; training stays as it is.
+        precision: `bfloat16` explains in it, faster where the hardware has it; training stays as it
+            is.
     """
     with_options = {
         "integrated_gradients": partial(integrated_gradients, n_steps=n_steps),
         "grad_cam": partial(grad_cam, layer=layer),
     }
     is_image = run.probe.inputs.ndim == 4  # examples, height, width, channels
-    names = methods or (("integrated_gradients", "grad_cam") if is_image else ("integrated_gradients",))
+    names = methods or (
+        ("integrated_gradients", "grad_cam") if is_image else ("integrated_gradients",)
+    )
     return [
         Explain(
             run.probe,

@@ -1,7 +1,9 @@
-"""Trains Keras 3 models data-parallel with Horovod and records, while they train, why they predict what they predict.
+"""Trains Keras 3 models data-parallel with Horovod and records, while they train, why they predict
+what they predict.
 
-The names below are loaded when they are first used: `import hvd_xai` costs nothing, and reading checkpoints needs neither TensorFlow nor
-MPI. Horovod for Keras 3 is `hvd_xai.keras`, the attribution methods are in `hvd_xai.attributions`.
+The names below are loaded when they are first used: `import hvd_xai` costs nothing, and reading
+checkpoints needs neither TensorFlow nor MPI. Horovod for Keras 3 is `hvd_xai.keras`, the
+attribution methods are in `hvd_xai.attributions`.
 """
 
 from importlib import import_module
@@ -13,36 +15,39 @@ if TYPE_CHECKING:
     from hvd_xai.checkpoint.reader import open_explanations as open_explanations
     from hvd_xai.checkpoint.retention import Retention as Retention
     from hvd_xai.errors import HvdXaiError as HvdXaiError
-    from hvd_xai.explain import Explain as Explain
-    from hvd_xai.train import Run as Run
-    from hvd_xai.types import Attributed as Attributed
-    from hvd_xai.types import Attribution as Attribution
-    from hvd_xai.types import Data as Data
-    from hvd_xai.types import Probe as Probe
-    from hvd_xai.world import World as World
+    from hvd_xai.explain.callback import Explain as Explain
+    from hvd_xai.probe.probe import Data as Data
+    from hvd_xai.probe.probe import Probe as Probe
+    from hvd_xai.protocols import Attributed as Attributed
+    from hvd_xai.protocols import Attribution as Attribution
+    from hvd_xai.ranks.world import World as World
+    from hvd_xai.train.fit import Run as Run
 
 __version__ = "0.1.0"
 
 # name -> module it lives in
 _PUBLIC = {
-    "Attributed": "hvd_xai.types",
-    "Attribution": "hvd_xai.types",
-    "Data": "hvd_xai.types",
-    "Explain": "hvd_xai.explain",
+    "Attributed": "hvd_xai.protocols",
+    "Attribution": "hvd_xai.protocols",
+    "Data": "hvd_xai.probe.probe",
+    "Explain": "hvd_xai.explain.callback",
     "Explanation": "hvd_xai.checkpoint.reader",
     "Explanations": "hvd_xai.checkpoint.reader",
     "HvdXaiError": "hvd_xai.errors",
-    "Probe": "hvd_xai.types",
+    "Probe": "hvd_xai.probe.probe",
     "Retention": "hvd_xai.checkpoint.retention",
-    "Run": "hvd_xai.train",
-    "World": "hvd_xai.world",
+    "Run": "hvd_xai.train.fit",
+    "World": "hvd_xai.ranks.world",
     "open_explanations": "hvd_xai.checkpoint.reader",
 }
 
 
 def __getattr__(name: str) -> object:
     if name not in _PUBLIC:
-        raise AttributeError(f"module 'hvd_xai' has no attribute '{name}'. Public names: {', '.join(sorted(_PUBLIC))}")
+        raise AttributeError(
+            f"module 'hvd_xai' has no attribute '{name}'. Public names:"
+            f" {', '.join(sorted(_PUBLIC))}"
+        )
     value = getattr(import_module(_PUBLIC[name]), name)
     globals()[name] = value
     return value

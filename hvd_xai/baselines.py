@@ -1,8 +1,9 @@
 """Where a path to the inputs starts: functions `inputs -> reference inputs`.
 
-Each public function of this module whose first parameter is `inputs` can be given by its name, and options are bound with
-`functools.partial`. A baseline returns one reference of each input, `[n, ...]`, or several, `[b, n, ...]`, over which a method averages.
-One with an option `ids` gets the sample ids, to seed what is random by them.
+Each public function of this module whose first parameter is `inputs` can be given by its name, and
+options are bound with `functools.partial`. A baseline returns one reference of each input, `[n,
+...]`, or several, `[b, n, ...]`, over which a method averages. One with an option `ids` gets the
+sample ids, to seed what is random by them.
 """
 
 import inspect
@@ -14,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai import unpacking
-from hvd_xai.types import Baseline
+from hvd_xai.protocols import Baseline
+from hvd_xai.tracing import packed_model
 
 _WIDTH = 4.0  # of a blur, in standard deviations to each side
 
@@ -25,7 +26,9 @@ def zero(inputs: Float32[tf.Tensor, "n ..."]) -> Float32[tf.Tensor, "n ..."]:
     return tf.zeros_like(inputs)
 
 
-def constant(inputs: Float32[tf.Tensor, "n ..."], *, value: float | np.ndarray = 0.5) -> Float32[tf.Tensor, "n ..."]:
+def constant(
+    inputs: Float32[tf.Tensor, "n ..."], *, value: float | np.ndarray = 0.5
+) -> Float32[tf.Tensor, "n ..."]:
     """Returns the same everywhere: a grey image, a colour, or one reference example.
 
     Args:
@@ -39,20 +42,29 @@ def constant(inputs: Float32[tf.Tensor, "n ..."], *, value: float | np.ndarray =
     try:
         one = np.broadcast_to(np.asarray(value, np.float32), shape)
     except ValueError as error:
-        raise ValueError(f"the value of baseline 'constant' must broadcast to an example's shape {shape}; got {np.shape(value)}") from error
+        raise ValueError(
+            f"the value of baseline 'constant' must broadcast to an example's shape {shape}; got"
+            f" {np.shape(value)}"
+        ) from error
     return tf.zeros_like(inputs) + tf.constant(one)
 
 
 def mean(inputs: Float32[tf.Tensor, "n ..."]) -> Float32[tf.Tensor, "n ..."]:
-    """Returns each example's own mean: over its places, channel by channel, or over all features where there are no places."""
+    """Returns each example's own mean: over its places, channel by channel, or over all features
+    where there are no places.
+    """
     places = list(range(1, max(2, inputs.shape.rank - 1)))
     return tf.zeros_like(inputs) + tf.reduce_mean(inputs, axis=places, keepdims=True)
 
 
-def blurred(inputs: Float32[tf.Tensor, "n ..."], *, sigma: float = 10.0) -> Float32[tf.Tensor, "n ..."]:
-    """Returns each example blurred by a Gaussian over its places: what it shows is gone, its colours are not.
+def blurred(
+    inputs: Float32[tf.Tensor, "n ..."], *, sigma: float = 10.0
+) -> Float32[tf.Tensor, "n ..."]:
+    """Returns each example blurred by a Gaussian over its places: what it shows is gone, its
+    colours are not.
 
-    Beyond the edge there is nothing, and the weights inside sum to 1: what is of one colour stays so.
+    Beyond the edge there is nothing, and the weights inside sum to 1: what is of one colour stays
+    so.
 
     Args:
         inputs: series, images or volumes, channels last.
@@ -62,7 +74,10 @@ def blurred(inputs: Float32[tf.Tensor, "n ..."], *, sigma: float = 10.0) -> Floa
         ValueError: if the inputs have no places, or sigma is not above 0.
     """
     if inputs.shape.rank < 3:
-        raise ValueError(f"baseline 'blurred' needs inputs with places, of shape (n, h, w, c) or alike; got {tuple(inputs.shape)}")
+        raise ValueError(
+            "baseline 'blurred' needs inputs with places, of shape (n, h, w, c) or alike; got"
+            f" {tuple(inputs.shape)}"
+        )
     if sigma <= 0:
         raise ValueError(f"baseline 'blurred' needs sigma > 0 places; got {sigma}")
     for axis in range(1, inputs.shape.rank - 1):
@@ -98,18 +113,26 @@ def uniform(
         ValueError: if there is no reference, or no range.
     """
     if n_references < 1 or not low < high:
-        raise ValueError(f"baseline 'uniform' needs n_references >= 1 and low < high; got {n_references}, {low} and {high}")
+        raise ValueError(
+            f"baseline 'uniform' needs n_references >= 1 and low < high; got {n_references}, {low}"
+            f" and {high}"
+        )
     shape = [n_references, *inputs.shape[1:]]
     noise = tf.map_fn(
-        lambda sample_id: tf.random.stateless_uniform(shape, tf.stack([tf.constant(seed, tf.int64), sample_id]), low, high),
+        lambda sample_id: tf.random.stateless_uniform(
+            shape, tf.stack([tf.constant(seed, tf.int64), sample_id]), low, high
+        ),
         ids,
         fn_output_signature=tf.TensorSpec(shape, tf.float32),
     )
     return tf.transpose(noise, [1, 0, *range(2, len(shape) + 1)])
 
 
-def black_and_white(inputs: Float32[tf.Tensor, "n ..."], *, black: float = 0.0, white: float = 1.0) -> Float32[tf.Tensor, "2 n ..."]:
-    """Returns a black and a white reference of each input, so that neither black nor white features count for nothing.
+def black_and_white(
+    inputs: Float32[tf.Tensor, "n ..."], *, black: float = 0.0, white: float = 1.0
+) -> Float32[tf.Tensor, "2 n ..."]:
+    """Returns a black and a white reference of each input, so that neither black nor white features
+    count for nothing.
 
     Args:
         inputs: `[n, ...]`.
@@ -119,8 +142,11 @@ def black_and_white(inputs: Float32[tf.Tensor, "n ..."], *, black: float = 0.0, 
     return tf.stack([tf.fill(tf.shape(inputs), black), tf.fill(tf.shape(inputs), white)])
 
 
-def samples(inputs: Float32[tf.Tensor, "n ..."], *, data: Shaped[np.ndarray, "b ..."]) -> Float32[tf.Tensor, "b 1 ..."]:
-    """Returns examples of the data, the same for all inputs: what is explained is how the input differs from them on average.
+def samples(
+    inputs: Float32[tf.Tensor, "n ..."], *, data: Shaped[np.ndarray, "b ..."]
+) -> Float32[tf.Tensor, "b 1 ..."]:
+    """Returns examples of the data, the same for all inputs: what is explained is how the input
+    differs from them on average.
 
     Args:
         inputs: `[n, ...]`.
@@ -130,7 +156,10 @@ def samples(inputs: Float32[tf.Tensor, "n ..."], *, data: Shaped[np.ndarray, "b 
         ValueError: if the data are none, or have another shape.
     """
     if len(data) == 0 or data.shape[1:] != tuple(inputs.shape[1:]):
-        raise ValueError(f"baseline 'samples' needs data of shape (b, {', '.join(map(str, inputs.shape[1:]))}); got {data.shape}")
+        raise ValueError(
+            f"baseline 'samples' needs data of shape (b, {', '.join(map(str, inputs.shape[1:]))});"
+            f" got {data.shape}"
+        )
     return tf.constant(data[:, None], tf.float32)
 
 
@@ -145,24 +174,34 @@ def resolve(baseline: str | Baseline) -> Baseline:
         return baseline
     if not isinstance(baseline, str):
         raise TypeError(
-            f"a baseline is a name, or a function of the inputs; got {type(baseline).__name__}. For a value or an array pass"
-            " functools.partial(hvd_xai.baselines.constant, value=...)."
+            f"a baseline is a name, or a function of the inputs; got {type(baseline).__name__}. For"
+            " a value or an array pass functools.partial(hvd_xai.baselines.constant, value=...)."
         )
     named = {
         name: value
         for name, value in globals().items()
-        if inspect.isfunction(value) and not name.startswith("_") and next(iter(inspect.signature(value).parameters), "") == "inputs"
+        if inspect.isfunction(value)
+        and not name.startswith("_")
+        and next(iter(inspect.signature(value).parameters), "") == "inputs"
     }
     if baseline not in named:
         names = ", ".join(map(repr, named))
-        raise ValueError(f"unknown baseline {baseline!r}; pass baseline= one of {names}, or a function of the inputs")
+        raise ValueError(
+            f"unknown baseline {baseline!r}; pass baseline= one of {names}, or a function of the"
+            " inputs"
+        )
     if baseline == samples.__name__:
-        raise ValueError("baseline 'samples' needs the data: pass baseline=functools.partial(hvd_xai.baselines.samples, data=...)")
+        raise ValueError(
+            "baseline 'samples' needs the data: pass"
+            " baseline=functools.partial(hvd_xai.baselines.samples, data=...)"
+        )
     found: Baseline = named[baseline]
     return found
 
 
-def references(baseline: str | Baseline, inputs: Float32[tf.Tensor, "n ..."], ids: Int64[tf.Tensor, "n"]) -> Float32[tf.Tensor, "b m ..."]:
+def references(
+    baseline: str | Baseline, inputs: Float32[tf.Tensor, "n ..."], ids: Int64[tf.Tensor, "n"]
+) -> Float32[tf.Tensor, "b m ..."]:
     """Returns the references of inputs, as all methods use them.
 
     Args:
@@ -171,7 +210,8 @@ def references(baseline: str | Baseline, inputs: Float32[tf.Tensor, "n ..."], id
         ids: sample ids.
 
     Returns:
-        `[b, n, ...]`, at least one of each input; `[b, 1, ...]` where they are the same for all inputs.
+        `[b, n, ...]`, at least one of each input; `[b, 1, ...]` where they are the same for all
+        inputs.
 
     Raises:
         ValueError: if they have another shape.
@@ -184,13 +224,15 @@ def references(baseline: str | Baseline, inputs: Float32[tf.Tensor, "n ..."], id
     same_for_all = several.shape[1:].is_compatible_with([1, *inputs.shape[1:]])
     if not (one_each or same_for_all) or not several.shape[0]:
         raise ValueError(
-            f"a baseline has the shape of the inputs, {tuple(inputs.shape)}, or returns several of them; {baseline!r} returned"
-            f" {tuple(returned.shape)}"
+            f"a baseline has the shape of the inputs, {tuple(inputs.shape)}, or returns several of"
+            f" them; {baseline!r} returned {tuple(returned.shape)}"
         )
     return several
 
 
-def reference(baseline: str | Baseline, inputs: Float32[tf.Tensor, "n ..."], ids: Int64[tf.Tensor, "n"]) -> Float32[tf.Tensor, "n ..."]:
+def reference(
+    baseline: str | Baseline, inputs: Float32[tf.Tensor, "n ..."], ids: Int64[tf.Tensor, "n"]
+) -> Float32[tf.Tensor, "n ..."]:
     """Returns the one reference of each input, for methods that do not average over several.
 
     Raises:
@@ -199,19 +241,23 @@ def reference(baseline: str | Baseline, inputs: Float32[tf.Tensor, "n ..."], ids
     several = references(baseline, inputs, ids)
     if several.shape[0] != 1:
         raise ValueError(
-            f"this method takes one reference of each input, and {baseline!r} returned {several.shape[0]}; `integrated_gradients` and"
-            " `expected_gradients` average over several"
+            f"this method takes one reference of each input, and {baseline!r} returned"
+            f" {several.shape[0]}; `integrated_gradients` and `expected_gradients` average over"
+            " several"
         )
     return tf.broadcast_to(several[0], tf.shape(inputs)) if several.shape[1] == 1 else several[0]
 
 
-def held(model: keras.Model, inputs: Float32[tf.Tensor, "n ..."], references: Float32[tf.Tensor, "..."]) -> Float32[tf.Tensor, "..."]:
-    """Returns references from which a path to the inputs moves nothing that is a whole number, as tokens among several packed inputs.
+def held(
+    model: keras.Model, inputs: Float32[tf.Tensor, "n ..."], references: Float32[tf.Tensor, "..."]
+) -> Float32[tf.Tensor, "..."]:
+    """Returns references from which a path to the inputs moves nothing that is a whole number, as
+    tokens among several packed inputs.
 
     Args:
-        model: what is explained; only a `hvd_xai.unpacking.RowModel` has such values.
+        model: what is explained; only a `hvd_xai.tracing.packed_model.RowModel` has such values.
         inputs: `[n, ...]`.
         references: of the inputs, as `references` or `reference` returned them.
     """
-    is_whole = unpacking.whole_numbers(model)
+    is_whole = packed_model.whole_numbers(model)
     return references if is_whole is None else tf.where(is_whole, inputs, references)

@@ -1,6 +1,7 @@
 """The errors this project raises itself.
 
-Mistakes of the caller are `ValueError` and `TypeError`; these are for what can go wrong around him: the ranks, the recipes, the files.
+Mistakes of the caller are `ValueError` and `TypeError`; these are for what can go wrong around him:
+the ranks, the recipes, the files.
 """
 
 
@@ -9,7 +10,9 @@ class HvdXaiError(Exception):
 
 
 class WorldError(HvdXaiError):
-    """The ranks cannot be brought together: the launcher, Horovod and MPI disagree, or one of them is missing."""
+    """The ranks cannot be brought together: the launcher, Horovod and MPI disagree, or one of them
+    is missing.
+    """
 
 
 class PeerError(HvdXaiError):
@@ -33,7 +36,9 @@ class RecipeError(HvdXaiError):
 
 
 class CheckpointError(HvdXaiError):
-    """An explanation checkpoint is missing, damaged, or of a schema that this version does not read."""
+    """An explanation checkpoint is missing, damaged, or of a schema that this version does not
+    read.
+    """
 
 
 class RunExistsError(HvdXaiError):

@@ -1,27 +1,32 @@
-"""What was run, on what, with which versions: the part of a record that lets somebody else repeat it."""
+"""What was run, on what, with which versions: the part of a record that lets somebody else repeat
+it.
+"""
 
-import functools
-import inspect
-import math
 import platform
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xxhash
 
 from hvd_xai import __version__
-from hvd_xai.types import Json
 
 if TYPE_CHECKING:
     import keras
 
-# What decides the numbers; TensorFlow has several names on the index, the first that is installed counts.
+# What decides the numbers; TensorFlow has several names on the index, the first that is installed
+# counts.
 _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
-    "tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tf-nightly", "intel-tensorflow", "tensorflow-rocm"),
+    "tensorflow": (
+        "tensorflow",
+        "tensorflow-cpu",
+        "tensorflow-gpu",
+        "tf-nightly",
+        "intel-tensorflow",
+        "tensorflow-rocm",
+    ),
     "keras": ("keras",),
     "horovod": ("horovod",),
     "mpi4py": ("mpi4py",),
@@ -33,94 +38,9 @@ _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
 _BLOCK_BYTES = 32 * 2**20
 
 
-def describe(function: Callable[..., object]) -> tuple[str, dict[str, Json]]:
-    """Returns the public name of a function and its keyword options: what is bound, and the defaults of what is not.
-
-    Partials are flattened. A function among the options stands there under its name, one with bound options as `{name: options}`.
-
-    Args:
-        function: a function, a callable object, or a `functools.partial` of one.
-
-    Returns:
-        Name and options, ready for JSON. Parameters without a value (the model, the inputs, the sample ids) are not options.
-
-    Raises:
-        ValueError: if it has no name (a lambda), or options are bound by position.
-
-    Example:
-        >>> def blur(inputs, *, width=3, mode="same"):
-        ...     return inputs
-        >>> describe(functools.partial(blur, width=5))
-        ('blur', {'width': 5, 'mode': 'same'})
-    """
-    bound: dict[str, object] = {}
-    inner: Any = function
-    while isinstance(inner, functools.partial):
-        if inner.args:
-            raise ValueError(f"options are bound by keyword, so that they have names; {_name(inner.func)} got {inner.args!r} by position")
-        bound = {**inner.keywords, **bound}
-        inner = inner.func
-    options = {
-        name: bound.get(name, parameter.default)
-        for name, parameter in inspect.signature(inner).parameters.items()
-        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    }
-    options.update({name: value for name, value in bound.items() if name not in options})
-    return _name(inner), {name: _json(value) for name, value in options.items() if value is not inspect.Parameter.empty}
-
-
-def sources(function: Callable[..., object]) -> dict[str, str]:
-    """Returns what a method and the functions among its options are made of, where that is not hvd_xai: `{file: xxh3-128 of its content}`.
-
-    It tells a method that somebody has changed. What the files import is not looked at, and what is in no file left out.
-    """
-    found: dict[str, str] = {}
-    inner: Any = function
-    while isinstance(inner, functools.partial):
-        for value in inner.keywords.values():
-            if callable(value):
-                found |= sources(value)
-        inner = inner.func
-    code = inner if hasattr(inner, "__code__") or inspect.isclass(inner) else type(inner)
-    try:
-        file = None if (code.__module__ or "").split(".")[0] == "hvd_xai" else inspect.getsourcefile(code)
-        return found if file is None else found | {Path(file).name: xxhash.xxh3_128_hexdigest(Path(file).read_bytes())}
-    except (OSError, TypeError):
-        return found
-
-
-def _name(function: Any) -> str:
-    name = getattr(function, "__name__", type(function).__name__)
-    if name == "<lambda>":
-        raise ValueError("a lambda has no name to record; define a function with `def`, and bind its options with functools.partial")
-    return str(name)
-
-
-def _json(value: object) -> Json:
-    if isinstance(value, np.ndarray):
-        return {"shape": list(value.shape), "dtype": str(value.dtype), "digest": digest(value)}
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _json(item) for key, item in value.items()}
-    if isinstance(value, functools.partial):
-        name, options = describe(value)
-        return {name: options}
-    if callable(value):
-        return _name(value)
-    if isinstance(value, Sequence | set | frozenset):
-        return [_json(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
 def digest(*arrays: np.ndarray) -> str:
-    """Returns the xxh3-128 of shapes, dtypes and values, in hexadecimal; reads a memory-mapped array in blocks of 32 MiB.
+    """Returns the xxh3-128 of shapes, dtypes and values, in hexadecimal; reads a memory-mapped
+    array in blocks of 32 MiB.
 
     Raises:
         TypeError: if an array holds Python objects, whose bytes are addresses.
@@ -128,7 +48,10 @@ def digest(*arrays: np.ndarray) -> str:
     state = xxhash.xxh3_128()
     for array in arrays:
         if array.dtype.hasobject:
-            raise TypeError(f"an array of dtype {array.dtype} has no bytes to digest; give it a numeric or a fixed-width string dtype")
+            raise TypeError(
+                f"an array of dtype {array.dtype} has no bytes to digest; give it a numeric or a"
+                " fixed-width string dtype"
+            )
         state.update(f"{array.dtype.str}{array.shape}".encode())
         rows = array.reshape(1) if array.ndim == 0 else array
         step = max(1, _BLOCK_BYTES // max(1, rows[:1].nbytes))
@@ -138,7 +61,8 @@ def digest(*arrays: np.ndarray) -> str:
 
 
 def weights_digest(model: "keras.Model") -> str:
-    """Returns the digest of all that a model predicts with: weights and moving statistics, but no metrics and no random seeds.
+    """Returns the digest of all that a model predicts with: weights and moving statistics, but no
+    metrics and no random seeds.
 
     Names are left out: the second model that a process builds has other names and the same weights.
     """
@@ -146,7 +70,9 @@ def weights_digest(model: "keras.Model") -> str:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of what decides the numbers, of hvd_xai itself first; what is not installed is left out."""
+    """Returns the versions of what decides the numbers, of hvd_xai itself first; what is not
+    installed is left out.
+    """
     found = {"hvd_xai": __version__, "python": platform.python_version()}
     for name, distributions in _DISTRIBUTIONS.items():
         for distribution in distributions:
@@ -159,15 +85,23 @@ def versions() -> dict[str, str]:
 
 
 def git_commit(folder: Path | None = None) -> str | None:
-    """Returns the commit that `folder` (the current one) is checked out at, with `-dirty` after it if files differ; None outside of git."""
+    """Returns the commit that `folder` (the current one) is checked out at, with `-dirty` after it
+    if files differ; None outside of git.
+    """
     folder = folder or Path.cwd()
     try:
         commit = _git(folder, "rev-parse", "HEAD")
-        return f"{commit}-dirty" if _git(folder, "status", "--porcelain", "--untracked-files=no") else commit
+        return (
+            f"{commit}-dirty"
+            if _git(folder, "status", "--porcelain", "--untracked-files=no")
+            else commit
+        )
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True)
+    done = subprocess.run(
+        ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
+    )
     return done.stdout.strip()

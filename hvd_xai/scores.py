@@ -1,58 +1,66 @@
 """What is explained: functions that select one number an example from a model's outputs.
 
-A score is `(outputs, targets) -> [n]`, pure TensorFlow; each public function of this module that begins so can be given by its name, and
-options are bound with `functools.partial`. `evaluate` runs the model for it, the same way for all who need a score.
+A score is `(outputs, targets) -> [n]`, pure TensorFlow; each public function of this module that
+begins so can be given by its name, and options are bound with `functools.partial`. `evaluate` runs
+the model for it, the same way for all who need a score.
 
-The true label's output needs no score of its own: give the labels as targets, as a probe usually does, and explain `output` or `logit`.
+The true label's output needs no score of its own: give the labels as targets, as a probe usually
+does, and explain `output` or `logit`.
 
-A score with an option `at` gets there, when it is computed through `Compute`, what the model returns for the examples themselves, wherever
-on a path from them `outputs` are from: what it chooses by them stays chosen.
+A score with an option `at` gets there, when it is computed through `Compute`, what the model
+returns for the examples themselves, wherever on a path from them `outputs` are from: what it
+chooses by them stays chosen.
 """
 
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai.replacing import unwrapped
-from hvd_xai.types import Score
+from hvd_xai.protocols import Score
+from hvd_xai.tracing.layer_patching import unwrapped
+from hvd_xai.tracing.logits import Activation, before_activation
 
 Outputs: TypeAlias = tf.Tensor | Mapping[str, tf.Tensor] | Sequence[tf.Tensor]
-Activation: TypeAlias = Literal["softmax", "sigmoid"]
-
-_ACTIVATIONS: dict[str, Activation] = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
-_SHAPING = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims"}  # keep the values and their order
-_LINEAR = {"BiasAdd", "MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv3D", "Conv2DBackpropInput", "Conv3DBackpropInputV2"}
-_COMBINING = {"AddV2", "Add", "AddN", "Sub", "Mul", "RealDiv", "Mean", "Sum", "ConcatV2", "Pack"}  # linear if what they combine is
-_GIVEN = {"Const", "Placeholder", "ReadVariableOp"}
 
 
-def output(outputs: Outputs, targets: Shaped[tf.Tensor, "n"], *, head: str | int | None = None) -> Float32[tf.Tensor, "n"]:
-    """Selects the model's output for the target: `outputs[i, targets[i]]`, or the value itself where there is but one output.
+def output(
+    outputs: Outputs, targets: Shaped[tf.Tensor, "n"], *, head: str | int | None = None
+) -> Float32[tf.Tensor, "n"]:
+    """Selects the model's output for the target.
+
+    `outputs[i, targets[i]]`, or the value itself where there is but one output.
 
     Args:
         outputs: what the model returns, `[n, k]`, `[n, 1]` or `[n]`.
         targets: class ids in 0 to k - 1; not looked at where there is one output.
-        head: which of the arrays that the model returns, by key or place, where it returns several. All scores have it.
+        head: which of the arrays that the model returns, by key or place, where it returns several.
+            All scores have it.
 
     Returns:
-        One value an example, in the units of the model's output: a probability after a softmax, a logit without it.
+        One value an example, in the units of the model's output: a probability after a softmax, a
+        logit without it.
 
     Raises:
-        ValueError: if the outputs have another shape, or the targets of several outputs are not integers.
+        ValueError: if the outputs have another shape, or the targets of several outputs are not
+            integers.
     """
     return _of_class(one_head(outputs, head), targets, "output")
 
 
-def logit(outputs: Outputs, targets: Shaped[tf.Tensor, "n"], *, head: str | int | None = None) -> Float32[tf.Tensor, "n"]:
-    """Selects the target's logit: what stands before the softmax or sigmoid that the model ends in, or the output where there is none.
+def logit(
+    outputs: Outputs, targets: Shaped[tf.Tensor, "n"], *, head: str | int | None = None
+) -> Float32[tf.Tensor, "n"]:
+    """Selects the target's logit: what stands before the softmax or sigmoid that the model ends in,
+    or the output where there is none.
 
-    Where a probability is near 1 its gradient vanishes, and explanations with it; a logit's does not.
+    Where a probability is near 1 its gradient vanishes, and explanations with it; a logit's does
+    not.
 
     Args:
         outputs: as `output`.
@@ -60,22 +68,29 @@ def logit(outputs: Outputs, targets: Shaped[tf.Tensor, "n"], *, head: str | int 
         head: as `output`.
 
     Raises:
-        ValueError: as `output`, or if the model ends in something else, so that its logits cannot be found.
+        ValueError: as `output`, or if the model ends in something else, so that its logits cannot
+            be found.
     """
     logits, _ = before_activation(one_head(outputs, head))
     return _of_class(logits, targets, "logit")
 
 
 def probability(
-    outputs: Outputs, targets: Shaped[tf.Tensor, "n"], *, activation: Activation | None = None, head: str | int | None = None
+    outputs: Outputs,
+    targets: Shaped[tf.Tensor, "n"],
+    *,
+    activation: Activation | None = None,
+    head: str | int | None = None,
 ) -> Float32[tf.Tensor, "n"]:
     """Selects the target's probability, also where the model returns logits.
 
     Args:
         outputs: as `output`.
-        targets: as `output`; of one output, the probability is that of the positive class, whatever the target.
-        activation: what makes probabilities of the logits. If left out it is what the model ends in, and for a model that returns logits
-            the softmax of several, the sigmoid of one: for many labels an example, say `sigmoid`.
+        targets: as `output`; of one output, the probability is that of the positive class, whatever
+            the target.
+        activation: what makes probabilities of the logits. If left out it is what the model ends
+            in, and for a model that returns logits the softmax of several, the sigmoid of one: for
+            many labels an example, say `sigmoid`.
         head: as `output`.
 
     Raises:
@@ -87,26 +102,38 @@ def probability(
 
 
 def log_odds(
-    outputs: Outputs, targets: Shaped[tf.Tensor, "n"], *, activation: Activation | None = None, head: str | int | None = None
+    outputs: Outputs,
+    targets: Shaped[tf.Tensor, "n"],
+    *,
+    activation: Activation | None = None,
+    head: str | int | None = None,
 ) -> Float32[tf.Tensor, "n"]:
-    """Selects the logarithm of the target's odds, `log p / (1 - p)`: its logit against those of all other classes together.
+    """Selects the logarithm of the target's odds, `log p / (1 - p)`: its logit against those of all
+    other classes together.
 
-    Unlike the logit, it does not change when all logits rise alike; unlike the probability, it does not saturate. Args and errors are those
-    of `probability`.
+    Unlike the logit, it does not change when all logits rise alike; unlike the probability, it does
+    not saturate. Args and errors are those of `probability`.
     """
     logits, activation = _logits_and_activation(one_head(outputs, head), activation)
     selected = _of_class(logits, targets, "log_odds")
     if activation == "sigmoid":
         return selected
     others = tf.one_hot(targets, logits.shape[-1], on_value=logits.dtype.min, off_value=0.0)
-    # not tf.reduce_logsumexp, which stops the gradient of the largest: it cancels, but what follows changes themselves would miss it
+    # not tf.reduce_logsumexp, which stops the gradient of the largest: it cancels, but what follows
+    # changes themselves would miss it
     theirs = logits + others
     largest = tf.reduce_max(theirs, axis=-1)
-    return selected - largest - tf.math.log(tf.reduce_sum(tf.exp(theirs - largest[:, None]), axis=-1))
+    return (
+        selected - largest - tf.math.log(tf.reduce_sum(tf.exp(theirs - largest[:, None]), axis=-1))
+    )
 
 
 def predicted(
-    outputs: Outputs, targets: Shaped[tf.Tensor, "n"], *, head: str | int | None = None, at: Outputs | None = None
+    outputs: Outputs,
+    targets: Shaped[tf.Tensor, "n"],
+    *,
+    head: str | int | None = None,
+    at: Outputs | None = None,
 ) -> Float32[tf.Tensor, "n"]:
     """Selects the output of the class that is most likely for the example, whatever its target.
 
@@ -114,19 +141,28 @@ def predicted(
         outputs: what the model returns, `[n, k]`; of one output the value itself.
         targets: not looked at.
         head: as `output`.
-        at: what the model returns for the examples themselves, which chooses the classes; `outputs` if left out.
+        at: what the model returns for the examples themselves, which chooses the classes; `outputs`
+            if left out.
 
     Raises:
         ValueError: if the outputs have another shape.
     """
     del targets
     chosen = one_head(outputs if at is None else at, head)
-    classes = tf.argmax(tf.cast(chosen, tf.float32), axis=-1) if chosen.shape.rank == 2 else tf.zeros(tf.shape(chosen)[:1], tf.int64)
+    classes = (
+        tf.argmax(tf.cast(chosen, tf.float32), axis=-1)
+        if chosen.shape.rank == 2
+        else tf.zeros(tf.shape(chosen)[:1], tf.int64)
+    )
     return _of_class(one_head(outputs, head), classes, "predicted")
 
 
 def regression(
-    outputs: Outputs, targets: Shaped[tf.Tensor, "n"], *, index: int | None = None, head: str | int | None = None
+    outputs: Outputs,
+    targets: Shaped[tf.Tensor, "n"],
+    *,
+    index: int | None = None,
+    head: str | int | None = None,
 ) -> Float32[tf.Tensor, "n"]:
     """Selects a value that the model predicts, one and the same for all examples.
 
@@ -142,9 +178,14 @@ def regression(
     del targets
     values = _rows(one_head(outputs, head), "regression")
     if index is None and values.shape[-1] != 1:
-        raise ValueError(f"score 'regression' of a model with {values.shape[-1]} outputs needs index= which of them")
+        raise ValueError(
+            f"score 'regression' of a model with {values.shape[-1]} outputs needs index= which of"
+            " them"
+        )
     if not 0 <= (index or 0) < values.shape[-1]:
-        raise ValueError(f"score 'regression' has outputs 0 to {values.shape[-1] - 1}; got index={index}")
+        raise ValueError(
+            f"score 'regression' has outputs 0 to {values.shape[-1] - 1}; got index={index}"
+        )
     return values[:, index or 0]
 
 
@@ -157,25 +198,31 @@ def segmentation(
     head: str | int | None = None,
     at: Outputs | None = None,
 ) -> Float32[tf.Tensor, "n"]:
-    """Averages the target's output over a region: by default where the target is the most likely class of the example.
+    """Averages the target's output over a region: by default where the target is the most likely
+    class of the example.
 
     Args:
         outputs: what the model returns, `[n, h, w, k]`, or as many places as the data have.
         targets: class ids in 0 to k - 1; not looked at where there is one output a place.
         mask: the region, `[h, w]`, the same for all examples; weights are not negative.
-        threshold: of one output a place, above which value the place is in the region: 0.5 for probabilities, 0 for logits.
+        threshold: of one output a place, above which value the place is in the region: 0.5 for
+            probabilities, 0 for logits.
         head: as `output`.
-        at: what the model returns for the examples themselves, where the region is found; `outputs` if left out.
+        at: what the model returns for the examples themselves, where the region is found; `outputs`
+            if left out.
 
     Returns:
         One value an example; 0 where the region is empty.
 
     Raises:
-        ValueError: if the outputs have no places, the mask other ones, or the targets are not integers.
+        ValueError: if the outputs have no places, the mask other ones, or the targets are not
+            integers.
     """
     values = tf.cast(one_head(outputs, head), tf.float32)
     if values.shape.rank < 3:
-        raise ValueError(f"score 'segmentation' needs outputs of shape (n, h, w, k); got {tuple(values.shape)}")
+        raise ValueError(
+            f"score 'segmentation' needs outputs of shape (n, h, w, k); got {tuple(values.shape)}"
+        )
     is_one_output = values.shape[-1] == 1
     if not is_one_output:
         _check_class_ids(targets, values.shape[-1], "segmentation")
@@ -183,13 +230,21 @@ def segmentation(
     if mask is None:
         chosen = tf.cast(one_head(outputs if at is None else at, head), tf.float32)
         ids = tf.reshape(tf.cast(targets, tf.int64), [-1] + [1] * (values.shape.rank - 2))
-        region = tf.cast(chosen[..., 0] > threshold if is_one_output else tf.argmax(chosen, axis=-1) == ids, tf.float32)
+        region = tf.cast(
+            chosen[..., 0] > threshold if is_one_output else tf.argmax(chosen, axis=-1) == ids,
+            tf.float32,
+        )
     else:
         if mask.shape != tuple(values.shape[1:-1]):
-            raise ValueError(f"the mask of score 'segmentation' must have shape {tuple(values.shape[1:-1])}; got {mask.shape}")
+            raise ValueError(
+                f"the mask of score 'segmentation' must have shape {tuple(values.shape[1:-1])}; got"
+                f" {mask.shape}"
+            )
         region = tf.broadcast_to(tf.constant(mask, tf.float32), tf.shape(of_target))
     places = list(range(1, of_target.shape.rank))
-    return tf.math.divide_no_nan(tf.reduce_sum(of_target * region, places), tf.reduce_sum(region, places))
+    return tf.math.divide_no_nan(
+        tf.reduce_sum(of_target * region, places), tf.reduce_sum(region, places)
+    )
 
 
 def resolve(score: str | Score) -> Score:
@@ -202,15 +257,22 @@ def resolve(score: str | Score) -> Score:
     if callable(score):
         return score
     if not isinstance(score, str):
-        raise TypeError(f"a score is a name, or a function of outputs and targets; got {type(score).__name__}")
+        raise TypeError(
+            f"a score is a name, or a function of outputs and targets; got {type(score).__name__}"
+        )
     named = {
         name: value
         for name, value in globals().items()
-        if inspect.isfunction(value) and not name.startswith("_") and [*inspect.signature(value).parameters][:2] == ["outputs", "targets"]
+        if inspect.isfunction(value)
+        and not name.startswith("_")
+        and [*inspect.signature(value).parameters][:2] == ["outputs", "targets"]
     }
     if score not in named:
         names = ", ".join(map(repr, named))
-        raise ValueError(f"unknown score {score!r}; pass score= one of {names}, or a function of outputs and targets")
+        raise ValueError(
+            f"unknown score {score!r}; pass score= one of {names}, or a function of outputs and"
+            " targets"
+        )
     found: Score = named[score]
     return found
 
@@ -223,7 +285,8 @@ def evaluate(
 ) -> Float32[tf.Tensor, "n"]:
     """Runs the model in inference mode and returns the score of each example.
 
-    The score leaves in float32 whatever the model computes in, so that sums over examples do not lose it.
+    The score leaves in float32 whatever the model computes in, so that sums over examples do not
+    lose it.
 
     Raises:
         ValueError: if the score is not one number an example.
@@ -232,12 +295,18 @@ def evaluate(
         outputs = model(inputs, training=False)
     values = resolve(score)(outputs, targets)
     if values.shape.rank != 1:
-        raise ValueError(f"a score must return one number an example, shape (n,); {score!r} returned shape {tuple(values.shape)}")
+        raise ValueError(
+            f"a score must return one number an example, shape (n,); {score!r} returned shape"
+            f" {tuple(values.shape)}"
+        )
     return tf.cast(values, tf.float32)
 
 
 def takes_class_ids(score: str | Score) -> bool:
-    """Whether targets must be ids of the model's classes. Some scores ignore them, and functions of one's own read them as they like."""
+    """Whether targets must be ids of the model's classes.
+
+    Some scores ignore them, and functions of one's own read them as they like.
+    """
     return _unbound(score) in {output, logit, probability, log_odds, segmentation}
 
 
@@ -267,7 +336,9 @@ class AtExamples:
         self._outputs = outputs
         self._targets = targets
 
-    def __call__(self, outputs: Outputs, targets: Int64[tf.Tensor, "r"], /) -> Float32[tf.Tensor, "r"]:
+    def __call__(
+        self, outputs: Outputs, targets: Int64[tf.Tensor, "r"], /
+    ) -> Float32[tf.Tensor, "r"]:
         """Returns the score of outputs that belong to these rows of the examples."""
         at = tf.nest.map_structure(lambda array: tf.gather(array, targets), self._outputs)
         values: tf.Tensor = self._score(outputs, tf.gather(self._targets, targets), at=at)
@@ -282,67 +353,24 @@ def one_head(returned: Outputs, head: str | int | None) -> tf.Tensor:
     """
     if isinstance(returned, tf.Tensor):
         if head not in {None, 0}:
-            raise ValueError(f"the model returns one array, so there is no head {head!r}; leave head= out")
+            raise ValueError(
+                f"the model returns one array, so there is no head {head!r}; leave head= out"
+            )
         return returned
     pairs = returned.items() if isinstance(returned, Mapping) else enumerate(returned)
     there: dict[str | int | None, tf.Tensor] = dict(pairs)
     if head not in there:
         asked = "" if head is None else f", and none is {head!r}"
-        raise ValueError(f"the model returns several arrays{asked}; bind head= one of {', '.join(map(repr, there))} to the score")
+        raise ValueError(
+            f"the model returns several arrays{asked}; bind head= one of"
+            f" {', '.join(map(repr, there))} to the score"
+        )
     return there[head]
 
 
-def before_activation(tensor: tf.Tensor) -> tuple[Float32[tf.Tensor, "..."], Activation | None]:
-    """Returns the logits of what a model returned, and the activation that stands behind them; None where it returned logits.
-
-    They are found in the graph that the model was just traced into, as Keras's own cross-entropy finds them, so that neither the model nor
-    its layers are touched, and it does not matter which of them applied the activation, or how.
-
-    Raises:
-        ValueError: if no graph is being traced, or the model ends neither in a softmax or sigmoid nor in a linear operation.
-    """
-    if tf.executing_eagerly():
-        raise ValueError("logits are found in the graph of the model, and there is none here; run this by `Compute`, or in a tf.function")
-    end = _behind_shaping(tensor)
-    activation = _ACTIVATIONS.get(end.op.type)
-    if activation is None and not _is_linear(end):
-        raise ValueError(
-            f"the model's logits cannot be found: it ends in '{end.op.type}', which is no softmax or sigmoid and not linear either. If its"
-            " outputs are logits, explain score='output'; otherwise pass a function of its outputs."
-        )
-    logits = tf.cast(end if activation is None else end.op.inputs[0], tf.float32)
-    if tensor.shape.rank != logits.shape.rank or not tensor.shape.is_compatible_with(logits.shape):
-        logits = tf.ensure_shape(tf.reshape(logits, tf.shape(tensor)), tensor.shape)
-    return logits, activation
-
-
-def ends_in_sigmoid(tensor: tf.Tensor) -> bool:
-    """Returns whether what a model returned, in the graph that it was just traced into, is what a sigmoid made of its logits."""
-    return _ACTIVATIONS.get(_behind_shaping(tensor).op.type) == "sigmoid"
-
-
-def _behind_shaping(tensor: tf.Tensor) -> tf.Tensor:
-    while tensor.op.type in _SHAPING:
-        tensor = tensor.op.inputs[0]
-    return tensor
-
-
-def _is_linear(tensor: tf.Tensor) -> bool:
-    """Whether the tensor was made by linear layers last: sums of such, but nothing that bends values, like a softmax made by hand."""
-    open_ends: list[tf.Tensor] = [tensor]
-    seen: set[object] = set()
-    while open_ends:
-        end = _behind_shaping(open_ends.pop())
-        if end.op.type in _COMBINING:
-            new = [one for one in end.op.inputs if one.dtype.is_floating and one.ref() not in seen]
-            seen.update(one.ref() for one in new)
-            open_ends += new
-        elif end.op.type not in _LINEAR | _GIVEN:
-            return False
-    return True
-
-
-def _logits_and_activation(tensor: tf.Tensor, activation: Activation | None) -> tuple[tf.Tensor, Activation]:
+def _logits_and_activation(
+    tensor: tf.Tensor, activation: Activation | None
+) -> tuple[tf.Tensor, Activation]:
     logits, found = before_activation(tensor)
     one_output = logits.shape.rank == 1 or logits.shape[-1] == 1
     return logits, activation or found or ("sigmoid" if one_output else "softmax")
@@ -352,8 +380,9 @@ def _rows(tensor: tf.Tensor, name: str) -> tf.Tensor:
     """Returns outputs as `[n, k]` in float32."""
     if tensor.shape.rank not in {1, 2}:
         raise ValueError(
-            f"score {name!r} needs a model that returns one array of shape (n, k) or (n,); got {tuple(tensor.shape)}. Pass a function, or"
-            " of outputs for each place score='segmentation'."
+            f"score {name!r} needs a model that returns one array of shape (n, k) or (n,); got"
+            f" {tuple(tensor.shape)}. Pass a function, or of outputs for each place"
+            " score='segmentation'."
         )
     values = tf.cast(tensor, tf.float32)
     return values[:, None] if values.shape.rank == 1 else values
@@ -376,5 +405,6 @@ def _places_of(values: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 def _check_class_ids(targets: tf.Tensor, n_outputs: int, name: str) -> None:
     if not targets.dtype.is_integer:
         raise ValueError(
-            f"score {name!r} of a model with {n_outputs} outputs needs integer class ids as targets; got dtype {targets.dtype.name}"
+            f"score {name!r} of a model with {n_outputs} outputs needs integer class ids as"
+            f" targets; got dtype {targets.dtype.name}"
         )

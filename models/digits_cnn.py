@@ -2,7 +2,8 @@
 
     mpirun -np 2 hvd-xai train digits_cnn --epochs 5 --output runs/digits
 
-Trains to about 97 % in five epochs on a laptop. 256 of the images are held out as the probe that is explained, another 256 for validation.
+Trains to about 97 % in five epochs on a laptop. 256 of the images are held out as the probe that is
+explained, another 256 for validation.
 """
 
 import keras
@@ -13,8 +14,12 @@ from hvd_xai import Data, Probe
 N_HELD_OUT = 256
 
 
-def build(*, filters: int = 16, units: int = 64, dropout: float = 0.2, learning_rate: float = 2e-3) -> keras.Model:
-    """Builds and compiles the network; hvd-xai makes the optimizer reduce over the ranks and scales its learning rate by their number."""
+def build(
+    *, filters: int = 16, units: int = 64, dropout: float = 0.2, learning_rate: float = 2e-3
+) -> keras.Model:
+    """Builds and compiles the network; hvd-xai makes the optimizer reduce over the ranks and scales
+    its learning rate by their number.
+    """
     model = keras.Sequential(
         [
             keras.Input((8, 8, 1)),
@@ -38,10 +43,19 @@ def build(*, filters: int = 16, units: int = 64, dropout: float = 0.2, learning_
 
 
 def load(*, batch_size: int = 32) -> Data:
-    """Loads the digits, scaled to 0..1: the first rows are the probe, the next the validation set, the others are trained on."""
+    """Loads the digits, scaled to 0..1: the first rows are the probe, the next the validation set,
+    the others are trained on.
+    """
     digits = load_digits()
-    images, labels = (digits.images[..., None] / 16).astype("float32"), digits.target.astype("int32")
-    probe, validation, train = slice(0, N_HELD_OUT), slice(N_HELD_OUT, 2 * N_HELD_OUT), slice(2 * N_HELD_OUT, None)
+    images, labels = (
+        (digits.images[..., None] / 16).astype("float32"),
+        digits.target.astype("int32"),
+    )
+    probe, validation, train = (
+        slice(0, N_HELD_OUT),
+        slice(N_HELD_OUT, 2 * N_HELD_OUT),
+        slice(2 * N_HELD_OUT, None),
+    )
     return Data(
         train=(images[train], labels[train]),
         validation=(images[validation], labels[validation]),

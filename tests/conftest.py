@@ -1,4 +1,5 @@
-"""What every test runs under: shapes and types of the library's arguments are checked, and a launched session without a test fails.
+"""What every test runs under: shapes and types of the library's arguments are checked, and a
+launched session without a test fails.
 
 With `pytest -n 2 --dist loadfile` two processes share the files.
 """
@@ -27,7 +28,8 @@ install_import_hook("hvd_xai", "beartype.beartype")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Has those tests come first that start ranks: they take longest, and the others fill what cores they leave."""
+    """Has those tests come first that start ranks: they take longest, and the others fill what
+    cores they leave."""
     items.sort(key=lambda item: item.get_closest_marker("launched") is None)
 
 
@@ -35,10 +37,18 @@ _LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """A session that a launcher started and in which no test ran is a failure: a typing error in a test's name must not look green."""
+    """A session that a launcher started and in which no test ran is a failure: a typing error in a
+    test's name must not look green."""
     launched = any(variable in os.environ for variable in _LAUNCHED)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    ran = sum(len(reporter.stats.get(outcome, [])) for outcome in ("passed", "failed", "error", "xfailed", "xpassed")) if reporter else 0
+    ran = (
+        sum(
+            len(reporter.stats.get(outcome, []))
+            for outcome in ("passed", "failed", "error", "xfailed", "xpassed")
+        )
+        if reporter
+        else 0
+    )
     if launched and ran == 0 and not session.config.option.collectonly:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

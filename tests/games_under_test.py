@@ -1,4 +1,5 @@
-"""Functions of a few features as models, and their Shapley values from all coalitions, for tests."""
+"""Functions of a few features as models, and their Shapley values from all coalitions, for
+tests."""
 
 import math
 from collections.abc import Callable
@@ -9,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvd_xai.compute import Compute, Computed
-from hvd_xai.types import Attribution
+from hvd_xai.compute.attribute import Compute, Computed
+from hvd_xai.protocols import Attribution
 
 Function = Callable[[tf.Tensor], tf.Tensor]
 
@@ -18,13 +19,23 @@ Function = Callable[[tf.Tensor], tf.Tensor]
 def model_of(function: Function, *shape: int) -> keras.Model:
     """A model `[n, *shape] -> [n, 1]` that is the given function `[n, *shape] -> [n]`."""
     inputs = keras.Input(shape)
-    return keras.Model(inputs, keras.layers.Lambda(lambda x: function(x)[:, None], output_shape=(1,))(inputs))
+    return keras.Model(
+        inputs, keras.layers.Lambda(lambda x: function(x)[:, None], output_shape=(1,))(inputs)
+    )
 
 
-def explain(method: Attribution, model: keras.Model, inputs: np.ndarray, ids: np.ndarray | None = None, **options: Any) -> Computed:
+def explain(
+    method: Attribution,
+    model: keras.Model,
+    inputs: np.ndarray,
+    ids: np.ndarray | None = None,
+    **options: Any,
+) -> Computed:
     """Attributions of the inputs for the model's only output; sample ids from 0 on."""
     n = len(inputs)
-    return Compute(model, partial(method, **options))(inputs, np.zeros(n, np.int64), np.arange(n) if ids is None else ids)
+    return Compute(model, partial(method, **options))(
+        inputs, np.zeros(n, np.int64), np.arange(n) if ids is None else ids
+    )
 
 
 def twos(inputs: tf.Tensor) -> tf.Tensor:
@@ -33,9 +44,14 @@ def twos(inputs: tf.Tensor) -> tf.Tensor:
 
 
 def mixed_game(x: tf.Tensor) -> tf.Tensor:
-    """A function of 10 features that act alone, in pairs, threes and all together; 5 and 6 are symmetric, 9 does nothing."""
+    """A function of 10 features that act alone, in pairs, threes and all together; 5 and 6 are
+    symmetric, 9 does nothing."""
     alone = 0.5 * x[:, 0] - 2.0 * x[:, 1] ** 2
-    together = x[:, 2] * x[:, 3] * x[:, 4] + tf.tanh(x[:, 0] + x[:, 7] - x[:, 8]) + 3.0 * x[:, 5] * x[:, 6] * x[:, 7]
+    together = (
+        x[:, 2] * x[:, 3] * x[:, 4]
+        + tf.tanh(x[:, 0] + x[:, 7] - x[:, 8])
+        + 3.0 * x[:, 5] * x[:, 6] * x[:, 7]
+    )
     return alone + together + tf.maximum(x[:, 1], x[:, 2])
 
 
@@ -51,11 +67,18 @@ def shapley_values(function: Function, inputs: np.ndarray, baseline: float = 0.0
     m = inputs.shape[1]
     coalitions = np.arange(2**m)
     present = (coalitions[:, None] >> np.arange(m)) & 1
-    of_size = np.array([math.factorial(s) * math.factorial(m - s - 1) / math.factorial(m) for s in range(m)])
+    of_size = np.array(
+        [math.factorial(s) * math.factorial(m - s - 1) / math.factorial(m) for s in range(m)]
+    )
     values = np.empty(inputs.shape)
     for i, x in enumerate(inputs):
-        scores = np.asarray(function(tf.constant(np.where(present, x, baseline), tf.float32)), np.float64)
+        scores = np.asarray(
+            function(tf.constant(np.where(present, x, baseline), tf.float32)), np.float64
+        )
         for j in range(m):
             without = coalitions[present[:, j] == 0]
-            values[i, j] = np.sum(of_size[present[without].sum(axis=1)] * (scores[without | (1 << j)] - scores[without]))
+            values[i, j] = np.sum(
+                of_size[present[without].sum(axis=1)]
+                * (scores[without | (1 << j)] - scores[without])
+            )
     return values

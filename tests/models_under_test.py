@@ -1,7 +1,8 @@
-"""Small Keras models of every shape, for tests: the same few layers, put together in all the ways Keras knows.
+"""Small Keras models of every shape, for tests: the same few layers, put together in all the ways
+Keras knows.
 
-Each builder seeds the initial weights, so that two calls give the same model. Inputs are images, `[n, 8, 8, 1]`, or of another family, and
-outputs three probabilities.
+Each builder seeds the initial weights, so that two calls give the same model. Inputs are images,
+`[n, 8, 8, 1]`, or of another family, and outputs three probabilities.
 """
 
 import math
@@ -16,7 +17,11 @@ import tensorflow as tf
 INPUT_SHAPE = (8, 8, 1)
 N_CLASSES = 3
 N_TOKENS, N_WORDS, N_UNITS = 6, 9, 4
-SEVERAL = {"image": ((3, 3, 1), "float32"), "tokens": ((N_TOKENS,), "int32"), "table": ((3,), "float32")}
+SEVERAL = {
+    "image": ((3, 3, 1), "float32"),
+    "tokens": ((N_TOKENS,), "int32"),
+    "table": ((3,), "float32"),
+}
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,8 @@ class Family:
         backbone: makes the layers below the head.
         with_state: makes the same, with layers between them whose state explaining could disturb.
         head: makes the last layers.
-        pair: makes a layer for inputs and one whose inputs are as its outputs, both of which can be called again; takes what their names
-            end in.
+        pair: makes a layer for inputs and one whose inputs are as its outputs, both of which can be
+            called again; takes what their names end in.
         draw: draws inputs `[n, ...]`.
     """
 
@@ -66,7 +71,10 @@ def _convolutions_with_state() -> list[keras.Layer]:
 
 
 def _pair_of_convolutions(suffix: str) -> tuple[keras.Layer, keras.Layer]:
-    first, second = (keras.layers.Conv2D(4, 3, padding="same", activation="relu", name=f"{name}{suffix}") for name in ("first", "second"))
+    first, second = (
+        keras.layers.Conv2D(4, 3, padding="same", activation="relu", name=f"{name}{suffix}")
+        for name in ("first", "second")
+    )
     return first, second
 
 
@@ -75,23 +83,29 @@ def _flat_head() -> list[keras.Layer]:
 
 
 class SelfAttention(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
-    """Attention of a sequence to itself, around which the sequence passes; padding is masked, and the mask handed on."""
+    """Attention of a sequence to itself, around which the sequence passes; padding is masked, and
+    the mask handed on."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.supports_masking = True
         self.attention = keras.layers.MultiHeadAttention(2, 3, name="attention")
-        # Not when the model is built: weights are drawn in the order in which layers are made, the same in every shape of model.
+        # Not when the model is built: weights are drawn in the order in which layers are made, the
+        # same in every shape of model.
         self.attention.build((None, N_TOKENS, N_UNITS), (None, N_TOKENS, N_UNITS))
 
     def call(self, inputs: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
-        return inputs + self.attention(inputs, inputs, attention_mask=None if mask is None else mask[:, None, :])
+        return inputs + self.attention(
+            inputs, inputs, attention_mask=None if mask is None else mask[:, None, :]
+        )
 
 
 def _embedding(name: str) -> keras.Layer:
     # Vectors of some length: with Keras's own, attention is all but even.
     vectors = keras.initializers.RandomNormal(stddev=1.0)
-    return keras.layers.Embedding(N_WORDS, N_UNITS, mask_zero=True, embeddings_initializer=vectors, name=name)
+    return keras.layers.Embedding(
+        N_WORDS, N_UNITS, mask_zero=True, embeddings_initializer=vectors, name=name
+    )
 
 
 def _encoder() -> list[keras.Layer]:
@@ -141,10 +155,20 @@ IMAGES = Family(
     _pair_of_convolutions,
     lambda generator, n: generator.uniform(0, 1, (n, *INPUT_SHAPE)).astype(np.float32),
 )
-TOKENS = Family("tokens", (N_TOKENS,), "int32", _encoder, _encoder_with_state, _mean_head, _embedding_and_attention, _draw_tokens)
+TOKENS = Family(
+    "tokens",
+    (N_TOKENS,),
+    "int32",
+    _encoder,
+    _encoder_with_state,
+    _mean_head,
+    _embedding_and_attention,
+    _draw_tokens,
+)
 
 FAMILIES = (IMAGES, TOKENS)
-"""What methods are tried on, in turn: images, then texts of up to 6 words, padded with 0, whose models attend."""
+"""What methods are tried on, in turn: images, then texts of up to 6 words, padded with 0, whose
+models attend."""
 
 
 def functional(family: Family = IMAGES) -> keras.Model:
@@ -213,7 +237,10 @@ def _functional_backbone(family: Family) -> keras.Model:
 
 def functional_in_sequential(family: Family = IMAGES) -> keras.Model:
     keras.utils.set_random_seed(11)
-    return keras.Sequential([family.input(), _functional_backbone(family), *family.head()], name="functional_in_sequential")
+    return keras.Sequential(
+        [family.input(), _functional_backbone(family), *family.head()],
+        name="functional_in_sequential",
+    )
 
 
 def sequential_in_functional(family: Family = IMAGES) -> keras.Model:
@@ -244,24 +271,33 @@ def functional_in_subclassed(family: Family = IMAGES) -> keras.Model:
 
 
 def with_state(family: Family = IMAGES) -> keras.Model:
-    """Batch normalisation with uneven statistics, dropout, and a loss of its own: what explaining could disturb."""
+    """Batch normalisation with uneven statistics, dropout, and a loss of its own: what explaining
+    could disturb."""
     keras.utils.set_random_seed(11)
-    model = keras.Sequential([family.input(), *family.with_state(), *family.head()], name="with_state")
+    model = keras.Sequential(
+        [family.input(), *family.with_state(), *family.head()], name="with_state"
+    )
     norm = model.get_layer("norm")
     generator = np.random.default_rng(5)
-    norm.set_weights([generator.uniform(0.5, 1.5, w.shape).astype(np.float32) for w in norm.get_weights()])
+    norm.set_weights(
+        [generator.uniform(0.5, 1.5, w.shape).astype(np.float32) for w in norm.get_weights()]
+    )
     return model
 
 
 def with_layers_called_twice(family: Family = IMAGES) -> keras.Model:
-    """Two layers, `first` and `second`, are called twice: one on the inputs and on them reversed, the other on what it returns."""
+    """Two layers, `first` and `second`, are called twice: one on the inputs and on them reversed,
+    the other on what it returns."""
     keras.utils.set_random_seed(11)
     pair = family.pair("")
     return _of_pairs(family, pair, pair)
 
 
 def with_layers_copied(family: Family = IMAGES) -> keras.Model:
-    """The function of `with_layers_called_twice`, with a layer for each call: `first_0`, `first_1`, `second_0`, `second_1`."""
+    """The function of `with_layers_called_twice`, with a layer for each call.
+
+    `first_0`, `first_1`, `second_0`, `second_1`.
+    """
     original = with_layers_called_twice(family)
     model = _of_pairs(family, family.pair("_0"), family.pair("_1"))
     for layer in filter(lambda layer: layer.weights, model.layers):
@@ -269,9 +305,13 @@ def with_layers_copied(family: Family = IMAGES) -> keras.Model:
     return model
 
 
-def _of_pairs(family: Family, pair: tuple[keras.Layer, keras.Layer], other: tuple[keras.Layer, keras.Layer]) -> keras.Model:
+def _of_pairs(
+    family: Family, pair: tuple[keras.Layer, keras.Layer], other: tuple[keras.Layer, keras.Layer]
+) -> keras.Model:
     inputs = family.input()
-    outputs = keras.layers.Add(name="sum")([pair[0](inputs), other[0](keras.ops.flip(inputs, axis=1))])
+    outputs = keras.layers.Add(name="sum")(
+        [pair[0](inputs), other[0](keras.ops.flip(inputs, axis=1))]
+    )
     outputs = other[1](pair[1](outputs))
     for layer in family.head():
         outputs = layer(outputs)
@@ -279,28 +319,41 @@ def _of_pairs(family: Family, pair: tuple[keras.Layer, keras.Layer], other: tupl
 
 
 def of_several() -> keras.Model:
-    """An image, a text and numbers by name. Of the words it knows the even ones only: of others it makes a NaN."""
+    """An image, a text and numbers by name.
+
+    Of the words it knows the even ones only: of others it makes a NaN.
+    """
     keras.utils.set_random_seed(11)
-    inputs = {name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in SEVERAL.items()}
+    inputs = {
+        name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in SEVERAL.items()
+    }
     return _knowing_even_words(keras.Model(inputs, _of_several(**inputs), name="of_several"))
 
 
 def of_one_row() -> keras.Model:
-    """The function of `of_several`, of one row of floats in which they lie one behind the other; paths leave its words alone, too."""
+    """The function of `of_several`, of one row of floats in which they lie one behind the other;
+    paths leave its words alone, too."""
     keras.utils.set_random_seed(11)
     sizes = [math.prod(shape) for shape, _ in SEVERAL.values()]
     row = keras.Input((sum(sizes),))
     parts = keras.ops.split(row, np.cumsum(sizes)[:-1].tolist(), axis=1)
-    image, tokens, table = (keras.layers.Reshape(shape)(part) for part, (shape, _) in zip(parts, SEVERAL.values(), strict=True))
+    image, tokens, table = (
+        keras.layers.Reshape(shape)(part)
+        for part, (shape, _) in zip(parts, SEVERAL.values(), strict=True)
+    )
     tokens = keras.ops.cast(keras.ops.round(keras.ops.stop_gradient(tokens)), "int32")
-    model = _knowing_even_words(keras.Model(row, _of_several(image, tokens, table), name="of_one_row"))
+    model = _knowing_even_words(
+        keras.Model(row, _of_several(image, tokens, table), name="of_one_row")
+    )
     model.is_whole = np.repeat([dtype == "int32" for _, dtype in SEVERAL.values()], sizes)
     return model
 
 
 def _knowing_even_words(model: keras.Model) -> keras.Model:
     vectors = model.get_layer("embedding").get_weights()[0]
-    model.get_layer("embedding").set_weights([np.where(np.arange(N_WORDS)[:, None] % 2, np.nan, vectors)])
+    model.get_layer("embedding").set_weights(
+        [np.where(np.arange(N_WORDS)[:, None] % 2, np.nan, vectors)]
+    )
     return model
 
 
@@ -334,14 +387,23 @@ def averaging(region: np.ndarray, family: Family = IMAGES) -> keras.Model:
     keras.utils.set_random_seed(11)
     inputs, outputs = _segmented(family)
     weights = (region / region.sum()).astype(np.float32)[..., None]
-    return keras.Model(inputs, keras.ops.sum(outputs * weights, axis=tuple(range(1, weights.ndim))), name="averaging")
+    return keras.Model(
+        inputs,
+        keras.ops.sum(outputs * weights, axis=tuple(range(1, weights.ndim))),
+        name="averaging",
+    )
 
 
 def _segmented(family: Family) -> tuple[Any, Any]:
     inputs = outputs = family.input()
-    # Evened out, lest all places be of one class; with biases, so that the classes of places change on the way from a baseline.
+    # Evened out, lest all places be of one class; with biases, so that the classes of places change
+    # on the way from a baseline.
     even = keras.layers.LayerNormalization(epsilon=0.1, name="even")
-    classes = keras.layers.Dense(N_CLASSES, activation="softmax", bias_initializer=keras.initializers.RandomNormal(stddev=0.3))
+    classes = keras.layers.Dense(
+        N_CLASSES,
+        activation="softmax",
+        bias_initializer=keras.initializers.RandomNormal(stddev=0.3),
+    )
     for layer in [*family.backbone(), even, classes]:
         outputs = layer(outputs)
     return inputs, outputs
@@ -360,25 +422,31 @@ SAME_FUNCTION: tuple[Callable[..., keras.Model], ...] = (
 """Builders of one and the same function, in eight shapes."""
 
 
-def examples(n: int, seed: int = 0, family: Family = IMAGES) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def examples(
+    n: int, seed: int = 0, family: Family = IMAGES
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns inputs `[n, ...]`, targets and sample ids, the same for each seed."""
     inputs = family.draw(np.random.default_rng(seed), n)
     return inputs, np.arange(n, dtype=np.int64) % N_CLASSES, np.arange(n, dtype=np.int64)
 
 
 def state_of(model: keras.Model) -> dict[str, Any]:
-    """Returns what explaining must leave alone: values of all variables, what stands on the layers themselves, and the config."""
+    """Returns what explaining must leave alone: values of all variables, what stands on the layers
+    themselves, and the config."""
     layers = model._flatten_layers()
     return {
-        "variables": [keras.ops.convert_to_numpy(variable) for variable in model.variables],  # weights, moving statistics and seeds
-        "attributes": [sorted(vars(layer)) for layer in layers],  # an interception left behind would be one more
+        # weights, moving statistics and seeds
+        "variables": [keras.ops.convert_to_numpy(variable) for variable in model.variables],
+        # an interception left behind would be one more
+        "attributes": [sorted(vars(layer)) for layer in layers],
         "layers": [layer.name for layer in layers],
         "config": None if isinstance(model, Subclassed | _AroundBackbone) else model.get_config(),
     }
 
 
 def assert_same_state(got: dict[str, Any], want: dict[str, Any]) -> None:
-    """Compares what `state_of` returned, of one model twice or of two built alike; names that Keras numbers are not compared."""
+    """Compares what `state_of` returned, of one model twice or of two built alike; names that Keras
+    numbers are not compared."""
     for one, other in zip(got["variables"], want["variables"], strict=True):
         np.testing.assert_array_equal(one, other)
     assert got["attributes"] == want["attributes"]

@@ -1,19 +1,26 @@
-"""Small runs of explanation checkpoints for tests, made without TensorFlow: random attributions of random images, or of what is given."""
+"""Small runs of explanation checkpoints for tests, made without TensorFlow: random attributions of
+random images, or of what is given."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from hvd_xai.checkpoint.run import open_run, write_probe
-from hvd_xai.checkpoint.schema import Header, RankRows, encode, row_dtype
+from hvd_xai.checkpoint.manifest import Header, RankRows
+from hvd_xai.checkpoint.rows import encode, row_dtype
+from hvd_xai.checkpoint.run_directory import open_run, write_probe
 from hvd_xai.checkpoint.writer import Writer
-from hvd_xai.types import Probe
+from hvd_xai.probe.probe import Probe
 
 CLASS_NAMES = ("ant", "bee", "cat")
 
 
-def make_probe(n_samples: int = 12, shape: tuple[int, ...] = (8, 8, 1), first_id: int = 0, feature_names: tuple[str, ...] = ()) -> Probe:
+def make_probe(
+    n_samples: int = 12,
+    shape: tuple[int, ...] = (8, 8, 1),
+    first_id: int = 0,
+    feature_names: tuple[str, ...] = (),
+) -> Probe:
     generator = np.random.default_rng(0)
     return Probe(
         inputs=generator.random((n_samples, *shape), np.float32),
@@ -24,16 +31,33 @@ def make_probe(n_samples: int = 12, shape: tuple[int, ...] = (8, 8, 1), first_id
     )
 
 
-def make_run(path: Path, probe: Probe, epochs: Sequence[int] = (0, 1, 2), *, cam: bool = True, with_probe: bool = True) -> Path:
-    """Commits `integrated_gradients` and, if asked for, `grad_cam` at each epoch; every third prediction is wrong before the last epoch."""
+def make_run(
+    path: Path,
+    probe: Probe,
+    epochs: Sequence[int] = (0, 1, 2),
+    *,
+    cam: bool = True,
+    with_probe: bool = True,
+) -> Path:
+    """Commits `integrated_gradients` and, if asked for, `grad_cam` at each epoch; every third
+    prediction is wrong before the last epoch."""
     explanations_dir = open_run(path, config={"recipe": "test"}, mode="resume")
     if with_probe:
         write_probe(explanations_dir, probe)
     sample_shape = probe.inputs.shape[1:]
     for epoch in epochs:
-        add_explanation(explanations_dir, probe, epoch, "integrated_gradients", sample_shape, last=epoch == epochs[-1])
+        add_explanation(
+            explanations_dir,
+            probe,
+            epoch,
+            "integrated_gradients",
+            sample_shape,
+            last=epoch == epochs[-1],
+        )
         if cam:
-            add_explanation(explanations_dir, probe, epoch, "grad_cam", (3, 3), last=epoch == epochs[-1])
+            add_explanation(
+                explanations_dir, probe, epoch, "grad_cam", (3, 3), last=epoch == epochs[-1]
+            )
     return path
 
 
@@ -52,9 +76,15 @@ def add_explanation(
     generator = np.random.default_rng(epoch)
     values = generator.normal(scale=0.1, size=(len(probe), *sample_shape)).astype(np.float32)
     attributions = values if signed else np.maximum(values, 0)
-    per_sample = {"convergence_delta": generator.normal(scale=1e-3, size=len(probe)).astype(np.float32)} if signed else {}
+    per_sample = (
+        {"convergence_delta": generator.normal(scale=1e-3, size=len(probe)).astype(np.float32)}
+        if signed
+        else {}
+    )
     wrong = (np.arange(len(probe)) % 3 == 0) & (not last)
-    dtype = row_dtype(sample_shape, per_sample={name: values.dtype for name, values in per_sample.items()})
+    dtype = row_dtype(
+        sample_shape, per_sample={name: values.dtype for name, values in per_sample.items()}
+    )
     header = Header(
         run="test",
         epoch=epoch,

@@ -7,12 +7,20 @@ import numpy as np
 import pytest
 
 import hvd_xai
-from hvd_xai.loading import load_method
-from hvd_xai.provenance import describe, digest, git_commit, sources, versions, weights_digest
+from hvd_xai.lookup.describe import describe, sources
+from hvd_xai.lookup.methods import load_method
+from hvd_xai.provenance import digest, git_commit, versions, weights_digest
 
 
 def method(
-    model: object, inputs: object, /, *, ids: object, n_steps: int = 50, score: object = "output", baseline: object = None
+    model: object,
+    inputs: object,
+    /,
+    *,
+    ids: object,
+    n_steps: int = 50,
+    score: object = "output",
+    baseline: object = None,
 ) -> None: ...
 
 
@@ -25,14 +33,21 @@ def test_bound_options_and_defaults_are_told() -> None:
 
 
 def test_the_outer_partial_wins() -> None:
-    assert describe(partial(partial(method, n_steps=8), n_steps=9, score="loss"))[1] == {"n_steps": 9, "score": "loss", "baseline": None}
+    assert describe(partial(partial(method, n_steps=8), n_steps=9, score="loss"))[1] == {
+        "n_steps": 9,
+        "score": "loss",
+        "baseline": None,
+    }
 
 
 def test_functions_stand_under_their_names() -> None:
     assert describe(partial(method, score=digest))[1]["score"] == "digest"
     name, options = describe(partial(smooth, method=partial(method, n_steps=8)))
     assert name == "smooth"
-    assert options == {"method": {"method": {"n_steps": 8, "score": "output", "baseline": None}}, "width": 0.5}
+    assert options == {
+        "method": {"method": {"n_steps": 8, "score": "output", "baseline": None}},
+        "width": 0.5,
+    }
 
 
 @pytest.mark.parametrize(
@@ -43,7 +58,10 @@ def test_functions_stand_under_their_names() -> None:
         ((1, 2), [1, 2]),
         ({"a": np.int64(1)}, {"a": 1}),
         (Path("a"), "a"),
-        (np.zeros(2, "f4"), {"shape": [2], "dtype": "float32", "digest": digest(np.zeros(2, "f4"))}),
+        (
+            np.zeros(2, "f4"),
+            {"shape": [2], "dtype": "float32", "digest": digest(np.zeros(2, "f4"))},
+        ),
     ],
 )
 def test_values_become_json(value: object, told: object) -> None:
@@ -59,7 +77,15 @@ def test_what_has_no_name_is_refused() -> None:
 
 def test_a_digest_depends_on_values_shape_dtype_and_order() -> None:
     a, b = np.arange(6, dtype=np.int32), np.arange(6, 12, dtype=np.int32)
-    distinct = [digest(a), digest(b), digest(a.reshape(2, 3)), digest(a.astype("i8")), digest(a, b), digest(b, a), digest(np.append(a, b))]
+    distinct = [
+        digest(a),
+        digest(b),
+        digest(a.reshape(2, 3)),
+        digest(a.astype("i8")),
+        digest(a, b),
+        digest(b, a),
+        digest(np.append(a, b)),
+    ]
     assert len(set(distinct)) == len(distinct)
     assert digest(a) == digest(np.arange(12, dtype=np.int32)[:6]) == digest(np.repeat(a, 2)[::2])
 
@@ -70,7 +96,15 @@ def test_a_digest_reads_blocks_and_odd_arrays() -> None:
     changed[-1] += 1
     assert digest(large) != digest(changed)
     assert (
-        len({digest(np.array(1.0)), digest(np.empty((0, 3))), digest(np.zeros(3, ml_dtypes.bfloat16)), digest(np.array(["a", "b"]))}) == 4
+        len(
+            {
+                digest(np.array(1.0)),
+                digest(np.empty((0, 3))),
+                digest(np.zeros(3, ml_dtypes.bfloat16)),
+                digest(np.array(["a", "b"])),
+            }
+        )
+        == 4
     )
     with pytest.raises(TypeError, match="has no bytes to digest"):
         digest(np.array([object()]))
@@ -81,7 +115,12 @@ def test_weights_count_names_metrics_and_seeds_do_not() -> None:
 
     def model(**options: float) -> keras.Model:
         keras.utils.set_random_seed(1)
-        layers = [keras.Input((4,)), keras.layers.Dense(3), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5, **options)]
+        layers = [
+            keras.Input((4,)),
+            keras.layers.Dense(3),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.5, **options),
+        ]
         built = keras.Sequential(layers)
         built.compile("sgd", "mse", metrics=["mae"])
         return built
@@ -103,9 +142,14 @@ def test_versions_begin_with_our_own() -> None:
 def test_methods_of_others_are_told_by_what_is_in_their_files(tmp_path: Path) -> None:
     def told(content: str) -> dict[str, str]:
         (tmp_path / "mine.py").write_text(content)
-        return sources(partial(method, baseline=load_method(str(tmp_path / "mine.py")), score="output"))
+        return sources(
+            partial(method, baseline=load_method(str(tmp_path / "mine.py")), score="output")
+        )
 
-    first, second = told("def mine(inputs): return inputs"), told("def mine(inputs): return 2 * inputs")
+    first, second = (
+        told("def mine(inputs): return inputs"),
+        told("def mine(inputs): return 2 * inputs"),
+    )
     assert sorted(first) == ["mine.py", "test_provenance.py"]
     assert first["test_provenance.py"] == second["test_provenance.py"]
     assert first["mine.py"] != second["mine.py"]
@@ -116,7 +160,18 @@ def test_methods_of_others_are_told_by_what_is_in_their_files(tmp_path: Path) ->
 def test_the_commit_says_whether_files_differ(tmp_path: Path) -> None:
     def git(*words: str) -> None:
         subprocess.run(
-            ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org", *words], check=True, capture_output=True
+            [
+                "git",
+                "-C",
+                str(tmp_path),
+                "-c",
+                "user.name=a",
+                "-c",
+                "user.email=a@example.org",
+                *words,
+            ],
+            check=True,
+            capture_output=True,
         )
 
     assert git_commit(tmp_path) is None

@@ -1,4 +1,6 @@
-"""Runs the checks of one: python -m cross_checks NAME FOLDER, with benchmarks/ as the working directory."""
+"""Runs the checks of one: python -m cross_checks NAME FOLDER, with benchmarks/ as the working
+directory.
+"""
 
 import importlib
 import sys
@@ -12,7 +14,9 @@ from cross_checks.probe import Probe
 if __name__ == "__main__":
     name, folder = sys.argv[1], Path(sys.argv[2])
     results: dict[str, np.ndarray] = {}
-    for check, run in importlib.import_module(f"cross_checks.{name}").checks(Probe(folder / "probe.npz")).items():
+    for check, run in (
+        importlib.import_module(f"cross_checks.{name}").checks(Probe(folder / "probe.npz")).items()
+    ):
         began = time.perf_counter()
         try:
             results[check] = np.asarray(run())

@@ -1,4 +1,6 @@
-"""What everybody explains: three small models and a few examples of each, read from a file, whatever library is installed."""
+"""What everybody explains: three small models and a few examples of each, read from a file,
+whatever library is installed.
+"""
 
 import os
 from collections.abc import Callable
@@ -23,13 +25,21 @@ N_NOISY, N_MASKS, N_ORDERS, N_COALITIONS, N_PAIRS = 50, 400, 5, 1000, 200  # dra
 N_FEATURES, N_CLASSES, N_TOKENS, VOCABULARY = 6, 3, 12, 20
 GREY = 127.5  # of tf-explain's patches
 MAX_SIGMA = 1.0  # so that no blurred digit reaches the edge of its frame
-TF_EXPLAIN = ("VanillaGradients", "GradientsInputs", "GradCAM", "OcclusionSensitivity")  # what is compared of its explainers
+# what is compared of its explainers
+TF_EXPLAIN = (
+    "VanillaGradients",
+    "GradientsInputs",
+    "GradCAM",
+    "OcclusionSensitivity",
+)
 
 Check: TypeAlias = Callable[[], np.ndarray]
 
 
 def mlp() -> Any:
-    """Builds a smooth model of a table, without kinks, so that all quadrature rules converge fast."""
+    """Builds a smooth model of a table, without kinks, so that all quadrature rules converge
+    fast.
+    """
     import keras
 
     layers = [
@@ -69,7 +79,9 @@ class Examples:
 
     def repeated(self, n_times: int) -> "Examples":
         """Returns all examples, and all of them again, so many times."""
-        return Examples(np.concatenate([self.inputs] * n_times), np.concatenate([self.targets] * n_times))
+        return Examples(
+            np.concatenate([self.inputs] * n_times), np.concatenate([self.targets] * n_times)
+        )
 
 
 class Probe:
@@ -89,7 +101,10 @@ class Probe:
     def weights(self, model: str) -> list[np.ndarray]:
         """Returns the weights of a model, in the order of Keras."""
         names = [name for name in self._held.files if name.startswith(f"{model} weight ")]
-        return [self._held[name] for name in sorted(names, key=lambda name: int(name.rpartition(" ")[2]))]
+        return [
+            self._held[name]
+            for name in sorted(names, key=lambda name: int(name.rpartition(" ")[2]))
+        ]
 
     def model(self, name: str) -> Any:
         """Builds a Keras model."""

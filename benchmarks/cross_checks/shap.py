@@ -7,7 +7,18 @@ import numpy as np
 import shap as library
 import tensorflow as tf
 
-from cross_checks.probe import N_CELLS, N_COALITIONS, N_FEATURES, N_ORDERS, N_PAIRS, N_REPETITIONS, PATCH, Check, Examples, Probe
+from cross_checks.probe import (
+    N_CELLS,
+    N_COALITIONS,
+    N_FEATURES,
+    N_ORDERS,
+    N_PAIRS,
+    N_REPETITIONS,
+    PATCH,
+    Check,
+    Examples,
+    Probe,
+)
 
 
 def checks(probe: Probe) -> dict[str, Check]:
@@ -31,43 +42,66 @@ def checks(probe: Probe) -> dict[str, Check]:
         return score
 
     def chosen(values: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        return np.stack([of_all[..., target] for of_all, target in zip(values, targets, strict=True)])
+        return np.stack(
+            [of_all[..., target] for of_all, target in zip(values, targets, strict=True)]
+        )
 
     def deep_lift(model: Any, examples: Examples, baseline: np.ndarray) -> np.ndarray:
-        return chosen(library.DeepExplainer(model, baseline[None]).shap_values(examples.inputs), examples.targets)
+        return chosen(
+            library.DeepExplainer(model, baseline[None]).shap_values(examples.inputs),
+            examples.targets,
+        )
 
     def permutation(score: Callable[[np.ndarray], np.ndarray], seed: int) -> np.ndarray:
         n_cells = N_CELLS**2
         explainer = library.PermutationExplainer(score, np.zeros((1, n_cells)), seed=seed)
         n_evaluations = N_ORDERS * (2 * n_cells + 1)
-        return explainer(np.ones((1, n_cells)), max_evals=n_evaluations, batch_size=n_evaluations, silent=True).values[0]
+        return explainer(
+            np.ones((1, n_cells)), max_evals=n_evaluations, batch_size=n_evaluations, silent=True
+        ).values[0]
 
     def kernel(score: Callable[[np.ndarray], np.ndarray], seed: int) -> np.ndarray:
-        np.random.seed(seed)  # noqa: NPY002  # shap draws from NumPy's global stream
+        np.random.seed(seed)  # shap draws from NumPy's global stream  # noqa: NPY002
         explainer = library.KernelExplainer(score, np.zeros((1, N_CELLS**2)))
-        return explainer.shap_values(np.ones(N_CELLS**2), nsamples=N_COALITIONS, l1_reg=False, silent=True)
+        return explainer.shap_values(
+            np.ones(N_CELLS**2), nsamples=N_COALITIONS, l1_reg=False, silent=True
+        )
 
-    def draws(of_image: Callable[[Callable[[np.ndarray], np.ndarray], int], np.ndarray]) -> np.ndarray:
-        values = [[of_image(of_cells(*one), seed) for one in images] for seed in range(N_REPETITIONS)]
+    def draws(
+        of_image: Callable[[Callable[[np.ndarray], np.ndarray], int], np.ndarray],
+    ) -> np.ndarray:
+        values = [
+            [of_image(of_cells(*one), seed) for one in images] for seed in range(N_REPETITIONS)
+        ]
         return np.array(values).reshape(N_REPETITIONS, -1, N_CELLS, N_CELLS)
 
     def expected_gradients() -> np.ndarray:
         explainer = library.GradientExplainer(mlp, probe["background"], batch_size=N_PAIRS)
-        of_all = [explainer.shap_values(table.inputs, nsamples=20 * N_PAIRS, rseed=seed) for seed in range(N_REPETITIONS)]
+        of_all = [
+            explainer.shap_values(table.inputs, nsamples=20 * N_PAIRS, rseed=seed)
+            for seed in range(N_REPETITIONS)
+        ]
         return np.stack([chosen(values, table.targets) for values in of_all])
 
     def all_coalitions() -> np.ndarray:
         zeros = np.zeros((1, N_FEATURES))
         return np.stack(
             [
-                library.KernelExplainer(of_class(target), zeros).shap_values(row, nsamples=2**N_FEATURES, l1_reg=False, silent=True)
+                library.KernelExplainer(of_class(target), zeros).shap_values(
+                    row, nsamples=2**N_FEATURES, l1_reg=False, silent=True
+                )
                 for row, target in table
             ]
         )
 
     return {
         "permutation_shap: MLP, all orders": lambda: np.stack(
-            [library.ExactExplainer(of_class(target), np.zeros((1, N_FEATURES)))(row[None]).values[0] for row, target in table]
+            [
+                library.ExactExplainer(of_class(target), np.zeros((1, N_FEATURES)))(
+                    row[None]
+                ).values[0]
+                for row, target in table
+            ]
         ),
         "kernel_shap: MLP, all coalitions": all_coalitions,
         "permutation_shap: CNN, draws": lambda: draws(permutation),

@@ -1,4 +1,7 @@
-"""tf-explain without its pictures; it takes one class at a time. Its SmoothGrad explains the cross-entropy, and is left out."""
+"""tf-explain without its pictures; it takes one class at a time.
+
+Its SmoothGrad explains the cross-entropy, and is left out.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,10 +24,13 @@ def checks(probe: Probe) -> dict[str, Check]:
     """Returns what tf-explain can run."""
     cnn, images = probe.model("cnn"), probe.examples("images")
     model = keras.Model(cnn.inputs, cnn.outputs[0])
-    occlusion_sensitivity.cv2 = SimpleNamespace(resize=lambda of_patches, _: of_patches)  # it enlarges the map
+    # it enlarges the map
+    occlusion_sensitivity.cv2 = SimpleNamespace(resize=lambda of_patches, _: of_patches)
 
     def each(explain: Callable[[np.ndarray, int], Any]) -> np.ndarray:
-        return np.concatenate([np.asarray(explain(image[None], target)) for image, target in images])
+        return np.concatenate(
+            [np.asarray(explain(image[None], target)) for image, target in images]
+        )
 
     def integrated_gradients(image: np.ndarray, target: int) -> Any:
         path = np.asarray(IntegratedGradients.generate_interpolations(image, N_STEPS), np.float32)
@@ -39,8 +45,12 @@ def checks(probe: Probe) -> dict[str, Check]:
         written = OcclusionSensitivity().get_sensitivity_map(model, image[0], target, PATCH)
         return written[None] - 1 + float(model(image)[0, target])
 
-    gradients = partial(each, lambda image, target: VanillaGradients.compute_gradients(image, model, target))
-    gradients_x_inputs = partial(each, lambda image, target: GradientsInputs.compute_gradients(image, model, target))
+    gradients = partial(
+        each, lambda image, target: VanillaGradients.compute_gradients(image, model, target)
+    )
+    gradients_x_inputs = partial(
+        each, lambda image, target: GradientsInputs.compute_gradients(image, model, target)
+    )
     return {
         "saliency: CNN": gradients,
         "gradient_x_input: CNN": gradients_x_inputs,

@@ -14,7 +14,7 @@ from cross_checks.probe import LAYER, N_NOISY, NOISE, Check, Probe, repeated
 
 def checks(probe: Probe) -> dict[str, Check]:
     """Returns what tf-keras-vis can run."""
-    np.random.seed(0)  # noqa: NPY002  # it draws from NumPy's global stream
+    np.random.seed(0)  # it draws from NumPy's global stream  # noqa: NPY002
     cnn, images = probe.model("cnn"), probe.examples("images")
     score = CategoricalScore(images.targets.tolist())
     raw = {"keepdims": True, "normalize_map": False, "gradient_modifier": None}
@@ -23,7 +23,11 @@ def checks(probe: Probe) -> dict[str, Check]:
     return {
         "saliency: CNN": lambda: np.asarray(Saliency(cnn)(score, x, **raw)),
         "smoothgrad: CNN, relative noise, draws": repeated(
-            lambda: np.asarray(Saliency(cnn)(score, images.inputs, smooth_samples=N_NOISY, smooth_noise=NOISE, **raw))
+            lambda: np.asarray(
+                Saliency(cnn)(
+                    score, images.inputs, smooth_samples=N_NOISY, smooth_noise=NOISE, **raw
+                )
+            )
         ),
         "grad_cam: CNN": lambda: np.asarray(Gradcam(cnn)(score, x, **coarse)),
         "grad_cam_plus_plus: CNN": lambda: np.asarray(GradcamPlusPlus(cnn)(score, x, **coarse)),

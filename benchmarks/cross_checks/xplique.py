@@ -70,10 +70,14 @@ def checks(probe: Probe) -> dict[str, Check]:
     def coarse(kind: Any) -> np.ndarray:
         explainer = kind(cnn, conv_layer=LAYER)
         maps, gradients = explainer._gradient(tf.constant(x), tf.constant(of_x))
-        return np.asarray(explainer._apply_weights(explainer._compute_weights(gradients, maps), maps))
+        return np.asarray(
+            explainer._apply_weights(explainer._compute_weights(gradients, maps), maps)
+        )
 
     def lime() -> np.ndarray:
-        waiting = [np.concatenate([np.ones((1, N_CELLS**2)), versions]) for versions in probe["versions"]]
+        waiting = [
+            np.concatenate([np.ones((1, N_CELLS**2)), versions]) for versions in probe["versions"]
+        ]
 
         def similarity(_: Any, versions: Any, __: Any) -> Any:
             distance = 1 - tf.sqrt(tf.reduce_mean(tf.cast(versions, tf.float32), axis=1))
@@ -97,22 +101,32 @@ def checks(probe: Probe) -> dict[str, Check]:
     return {
         "saliency: CNN, sizes": lambda: run(methods.Saliency(cnn, reducer=None)),
         "gradient_x_input: CNN": lambda: run(methods.GradientInput(cnn, reducer=None)),
-        "integrated_gradients: CNN, midpoints": lambda: run(methods.IntegratedGradients(cnn, steps=N_STEPS, reducer=None)),
+        "integrated_gradients: CNN, midpoints": lambda: run(
+            methods.IntegratedGradients(cnn, steps=N_STEPS, reducer=None)
+        ),
         "integrated_gradients: MLP, many points": lambda: on_rows(
             methods.IntegratedGradients(mlp, steps=N_STEPS_UNTIL_EQUAL, reducer=None)
         ),
         "smoothgrad: CNN, draws": repeated(lambda: run(methods.SmoothGrad(cnn, **noisy))),
         "squaregrad: CNN, draws": repeated(lambda: run(methods.SquareGrad(cnn, **noisy))),
-        "vargrad: CNN, draws": repeated(lambda: run(methods.VarGrad(cnn, **noisy)) * (N_NOISY - 1) / N_NOISY),
+        "vargrad: CNN, draws": repeated(
+            lambda: run(methods.VarGrad(cnn, **noisy)) * (N_NOISY - 1) / N_NOISY
+        ),
         "guided_backprop: CNN": lambda: run(methods.GuidedBackprop(cnn, reducer=None)),
         "deconvnet: CNN": lambda: run(methods.DeconvNet(cnn, reducer=None)),
         "grad_cam: CNN": lambda: coarse(methods.GradCAM),
         "grad_cam_plus_plus: CNN": lambda: coarse(methods.GradCAMPP),
-        "occlusion: CNN, apart": lambda: run(methods.Occlusion(cnn, patch_size=PATCH, patch_stride=PATCH))[:, ::PATCH, ::PATCH, 0],
+        "occlusion: CNN, apart": lambda: run(
+            methods.Occlusion(cnn, patch_size=PATCH, patch_stride=PATCH)
+        )[:, ::PATCH, ::PATCH, 0],
         "occlusion: MLP": lambda: on_rows(methods.Occlusion(mlp, patch_size=1, patch_stride=1)),
         "lime: CNN, the same versions": lime,
-        "kernel_shap: MLP, draws": repeated(lambda: on_rows(methods.KernelShap(mlp, nb_samples=N_COALITIONS // 3))),
-        "rise: CNN, draws": repeated(lambda: run(methods.Rise(cnn, nb_samples=N_MASKS, grid_size=N_CELLS))[..., 0]),
+        "kernel_shap: MLP, draws": repeated(
+            lambda: on_rows(methods.KernelShap(mlp, nb_samples=N_COALITIONS // 3))
+        ),
+        "rise: CNN, draws": repeated(
+            lambda: run(methods.Rise(cnn, nb_samples=N_MASKS, grid_size=N_CELLS))[..., 0]
+        ),
         "rise: MLP, draws": repeated(lambda: on_rows(methods.Rise(mlp, nb_samples=N_MASKS))),
         "sobol: CNN, the same design": sobol,
     }

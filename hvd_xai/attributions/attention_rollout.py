@@ -16,33 +16,38 @@ def attention_rollout(
     ids: Int64[tf.Tensor, "n"],
     token: int | None = None,
 ) -> Float32[tf.Tensor, "n t"]:
-    """Follows attention through all layers, from the token that the model reads its output from back to the input tokens.
+    """Follows attention through all layers, from the token that the model reads its output from
+    back to the input tokens.
 
-    Says where information can come from, whatever is predicted: it does not look at the score. `gradient_x_attention` does.
+    Says where information can come from, whatever is predicted: it does not look at the score.
+    `gradient_x_attention` does.
 
         A_l = 1/2 W_l + 1/2 I        Ã_l = A_l Ã_{l-1}        Ã_0 = I
 
-    with the attention `W_l` of layer l, its heads averaged, and I for the residual connection around it.
+    with the attention `W_l` of layer l, its heads averaged, and I for the residual connection
+    around it.
 
     Args:
-        model: any built Keras model of one input in which `keras.layers.MultiHeadAttention` or `GroupQueryAttention` layers attend from one
-            sequence to itself, one after the other; in layers and models of any kind.
+        model: any built Keras model of one input in which `keras.layers.MultiHeadAttention` or
+            `GroupQueryAttention` layers attend from one sequence to itself, one after the other; in
+            layers and models of any kind.
         inputs: `[n, ...]`: tokens, vectors, or what the model cuts into tokens.
         targets: not used.
         ids: sample ids; not used, as nothing here is random.
-        token: the token that the output is read from, 0 for a class token in front; the mean over all tokens but padding if left out, which
-            fits models that average over the sequence.
+        token: the token that the output is read from, 0 for a class token in front; the mean over
+            all tokens but padding if left out, which fits models that average over the sequence.
 
     Returns:
-        Shares `[n, t]` of the tokens as the attention layers see them (a class token included), float32, 0 or more, that sum to 1. Padding
-        that the model masks gets 0.
+        Shares `[n, t]` of the tokens as the attention layers see them (a class token included),
+        float32, 0 or more, that sum to 1. Padding that the model masks gets 0.
 
     Raises:
         ValueError: if the model has no such layers, or their shapes do not chain.
 
     Reference:
-        S. Abnar, W. Zuidema: Quantifying Attention Flow in Transformers. ACL 2020. https://arxiv.org/abs/2005.00928, equation 1.
-        As in the authors' own program, rows of A are brought to a sum of 1, for padding may attend to nothing.
+        S. Abnar, W. Zuidema: Quantifying Attention Flow in Transformers. ACL 2020.
+        https://arxiv.org/abs/2005.00928, equation 1. As in the authors' own program, rows of A are
+        brought to a sum of 1, for padding may attend to nothing.
     """
     del targets, ids
     with attention.tap(model) as collected:
@@ -52,6 +57,7 @@ def attention_rollout(
     flow = identity[None]
     for attended in collected:
         passed = tf.reduce_mean(tf.cast(attended.scores, tf.float32), axis=1) + identity
-        # Keras lets padding attend to nothing: it passes on itself alone, also to a later layer that knows of no mask
+        # Keras lets padding attend to nothing: it passes on itself alone, also to a later layer
+        # that knows of no mask
         flow = passed / tf.reduce_sum(passed, axis=-1, keepdims=True) @ flow
     return attention.row_of(flow, collected, token, "attention_rollout")

@@ -5,11 +5,15 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float64, Int64, Shaped
 
-from hvd_xai import rows
 from hvd_xai.primitives import gradients
-from hvd_xai.types import Attributed, Score
+from hvd_xai.protocols import Attributed, Score
+from hvd_xai.tracing import micro_batches
 
-_AXES = ("abd", "xyz")  # letters of the places and of their frequencies, in equations for `tf.einsum`
+# letters of the places and of their frequencies, in equations for `tf.einsum`
+_AXES = (
+    "abd",
+    "xyz",
+)
 
 
 def blur_integrated_gradients(
@@ -26,70 +30,96 @@ def blur_integrated_gradients(
 ) -> Attributed:
     """Adds up gradients along the path from a blurred image to the image itself.
 
-    No baseline has to be chosen, and no point of the path shows edges that the image does not have. The attributions of an example sum to
-    what the score gains on the way, `F(x) - F(L(x, σ_max))`; how far they miss it is returned beside them. For series, images and volumes.
+    No baseline has to be chosen, and no point of the path shows edges that the image does not have.
+    The attributions of an example sum to what the score gains on the way, `F(x) - F(L(x, σ_max))`;
+    how far they miss it is returned beside them. For series, images and volumes.
 
-        BlurIG_i(x) = ∫ ∂F(L(x, σ)) / ∂L_i * ∂L_i(x, σ) / ∂σ dσ, from σ_max to 0        L(x, σ): x blurred by a Gaussian
+        BlurIG_i(x) = ∫ ∂F(L(x, σ)) / ∂L_i * ∂L_i(x, σ) / ∂σ dσ, from σ_max to 0        L(x, σ): x
+        blurred by a Gaussian
 
     Args:
         model: any built Keras model of one input.
         inputs: `[n, ..., c]` with one to three axes of places, channels last; computed in float32.
         targets: `[n]`, what the score selects.
         ids: sample ids; not used, as nothing here is random.
-        max_sigma: standard deviation of the strongest blur, in places; half the longest axis if left out, which leaves little but the mean.
+        max_sigma: standard deviation of the strongest blur, in places; half the longest axis if
+            left out, which leaves little but the mean.
         n_steps: steps of the path, at least 1.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        micro_batch: the most (example x step) rows that go through the model at once; bounds the memory, not the numbers.
+        micro_batch: the most (example x step) rows that go through the model at once; bounds the
+            memory, not the numbers.
 
     Returns:
-        Attributions of the shape of the inputs, signed, float32, in the units of the score; beside them `convergence_delta` `[n]`, the sum
-        of an example's attributions minus `F(x) - F(L(x, σ_max))`.
+        Attributions of the shape of the inputs, signed, float32, in the units of the score; beside
+        them `convergence_delta` `[n]`, the sum of an example's attributions minus `F(x) - F(L(x,
+        σ_max))`.
 
     Raises:
-        ValueError: if an option is out of range, the inputs have no places, or the score has no gradient at the inputs.
+        ValueError: if an option is out of range, the inputs have no places, or the score has no
+            gradient at the inputs.
 
     Reference:
-        S. Xu, S. Venugopalan, M. Sundararajan: Attribution in Scale and Space. CVPR 2020. https://arxiv.org/abs/2004.03383.
-        Deviations: images go on as in a mirror beyond their edges, where the authors' code has zeros, so that a constant image stays as it
-        is; scales are denser where they are small, σ = σ_max u² for equal steps of u, as most detail is lost there; and each step takes the
-        gradient at its middle times what the step changes, so that linear models are exact.
+        S. Xu, S. Venugopalan, M. Sundararajan: Attribution in Scale and Space. CVPR 2020.
+        https://arxiv.org/abs/2004.03383. Deviations: images go on as in a mirror beyond their
+        edges, where the authors' code has zeros, so that a constant image stays as it is; scales
+        are denser where they are small, σ = σ_max u² for equal steps of u, as most detail is lost
+        there; and each step takes the gradient at its middle times what the step changes, so that
+        linear models are exact.
     """
     del ids
     places = tuple(inputs.shape[1:-1])
     if not 1 <= len(places) <= len(_AXES[0]):
         raise ValueError(
-            f"`blur_integrated_gradients` needs inputs (n, places..., channels) of rank 3 to 5; got {tuple(inputs.shape)}, which has no"
-            " places to blur. Take `integrated_gradients`."
+            "`blur_integrated_gradients` needs inputs (n, places..., channels) of rank 3 to 5; got"
+            f" {tuple(inputs.shape)}, which has no places to blur. Take `integrated_gradients`."
         )
     sigma = max(places) / 2 if max_sigma is None else max_sigma
     if n_steps < 1 or not sigma > 0:
-        raise ValueError(f"`blur_integrated_gradients` needs n_steps >= 1 and max_sigma > 0; got {n_steps} and {max_sigma}")
+        raise ValueError(
+            f"`blur_integrated_gradients` needs n_steps >= 1 and max_sigma > 0; got {n_steps} and"
+            f" {max_sigma}"
+        )
     cosines = [_cosines(length) for length in places]
-    # Blurring multiplies the frequency k of an axis by exp(-σ² k² / 2). The path at u = 0, 1/2, 1, ..., n_steps.
-    squares = sum(np.square(np.pi * k / length) for k, length in zip(np.indices(places), places, strict=True))
-    path = np.exp(np.multiply.outer(-np.square(sigma * np.linspace(1, 0, 2 * n_steps + 1) ** 2) / 2, squares))[..., None]
-    middles, changes = tf.constant(path[1::2], tf.float32), tf.constant(path[2::2] - path[:-1:2], tf.float32)
-    blocks = rows.cut(np.arange(n_steps, dtype=np.float64), np.ones(n_steps), micro_batch)
+    # Blurring multiplies the frequency k of an axis by exp(-σ² k² / 2). The path at u = 0, 1/2, 1,
+    # ..., n_steps.
+    squares = sum(
+        np.square(np.pi * k / length) for k, length in zip(np.indices(places), places, strict=True)
+    )
+    path = np.exp(
+        np.multiply.outer(-np.square(sigma * np.linspace(1, 0, 2 * n_steps + 1) ** 2) / 2, squares)
+    )[..., None]
+    middles, changes = (
+        tf.constant(path[1::2], tf.float32),
+        tf.constant(path[2::2] - path[:-1:2], tf.float32),
+    )
+    blocks = micro_batches.cut(np.arange(n_steps, dtype=np.float64), np.ones(n_steps), micro_batch)
 
     def attribute(x: tf.Tensor, target: tf.Tensor) -> Attributed:
         frequencies = _change_basis(x, [cosine.T for cosine in cosines])
 
         def of_steps(step: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
             chosen = tf.cast(step, tf.int32)
-            points, velocity = [_change_basis(frequencies[:, None] * tf.gather(factors, chosen), cosines) for factors in (middles, changes)]
+            points, velocity = [
+                _change_basis(frequencies[:, None] * tf.gather(factors, chosen), cosines)
+                for factors in (middles, changes)
+            ]
             return gradients.integrate(model, points, velocity, weight, target, score)
 
-        attributions = rows.sum_over_chunks(of_steps, blocks, tuple(x.shape))
+        attributions = micro_batches.sum_over_chunks(of_steps, blocks, tuple(x.shape))
         blurred = _change_basis(frequencies * tf.constant(path[0], tf.float32), cosines)
         delta = gradients.convergence_delta(model, attributions, x, blurred, target, score)
         return Attributed(attributions, {"convergence_delta": delta})
 
-    attributed: Attributed = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets), blocks.n_examples)
+    attributed: Attributed = micro_batches.map_rows(
+        attribute, (tf.cast(inputs, tf.float32), targets), blocks.n_examples
+    )
     return attributed
 
 
 def _cosines(length: int) -> Float64[np.ndarray, "k i"]:
-    """Returns the waves of an axis that goes on as in a mirror, one a row: the orthonormal discrete cosine transform (DCT-II)."""
+    """Returns the waves of an axis that goes on as in a mirror, one a row: the orthonormal discrete
+    cosine transform (DCT-II).
+    """
     k, i = np.indices((length, length))
     return np.sqrt(np.where(k == 0, 1, 2) / length) * np.cos(np.pi * k * (i + 0.5) / length)
 
@@ -98,4 +128,8 @@ def _change_basis(x: tf.Tensor, matrices: list[np.ndarray]) -> tf.Tensor:
     """Multiplies each axis of places, those before the channels, by its matrix `[from, to]`."""
     before, after = (letters[: len(matrices)] for letters in _AXES)
     pairs = ",".join(map("".join, zip(before, after, strict=True)))
-    return tf.einsum(f"{pairs},...{before}c->...{after}c", *[tf.constant(matrix, tf.float32) for matrix in matrices], x)
+    return tf.einsum(
+        f"{pairs},...{before}c->...{after}c",
+        *[tf.constant(matrix, tf.float32) for matrix in matrices],
+        x,
+    )

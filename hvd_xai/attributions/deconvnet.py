@@ -5,7 +5,7 @@ import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai.primitives import backward
-from hvd_xai.types import Score
+from hvd_xai.protocols import Score
 
 
 def deconvnet(
@@ -17,30 +17,36 @@ def deconvnet(
     ids: Int64[tf.Tensor, "n"],
     score: str | Score = "output",
 ) -> Float32[tf.Tensor, "n ..."]:
-    """Follows the gradient back through a network of rectifiers, where it is positive, whatever their activation was.
+    """Follows the gradient back through a network of rectifiers, where it is positive, whatever
+    their activation was.
 
-    What a unit of a convolutional network looks for, projected back to the inputs: the network is run backwards, its filters transposed,
-    its poolings undone at the places that won, and its rectifiers applied to what comes back. `guided_backprop` is sharper.
+    What a unit of a convolutional network looks for, projected back to the inputs: the network is
+    run backwards, its filters transposed, its poolings undone at the places that won, and its
+    rectifiers applied to what comes back. `guided_backprop` is sharper.
 
         R_l = 1[R_{l+1} > 0] · R_{l+1}        through each rectifier; the gradient through all else
 
     Args:
-        model: any built Keras model of one input, with rectifiers in it: layers, activations of layers, or calls of a function.
+        model: any built Keras model of one input, with rectifiers in it: layers, activations of
+            layers, or calls of a function.
         inputs: `[n, ...]`, computed in float32.
         targets: `[n]`, what the score selects.
         ids: sample ids; not used, as nothing here is random.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
 
     Returns:
-        Attributions of the shape of the inputs, signed, float32, in units of the score per unit of input; they do not sum to anything.
+        Attributions of the shape of the inputs, signed, float32, in units of the score per unit of
+        input; they do not sum to anything.
 
     Raises:
-        ValueError: if the model has no rectifier, has one in a loop or a tf.function, or the score has no gradient at the inputs.
+        ValueError: if the model has no rectifier, has one in a loop or a tf.function, or the score
+            has no gradient at the inputs.
 
     Reference:
-        M. D. Zeiler, R. Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014. https://arxiv.org/abs/1311.2901, section
-        2.1; as a rule for gradients it is figure 1 of https://arxiv.org/abs/1412.6806. The paper projects one activation of a layer; here
-        it is the score. Rectifiers with a slope below 0 (leaky ReLU) keep their gradient.
+        M. D. Zeiler, R. Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014.
+        https://arxiv.org/abs/1311.2901, section 2.1; as a rule for gradients it is figure 1 of
+        https://arxiv.org/abs/1412.6806. The paper projects one activation of a layer; here it is
+        the score. Rectifiers with a slope below 0 (leaky ReLU) keep their gradient.
     """
     del ids
     return backward.through_relus(model, inputs, targets, score, _relu, "deconvnet")

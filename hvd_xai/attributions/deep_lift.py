@@ -4,9 +4,10 @@ import keras
 import tensorflow as tf
 from jaxtyping import Int64, Shaped
 
-from hvd_xai import baselines, rows, scores
+from hvd_xai import baselines, scores
 from hvd_xai.primitives import backward, rescale
-from hvd_xai.types import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.tracing import micro_batches
 
 
 def deep_lift(
@@ -20,80 +21,122 @@ def deep_lift(
     score: str | Score = "output",
     micro_batch: int = 256,
 ) -> Attributed:
-    """Shares the score's gain over a baseline among the inputs, layer by layer, by the rescale rule.
+    """Shares the score's gain over a baseline among the inputs, layer by layer, by the rescale
+    rule.
 
-    One pass forward and one back, where `integrated_gradients` takes one for each node, and the attributions of an example sum to
-    `F(x) - F(x')` as well. Unlike its, they depend on how the network computes its function.
+    One pass forward and one back, where `integrated_gradients` takes one for each node, and the
+    attributions of an example sum to `F(x) - F(x')` as well. Unlike its, they depend on how the
+    network computes its function.
 
-        m_{Δx Δt} = Δt / Δx  through each nonlinearity t(x),    the chain rule between them,    C_{Δx_i} = m_{Δx_i} · Δx_i
+        m_{Δx Δt} = Δt / Δx  through each nonlinearity t(x),    the chain rule between them,
+        C_{Δx_i} = m_{Δx_i} · Δx_i
 
-    The rules are those of TensorFlow's operations, not of layers, so that it does not matter what writes an operation: `primitives.rescale`
-    has them for sums and products of all kinds, elementwise functions, softmax, maxima, quotients, and thereby for convolutions,
-    poolings, normalisations, gates and attention.
+    The rules are those of TensorFlow's operations, not of layers, so that it does not matter what
+    writes an operation: `primitives.rescale` has them for sums and products of all kinds,
+    elementwise functions, softmax, maxima, quotients, and thereby for convolutions, poolings,
+    normalisations, gates and attention.
 
     Args:
-        model: any built Keras model of one input whose operations have rules; the others are named in the error.
+        model: any built Keras model of one input whose operations have rules; the others are named
+            in the error.
         inputs: `[n, ...]`, computed in float32.
         targets: `[n]`, what the score selects.
         ids: sample ids, for baselines that are random by them.
-        baseline: what the inputs are compared with: a name of `hvd_xai.baselines`, or a function of the inputs. Not zero where the first
-            thing the model does is to divide by the size of the inputs: multipliers are then as large as 1 / epsilon.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets, of such operations.
-        micro_batch: the most rows, inputs and their baselines, that go through the model at once; bounds the memory, not the numbers.
+        baseline: what the inputs are compared with: a name of `hvd_xai.baselines`, or a function of
+            the inputs. Not zero where the first thing the model does is to divide by the size of
+            the inputs: multipliers are then as large as 1 / epsilon.
+        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets,
+            of such operations.
+        micro_batch: the most rows, inputs and their baselines, that go through the model at once;
+            bounds the memory, not the numbers.
 
     Returns:
-        Attributions of the shape of the inputs, signed, float32, in the units of the score; beside them `convergence_delta` `[n]`, the sum
-        of an example's attributions minus `F(x) - F(x')`: rounding, unless the model stops gradients on the way.
+        Attributions of the shape of the inputs, signed, float32, in the units of the score; beside
+        them `convergence_delta` `[n]`, the sum of an example's attributions minus `F(x) - F(x')`:
+        rounding, unless the model stops gradients on the way.
 
     Raises:
-        ValueError: if there is no rule for an operation between inputs and score, the baseline has another shape, or the score does not
-            depend smoothly on the inputs.
+        ValueError: if there is no rule for an operation between inputs and score, the baseline has
+            another shape, or the score does not depend smoothly on the inputs.
 
     Reference:
-        A. Shrikumar, P. Greenside, A. Kundaje: Learning Important Features Through Propagating Activation Differences. ICML 2017.
-        https://arxiv.org/abs/1704.02685, equations 3, 5 and 12. Positive and negative parts are not kept apart (RevealCancel). Beyond the
-        paper are, each complete: products, with the other factor half way; maxima; and softmax, by logarithmic means (B. W. Ang: The LMDI
-        approach to decomposition analysis. Energy Policy 33, 2005), where the paper explains the logits.
+        A. Shrikumar, P. Greenside, A. Kundaje: Learning Important Features Through Propagating
+        Activation Differences. ICML 2017. https://arxiv.org/abs/1704.02685, equations 3, 5 and 12.
+        Positive and negative parts are not kept apart (RevealCancel). Beyond the paper are, each
+        complete: products, with the other factor half way; maxima; and softmax, by logarithmic
+        means (B. W. Ang: The LMDI approach to decomposition analysis. Energy Policy 33, 2005),
+        where the paper explains the logits.
     """
-    rows.check_micro_batch(micro_batch)
+    micro_batches.check_micro_batch(micro_batch)
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
         x_start = baselines.held(model, x, baselines.reference(baseline, x, sample_id))
         x = tf.identity(x)  # which the baseline does not depend on
-        at_end, at_start = (scores.evaluate(model, points, target, score) for points in (x, x_start))
+        at_end, at_start = (
+            scores.evaluate(model, points, target, score) for points in (x, x_start)
+        )
         path = backward.between(x, at_end)
-        multipliers = backward.propagate(x, at_end, path, _rule(model, x, path, at_end, at_start)) if path else None
+        multipliers = (
+            backward.propagate(x, at_end, path, _rule(model, x, path, at_end, at_start))
+            if path
+            else None
+        )
         if multipliers is None:
             raise ValueError(
-                "`deep_lift` needs a score that depends smoothly on the inputs; this one does not. A model of integer inputs (tokens, a"
-                " cast) has none: take `layer_integrated_gradients` at its embedding."
+                "`deep_lift` needs a score that depends smoothly on the inputs; this one does not."
+                " A model of integer inputs (tokens, a cast) has none: take"
+                " `layer_integrated_gradients` at its embedding."
             )
         attributions = multipliers * (x - x_start)
         summed = tf.reduce_sum(attributions, axis=list(range(1, x.shape.rank)))
         return Attributed(attributions, {"convergence_delta": summed - (at_end - at_start)})
 
-    attributed: Attributed = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), max(1, micro_batch // 2))
+    attributed: Attributed = micro_batches.map_rows(
+        attribute, (tf.cast(inputs, tf.float32), targets, ids), max(1, micro_batch // 2)
+    )
     return attributed
 
 
-def _rule(model: keras.Model, x: tf.Tensor, path: list[tf.Operation], at_end: tf.Tensor, at_start: tf.Tensor) -> backward.Rule:
-    """Returns the rule for the operations of `path`, from `x` to `at_end`; their twins are those that gave `at_start`."""
+def _rule(
+    model: keras.Model,
+    x: tf.Tensor,
+    path: list[tf.Operation],
+    at_end: tf.Tensor,
+    at_start: tf.Tensor,
+) -> backward.Rule:
+    """Returns the rule for the operations of `path`, from `x` to `at_end`; their twins are those
+    that gave `at_start`.
+    """
     other = {at_end.op.name: at_start.op}
     varying = {x.ref(), *(tensor.ref() for operation in path for tensor in operation.outputs)}
 
     def rule(operation: tf.Operation, gradients: backward.Gradients) -> backward.Gradients:
-        twins = rescale.Twins(operation, other[operation.name], [tensor.ref() in varying for tensor in operation.inputs])
+        twins = rescale.Twins(
+            operation,
+            other[operation.name],
+            [tensor.ref() in varying for tensor in operation.inputs],
+        )
         where = f"operation {operation.type!r} at {backward.place(operation, model)!r}"
         if twins.other.type != operation.type:
-            raise ValueError(f"`deep_lift` needs a model that computes inputs and baseline alike; {where} is in one of them only")
+            raise ValueError(
+                f"`deep_lift` needs a model that computes inputs and baseline alike; {where} is in"
+                " one of them only"
+            )
         share = rescale.find(twins)
         if share is None:
-            kinds = ", ".join(f"{tensor.dtype.name} {tuple(tensor.shape)}" for tensor in operation.inputs if tensor.ref() in varying)
-            raise ValueError(
-                f"`deep_lift` has no rule for {where}, of {kinds}. Explain a part of the model that does without it, or take"
-                " `integrated_gradients`."
+            kinds = ", ".join(
+                f"{tensor.dtype.name} {tuple(tensor.shape)}"
+                for tensor in operation.inputs
+                if tensor.ref() in varying
             )
-        other.update((mine.op.name, theirs.op) for mine, theirs in zip(operation.inputs, twins.other.inputs, strict=True))
+            raise ValueError(
+                f"`deep_lift` has no rule for {where}, of {kinds}. Explain a part of the model that"
+                " does without it, or take `integrated_gradients`."
+            )
+        other.update(
+            (mine.op.name, theirs.op)
+            for mine, theirs in zip(operation.inputs, twins.other.inputs, strict=True)
+        )
         return share(twins, gradients)
 
     return rule

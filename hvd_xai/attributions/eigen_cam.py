@@ -20,9 +20,10 @@ def eigen_cam(
 ) -> Float32[tf.Tensor, "n ..."]:
     """Projects the activations of a layer on their first principal component.
 
-    Where a layer responds most, whatever it makes of it: neither a score nor a gradient enters, so all targets get the same map. Of the two
-    signs a component may have, it has the one that the mean activation has, so that a map never sums to less than zero; after a ReLU no
-    value is negative.
+    Where a layer responds most, whatever it makes of it: neither a score nor a gradient enters, so
+    all targets get the same map. Of the two signs a component may have, it has the one that the
+    mean activation has, so that a map never sums to less than zero; after a ReLU no value is
+    negative.
 
         A = U Σ Vᵀ  (places × channels)        L = A v_1
 
@@ -31,28 +32,32 @@ def eigen_cam(
         inputs: `[n, ...]`.
         targets: `[n]`; not used.
         ids: sample ids; not used, as nothing here is random.
-        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`; the last one with a spatial output if
-            left out.
+        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`;
+            the last one with a spatial output if left out.
 
     Returns:
-        Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a volume), float32, in units of the
-        activations; NaN where an example's activations are not finite.
+        Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a
+        volume), float32, in units of the activations; NaN where an example's activations are not
+        finite.
 
     Raises:
         ValueError: if the layer is not there, is not one, or has no spatial output.
 
     Reference:
-        M. B. Muhammad, M. Yeasin: Eigen-CAM: Class Activation Map using Principal Components. IJCNN 2020. https://arxiv.org/abs/2008.00299.
-        The mean is not taken off first, as in the paper. The paper leaves the sign open.
+        M. B. Muhammad, M. Yeasin: Eigen-CAM: Class Activation Map using Principal Components. IJCNN
+        2020. https://arxiv.org/abs/2008.00299. The mean is not taken off first, as in the paper.
+        The paper leaves the sign open.
     """
     del targets, ids
     activations, _ = cam.activations(model, inputs, layer, asker="eigen_cam")
     n_places = math.prod(activations.shape[1:-1])
     matrix = tf.reshape(activations, [-1, n_places, activations.shape[-1]])
     is_finite = tf.reduce_all(tf.math.is_finite(matrix), axis=[1, 2], keepdims=True)
-    # The decomposition raises for all examples if one is not finite. Squares of float32 need float64.
+    # The decomposition raises for all examples if one is not finite. Squares of float32 need
+    # float64.
     finite = tf.cast(tf.where(is_finite, matrix, 0.0), tf.float64)
-    if n_places < activations.shape[-1]:  # the same from the smaller matrix: u_1 times its singular value
+    # the same from the smaller matrix: u_1 times its singular value
+    if n_places < activations.shape[-1]:
         variances, directions = tf.linalg.eigh(tf.matmul(finite, finite, transpose_b=True))
         projected = directions[..., -1] * tf.sqrt(tf.nn.relu(variances[..., -1:]))
     else:

@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Int64, Shaped
 
-from hvd_xai import baselines, rows, scores
+from hvd_xai import baselines, scores
 from hvd_xai.primitives import gradients, quadrature
-from hvd_xai.types import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.tracing import micro_batches
 
 
 def expected_gradients(
@@ -28,8 +29,9 @@ def expected_gradients(
 ) -> Attributed:
     """Averages integrated gradients over many starts: the examples of a background.
 
-    No one baseline has to be chosen, and what an example has in common with the background gets little. The attributions of an example sum
-    to `F(x) - mean_b F(b)`; how far they miss it is returned beside them. An approximation of Shapley values, for any differentiable model.
+    No one baseline has to be chosen, and what an example has in common with the background gets
+    little. The attributions of an example sum to `F(x) - mean_b F(b)`; how far they miss it is
+    returned beside them. An approximation of Shapley values, for any differentiable model.
 
         EG_i(x) = E_b [ (x_i - b_i) * ∫_0^1 ∂F(b + α (x - b)) / ∂x_i dα ]
 
@@ -38,33 +40,48 @@ def expected_gradients(
         inputs: `[n, ...]`, computed in float32.
         targets: `[n]`, what the score selects.
         ids: sample ids, for backgrounds that are random by them.
-        background: examples `[b, ...]`, the same for all inputs, best some tens drawn from the training data; or a name of
-            `hvd_xai.baselines` or a function of the inputs, which gives one `[n, ...]` or several `[b, n, ...]` of them to each input. With
-            the default, zeros, it is integrated gradients.
-        n_steps: points of each path, at least 1. Fewer than integrated gradients needs, as the errors of many paths average out.
+        background: examples `[b, ...]`, the same for all inputs, best some tens drawn from the
+            training data; or a name of `hvd_xai.baselines` or a function of the inputs, which gives
+            one `[n, ...]` or several `[b, n, ...]` of them to each input. With the default, zeros,
+            it is integrated gradients.
+        n_steps: points of each path, at least 1. Fewer than integrated gradients needs, as the
+            errors of many paths average out.
         rule: quadrature rule, `midpoint` or `gauss_legendre`.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        micro_batch: the most (example x background x point) rows that go through the model at once; bounds the memory, not the numbers.
+        micro_batch: the most (example x background x point) rows that go through the model at once;
+            bounds the memory, not the numbers.
 
     Returns:
-        Attributions of the shape of the inputs, signed, float32, in the units of the score; beside them `expected_value` `[n]`, the mean
-        score of the background, and `convergence_delta` `[n]`, the sum of an example's attributions minus `F(x) - mean_b F(b)`.
+        Attributions of the shape of the inputs, signed, float32, in the units of the score; beside
+        them `expected_value` `[n]`, the mean score of the background, and `convergence_delta`
+        `[n]`, the sum of an example's attributions minus `F(x) - mean_b F(b)`.
 
     Raises:
-        ValueError: if an option is out of range, the background does not fit the inputs, or the score has no gradient at the inputs.
+        ValueError: if an option is out of range, the background does not fit the inputs, or the
+            score has no gradient at the inputs.
 
     Reference:
-        G. Erion, J. D. Janizek, P. Sturmfels, S. M. Lundberg, S.-I. Lee: Improving performance of deep learning models with axiomatic
-        attribution priors and expected gradients. Nature Machine Intelligence 2021. https://arxiv.org/abs/1906.10670. It draws pairs of b
-        and α at random, and so sums to the gain in expectation only; here each b gets every α of the rule.
+        G. Erion, J. D. Janizek, P. Sturmfels, S. M. Lundberg, S.-I. Lee: Improving performance of
+        deep learning models with axiomatic attribution priors and expected gradients. Nature
+        Machine Intelligence 2021. https://arxiv.org/abs/1906.10670. It draws pairs of b and α at
+        random, and so sums to the gain in expectation only; here each b gets every α of the rule.
     """
     if n_steps < 1:
         raise ValueError(f"`expected_gradients` needs n_steps >= 1; got {n_steps}")
     start, n_background = _background(model, background, inputs.shape[1:])
     nodes, weights = quadrature.resolve(rule)(n_steps)
-    # A row is a pair of a background example and a node: row r stands for background r // n_steps, node r % n_steps.
-    pairs = rows.cut(np.arange(n_background * n_steps, dtype=np.float64), np.tile(weights / n_background, n_background), micro_batch)
-    each = rows.cut(np.arange(n_background, dtype=np.float64), np.full(n_background, 1.0 / n_background), micro_batch)
+    # A row is a pair of a background example and a node: row r stands for background r // n_steps,
+    # node r % n_steps.
+    pairs = micro_batches.cut(
+        np.arange(n_background * n_steps, dtype=np.float64),
+        np.tile(weights / n_background, n_background),
+        micro_batch,
+    )
+    each = micro_batches.cut(
+        np.arange(n_background, dtype=np.float64),
+        np.full(n_background, 1.0 / n_background),
+        micro_batch,
+    )
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
         x_start = start(x, sample_id)
@@ -84,21 +101,31 @@ def expected_gradients(
             values = scores.evaluate(model, points, tf.repeat(target, of_row.shape[1]), score)
             return tf.reduce_sum(weight * tf.reshape(values, of_row.shape[:2]), axis=1)
 
-        attributions = rows.sum_over_chunks(weighted_gradient, pairs, tuple(x.shape))
-        expected = rows.sum_over_chunks(weighted_score, each, (x.shape[0],))
+        attributions = micro_batches.sum_over_chunks(weighted_gradient, pairs, tuple(x.shape))
+        expected = micro_batches.sum_over_chunks(weighted_score, each, (x.shape[0],))
         gain = scores.evaluate(model, x, target, score) - expected
         summed = tf.reduce_sum(attributions, axis=list(range(1, x.shape.rank)))
-        return Attributed(attributions, {"expected_value": expected, "convergence_delta": summed - gain})
+        return Attributed(
+            attributions, {"expected_value": expected, "convergence_delta": summed - gain}
+        )
 
-    attributed: Attributed = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), pairs.n_examples)
+    attributed: Attributed = micro_batches.map_rows(
+        attribute, (tf.cast(inputs, tf.float32), targets, ids), pairs.n_examples
+    )
     return attributed
 
 
 def _background(
     model: keras.Model, background: str | Baseline | np.ndarray, shape: tf.TensorShape
 ) -> tuple[Callable[[tf.Tensor, tf.Tensor], tf.Tensor], int]:
-    """Returns a function of inputs `[n, ...]` and sample ids that gives their background, `[n, b, ...]` or `[1, b, ...]`, and b."""
-    baseline = functools.partial(baselines.samples, data=background) if isinstance(background, np.ndarray) else background
+    """Returns a function of inputs `[n, ...]` and sample ids that gives their background, `[n, b,
+    ...]` or `[1, b, ...]`, and b.
+    """
+    baseline = (
+        functools.partial(baselines.samples, data=background)
+        if isinstance(background, np.ndarray)
+        else background
+    )
 
     def start(x: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
         several = baselines.held(model, x, baselines.references(baseline, x, ids))

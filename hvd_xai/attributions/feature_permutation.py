@@ -5,9 +5,10 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai import baselines, rows
+from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
-from hvd_xai.types import Baseline, Score
+from hvd_xai.protocols import Baseline, Score
+from hvd_xai.tracing import micro_batches
 
 
 def feature_permutation(
@@ -25,46 +26,57 @@ def feature_permutation(
     seed: int = 0,
     micro_batch: int = 256,
 ) -> Float32[tf.Tensor, "n ..."]:
-    """Gives one feature at a time the values it has in other examples, and averages how much the score drops.
+    """Gives one feature at a time the values it has in other examples, and averages how much the
+    score drops.
 
-    Permutation importance shuffles a feature between the examples of a data set and asks how much worse the model gets. This is what each
-    example adds to it: averaged over a data set, with that set as the background and a score that is high where the model is right, it is
-    the importance of the feature. Each value is one that occurs; combinations may be ones that do not.
+    Permutation importance shuffles a feature between the examples of a data set and asks how much
+    worse the model gets. This is what each example adds to it: averaged over a data set, with that
+    set as the background and a score that is high where the model is right, it is the importance of
+    the feature. Each value is one that occurs; combinations may be ones that do not.
 
         A_j(x) = 1/K Σ_k F(x) - F(x with its j-th from b_k)
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series, images and volumes.
+        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series,
+            images and volumes.
         targets: `[n]`, what the score selects.
         ids: sample ids, which with the seed decide which examples of the background are drawn.
-        background: other examples, `[b, ...]` of the shape of the inputs; the baseline is the only one if left out.
-        n_samples: examples K drawn from the background, without repetition; all of them if there are no more. An example of m features
-            costs `K m + 1` rows.
-        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide` cuts it; if left out, a seventh
-            of each axis, and single values of tabular inputs.
-        baseline: where there is no background: a name of `hvd_xai.baselines`, or a function of the inputs.
+        background: other examples, `[b, ...]` of the shape of the inputs; the baseline is the only
+            one if left out.
+        n_samples: examples K drawn from the background, without repetition; all of them if there
+            are no more. An example of m features costs `K m + 1` rows.
+        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide`
+            cuts it; if left out, a seventh of each axis, and single values of tabular inputs.
+        baseline: where there is no background: a name of `hvd_xai.baselines`, or a function of the
+            inputs.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
         seed: begins the random streams.
-        micro_batch: the most (example x replacement) rows that go through the model at once; bounds the memory, not the numbers.
+        micro_batch: the most (example x replacement) rows that go through the model at once; bounds
+            the memory, not the numbers.
 
     Returns:
-        Attributions of the features, `[n, cells along h, cells along w]` (`[n, f]` of a table), float32, signed, in the units of the score.
+        Attributions of the features, `[n, cells along h, cells along w]` (`[n, f]` of a table),
+        float32, signed, in the units of the score.
 
     Raises:
         ValueError: if an option is out of range, or background or baseline have another shape.
 
     Reference:
-        A. Fisher, C. Rudin, F. Dominici: All Models are Wrong, but Many are Useful. JMLR 2019. https://arxiv.org/abs/1801.01489, section 3,
-        and L. Breiman: Random Forests. Machine Learning 2001. Both average over a data set; here the summand of each example is kept, a
-        difference of scores takes the place of the ratio of losses, and the example's own value is among the replacements if it is in the
-        background.
+        A. Fisher, C. Rudin, F. Dominici: All Models are Wrong, but Many are Useful. JMLR 2019.
+        https://arxiv.org/abs/1801.01489, section 3, and L. Breiman: Random Forests. Machine
+        Learning 2001. Both average over a data set; here the summand of each example is kept, a
+        difference of scores takes the place of the ratio of losses, and the example's own value is
+        among the replacements if it is in the background.
     """
     shape = tuple(inputs.shape[1:])
     if n_samples < 1:
         raise ValueError(f"`feature_permutation` needs n_samples >= 1; got {n_samples}")
     if background is not None and (len(background) == 0 or background.shape[1:] != shape):
-        raise ValueError(f"`feature_permutation` needs a background of shape {('b', *shape)}, b >= 1; got {background.shape}")
+        raise ValueError(
+            f"`feature_permutation` needs a background of shape {('b', *shape)}, b >= 1; got"
+            f" {background.shape}"
+        )
     cells = coalitions.divide(shape, patch)
     n_features = cells.n_features
     n_background = 1 if background is None else len(background)
@@ -75,17 +87,27 @@ def feature_permutation(
         if background is None:
             others = baselines.reference(baseline, x, sample_id)[:, None]
         else:
-            drawn = coalitions.orders(coalitions.uniform(seed, sample_id, (n_background,)))[:, :n_drawn]
+            drawn = coalitions.orders(coalitions.uniform(seed, sample_id, (n_background,)))[
+                :, :n_drawn
+            ]
             others = tf.gather(tf.constant(background, tf.float32), drawn)
 
         def points(row: tf.Tensor) -> tf.Tensor:
-            """Row 0 replaces nothing; row `1 + k m + j` the j-th feature by that of the k-th example drawn."""
-            replaced = (tf.range(n_features) == (row[:, None] - 1) % n_features) & (row[:, None] > 0)
+            """Row 0 replaces nothing; row `1 + k m + j` the j-th feature by that of the k-th
+            example drawn.
+            """
+            replaced = (tf.range(n_features) == (row[:, None] - 1) % n_features) & (
+                row[:, None] > 0
+            )
             present = coalitions.spread(cells, ~replaced[None])
-            return coalitions.mix(x, tf.gather(others, tf.maximum(row - 1, 0) // n_features, axis=1), present)
+            return coalitions.mix(
+                x, tf.gather(others, tf.maximum(row - 1, 0) // n_features, axis=1), present
+            )
 
         values = coalitions.evaluate_rows(model, points, target, score, cut)
         drops = tf.reshape(values[:, :1] - values[:, 1:], [cut.n_examples, n_drawn, *cells.counts])
         return tf.reduce_mean(drops, axis=1)
 
-    return rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples)
+    return micro_batches.map_rows(
+        attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples
+    )

@@ -5,7 +5,7 @@ import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai.primitives import cam
-from hvd_xai.types import Score
+from hvd_xai.protocols import Score
 
 
 def grad_cam(
@@ -20,7 +20,8 @@ def grad_cam(
 ) -> Float32[tf.Tensor, "n ..."]:
     """Weighs the channels of a layer by their mean gradient, and keeps where their sum is positive.
 
-    A coarse map of what speaks for the target, at the resolution of the layer. Works on series, images and volumes.
+    A coarse map of what speaks for the target, at the resolution of the layer. Works on series,
+    images and volumes.
 
         α_k = 1/Z Σ_ij ∂y / ∂A_ij^k        L = ReLU(Σ_k α_k A^k)
 
@@ -29,21 +30,26 @@ def grad_cam(
         inputs: `[n, ...]`.
         targets: `[n]`, what the score selects.
         ids: sample ids; not used, as nothing here is random.
-        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`; the last one with a spatial output if
-            left out, which is what the paper recommends.
+        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`;
+            the last one with a spatial output if left out, which is what the paper recommends.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
 
     Returns:
-        Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a volume), float32, never negative.
+        Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a
+        volume), float32, never negative.
 
     Raises:
-        ValueError: if the layer is not there, is not one, has no spatial output, or the score does not depend on it.
+        ValueError: if the layer is not there, is not one, has no spatial output, or the score does
+            not depend on it.
 
     Reference:
-        R. R. Selvaraju et al.: Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization. ICCV 2017.
-        https://arxiv.org/abs/1610.02391, equations 1 and 2. Maps are neither resized nor normalised here: that is the picture's business.
+        R. R. Selvaraju et al.: Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+        Localization. ICCV 2017. https://arxiv.org/abs/1610.02391, equations 1 and 2. Maps are
+        neither resized nor normalised here: that is the picture's business.
     """
     del ids
-    activations, gradient = cam.activations_and_gradient(model, inputs, targets, score, layer, asker="grad_cam")
+    activations, gradient = cam.activations_and_gradient(
+        model, inputs, targets, score, layer, asker="grad_cam"
+    )
     alpha = tf.reduce_mean(gradient, axis=cam.places(gradient), keepdims=True)
     return tf.nn.relu(tf.reduce_sum(alpha * activations, axis=-1))

@@ -5,7 +5,7 @@ import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai.primitives import cam
-from hvd_xai.types import Score
+from hvd_xai.protocols import Score
 
 
 def grad_cam_plus_plus(
@@ -18,37 +18,46 @@ def grad_cam_plus_plus(
     layer: str | None = None,
     score: str | Score = "output",
 ) -> Float32[tf.Tensor, "n ..."]:
-    """Weighs the channels of a layer by a weighted mean of their positive gradients, and keeps where their sum is positive.
+    """Weighs the channels of a layer by a weighted mean of their positive gradients, and keeps
+    where their sum is positive.
 
-    Grad-CAM divides a channel's weight by the size of the layer, so that of several objects of the class the small ones pale. Here a place
-    counts by its own gradient and by how much the channel responds as a whole. Made for activations that are not negative, as after a
-    ReLU; with others α may change its sign.
+    Grad-CAM divides a channel's weight by the size of the layer, so that of several objects of the
+    class the small ones pale. Here a place counts by its own gradient and by how much the channel
+    responds as a whole. Made for activations that are not negative, as after a ReLU; with others α
+    may change its sign.
 
-        g = ∂S / ∂A_ij^k        α_ij^k = g² / (2 g² + g³ Σ_ab A_ab^k)        w_k = Σ_ij α_ij^k ReLU(g)        L = ReLU(Σ_k w_k A^k)
+        g = ∂S / ∂A_ij^k        α_ij^k = g² / (2 g² + g³ Σ_ab A_ab^k)        w_k = Σ_ij α_ij^k
+        ReLU(g)        L = ReLU(Σ_k w_k A^k)
 
     Args:
         model: any built Keras model of one input.
         inputs: `[n, ...]`.
         targets: `[n]`, what the score selects.
         ids: sample ids; not used, as nothing here is random.
-        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`; the last one with a spatial output if
-            left out.
+        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`;
+            the last one with a spatial output if left out.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
 
     Returns:
-        Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a volume), float32, never negative.
+        Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a
+        volume), float32, never negative.
 
     Raises:
-        ValueError: if the layer is not there, is not one, has no spatial output, or the score does not depend on it.
+        ValueError: if the layer is not there, is not one, has no spatial output, or the score does
+            not depend on it.
 
     Reference:
-        A. Chattopadhay, A. Sarkar, P. Howlader, V. N. Balasubramanian: Grad-CAM++: Generalized Gradient-based Visual Explanations for Deep
-        Convolutional Networks. WACV 2018. https://arxiv.org/abs/1710.11063, equation 19, which takes the layers above as piecewise linear.
-        The paper explains exp(S), which puts one factor exp(S) before a map; it is left out, so that no map overflows. The authors' code
-        also divides α by its sum over places; the paper does not.
+        A. Chattopadhay, A. Sarkar, P. Howlader, V. N. Balasubramanian: Grad-CAM++: Generalized
+        Gradient-based Visual Explanations for Deep Convolutional Networks. WACV 2018.
+        https://arxiv.org/abs/1710.11063, equation 19, which takes the layers above as piecewise
+        linear. The paper explains exp(S), which puts one factor exp(S) before a map; it is left
+        out, so that no map overflows. The authors' code also divides α by its sum over places; the
+        paper does not.
     """
     del ids
-    activations, gradient = cam.activations_and_gradient(model, inputs, targets, score, layer, asker="grad_cam_plus_plus")
+    activations, gradient = cam.activations_and_gradient(
+        model, inputs, targets, score, layer, asker="grad_cam_plus_plus"
+    )
     # The equation with g² cancelled, for powers of a small gradient are zero in float32.
     response = tf.reduce_sum(activations, axis=cam.places(activations), keepdims=True)
     weighted = tf.math.divide_no_nan(tf.nn.relu(gradient), 2 + gradient * response)

@@ -6,7 +6,7 @@ from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai import scores
 from hvd_xai.primitives import attention
-from hvd_xai.types import Score
+from hvd_xai.protocols import Score
 
 
 def gradient_x_attention(
@@ -21,36 +21,44 @@ def gradient_x_attention(
 ) -> Float32[tf.Tensor, "n t"]:
     """Follows through all layers the attention that raises the score, back to the input tokens.
 
-    Where `attention_rollout` shows all that is attended to, this weighs attention by its gradient, so that it differs by class.
+    Where `attention_rollout` shows all that is attended to, this weighs attention by its gradient,
+    so that it differs by class.
 
         Ā_l = E_h (∇A_l ⊙ A_l)^+        R_l = R_{l-1} + Ā_l R_{l-1}        R_0 = I
 
-    with the attention `A_l` of layer l, the gradient `∇A_l` of the score there, and the mean `E_h` over heads.
+    with the attention `A_l` of layer l, the gradient `∇A_l` of the score there, and the mean `E_h`
+    over heads.
 
     Args:
-        model: any built Keras model of one input in which `keras.layers.MultiHeadAttention` or `GroupQueryAttention` layers attend from one
-            sequence to itself, one after the other; in layers and models of any kind.
+        model: any built Keras model of one input in which `keras.layers.MultiHeadAttention` or
+            `GroupQueryAttention` layers attend from one sequence to itself, one after the other; in
+            layers and models of any kind.
         inputs: `[n, ...]`: tokens, vectors, or what the model cuts into tokens.
         targets: `[n]`, what the score selects.
         ids: sample ids; not used, as nothing here is random.
-        token: the token that the output is read from, 0 for a class token in front; the mean over all tokens but padding if left out, which
-            fits models that average over the sequence.
+        token: the token that the output is read from, 0 for a class token in front; the mean over
+            all tokens but padding if left out, which fits models that average over the sequence.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
 
     Returns:
-        Relevances `[n, t]` of the tokens as the attention layers see them (a class token included), float32, 0 or more; 0 is no relevance.
-        Padding that the model masks gets 0.
+        Relevances `[n, t]` of the tokens as the attention layers see them (a class token included),
+        float32, 0 or more; 0 is no relevance. Padding that the model masks gets 0.
 
     Raises:
-        ValueError: if the model has no such layers, their shapes do not chain, or the score does not depend on one of them.
+        ValueError: if the model has no such layers, their shapes do not chain, or the score does
+            not depend on one of them.
 
     Reference:
-        H. Chefer, S. Gur, L. Wolf: Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder Transformers. ICCV
-        2021. https://arxiv.org/abs/2103.15679, equations 5 and 6, for self-attention. The row of R that they read holds 1 for the token
-        itself, which is taken off here.
+        H. Chefer, S. Gur, L. Wolf: Generic Attention-model Explainability for Interpreting Bi-Modal
+        and Encoder-Decoder Transformers. ICCV 2021. https://arxiv.org/abs/2103.15679, equations 5
+        and 6, for self-attention. The row of R that they read holds 1 for the token itself, which
+        is taken off here.
     """
     del ids
-    with tf.GradientTape(watch_accessed_variables=False) as tape, attention.tap(model, tape.watch) as collected:
+    with (
+        tf.GradientTape(watch_accessed_variables=False) as tape,
+        attention.tap(model, tape.watch) as collected,
+    ):
         total = tf.reduce_sum(scores.evaluate(model, inputs, targets, score))
     attention.check_chain(collected, model, inputs.shape[0], "gradient_x_attention")
     gradients = tape.gradient(total, [attended.scores for attended in collected])
@@ -58,7 +66,10 @@ def gradient_x_attention(
     relevance = identity[None]
     for attended, gradient in zip(collected, gradients, strict=True):
         if gradient is None:
-            raise ValueError(f"`gradient_x_attention` needs a score that depends on all attention; not on that of {attended.layer.name!r}")
+            raise ValueError(
+                "`gradient_x_attention` needs a score that depends on all attention; not on that"
+                f" of {attended.layer.name!r}"
+            )
         product = tf.cast(gradient, tf.float32) * tf.cast(attended.scores, tf.float32)
         relevance += tf.reduce_mean(tf.nn.relu(product), axis=1) @ relevance
     return attention.row_of(relevance - identity, collected, token, "gradient_x_attention")

@@ -5,7 +5,7 @@ import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai.primitives import gradients
-from hvd_xai.types import Score
+from hvd_xai.protocols import Score
 
 
 def gradient_x_input(
@@ -19,8 +19,9 @@ def gradient_x_input(
 ) -> Float32[tf.Tensor, "n ..."]:
     """Multiplies the gradient of the score by the inputs.
 
-    What each feature adds to the score if the model is taken as linear. For rectifier networks without biases it is integrated gradients
-    from zero, at the cost of one pass through the model; elsewhere the attributions need not sum to anything.
+    What each feature adds to the score if the model is taken as linear. For rectifier networks
+    without biases it is integrated gradients from zero, at the cost of one pass through the model;
+    elsewhere the attributions need not sum to anything.
 
         a_i = x_i * ∂F(x) / ∂x_i
 
@@ -38,8 +39,9 @@ def gradient_x_input(
         ValueError: if the score has no gradient at the inputs.
 
     Reference:
-        A. Shrikumar, P. Greenside, A. Shcherbina, A. Kundaje: Not Just a Black Box: Learning Important Features Through Propagating
-        Activation Differences. 2016. https://arxiv.org/abs/1605.01713.
+        A. Shrikumar, P. Greenside, A. Shcherbina, A. Kundaje: Not Just a Black Box: Learning
+        Important Features Through Propagating Activation Differences. 2016.
+        https://arxiv.org/abs/1605.01713.
     """
     del ids
     x = tf.cast(inputs, tf.float32)

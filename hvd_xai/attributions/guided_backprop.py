@@ -5,7 +5,7 @@ import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai.primitives import backward
-from hvd_xai.types import Score
+from hvd_xai.protocols import Score
 
 
 def guided_backprop(
@@ -17,30 +17,37 @@ def guided_backprop(
     ids: Int64[tf.Tensor, "n"],
     score: str | Score = "output",
 ) -> Float32[tf.Tensor, "n ..."]:
-    """Follows the gradient back through a network of rectifiers, where both it and the activation are positive.
+    """Follows the gradient back through a network of rectifiers, where both it and the activation
+    are positive.
 
-    Sharp pictures of what excites the units on the way. They depend on the target less than on the image (edges stay when the upper layers
-    are randomised), so take another method to find what speaks for a class.
+    Sharp pictures of what excites the units on the way. They depend on the target less than on the
+    image (edges stay when the upper layers are randomised), so take another method to find what
+    speaks for a class.
 
-        R_l = 1[f_l > 0] · 1[R_{l+1} > 0] · R_{l+1}        through each rectifier f; the gradient through all else
+        R_l = 1[f_l > 0] · 1[R_{l+1} > 0] · R_{l+1}        through each rectifier f; the gradient
+        through all else
 
     Args:
-        model: any built Keras model of one input, with rectifiers in it: layers, activations of layers, or calls of a function.
+        model: any built Keras model of one input, with rectifiers in it: layers, activations of
+            layers, or calls of a function.
         inputs: `[n, ...]`, computed in float32.
         targets: `[n]`, what the score selects.
         ids: sample ids; not used, as nothing here is random.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
 
     Returns:
-        Attributions of the shape of the inputs, signed, float32, in units of the score per unit of input; they do not sum to anything.
+        Attributions of the shape of the inputs, signed, float32, in units of the score per unit of
+        input; they do not sum to anything.
 
     Raises:
-        ValueError: if the model has no rectifier, has one in a loop or a tf.function, or the score has no gradient at the inputs.
+        ValueError: if the model has no rectifier, has one in a loop or a tf.function, or the score
+            has no gradient at the inputs.
 
     Reference:
-        J. T. Springenberg, A. Dosovitskiy, T. Brox, M. Riedmiller: Striving for Simplicity: The All Convolutional Net. ICLR 2015 workshop.
-        https://arxiv.org/abs/1412.6806, section 3.4. ReLU6 passes nothing on above 6, where its derivative is 0. Rectifiers with a slope
-        below 0 (leaky ReLU) keep their gradient.
+        J. T. Springenberg, A. Dosovitskiy, T. Brox, M. Riedmiller: Striving for Simplicity: The All
+        Convolutional Net. ICLR 2015 workshop. https://arxiv.org/abs/1412.6806, section 3.4. ReLU6
+        passes nothing on above 6, where its derivative is 0. Rectifiers with a slope below 0 (leaky
+        ReLU) keep their gradient.
     """
     del ids
     return backward.through_relus(model, inputs, targets, score, _relu, "guided_backprop")

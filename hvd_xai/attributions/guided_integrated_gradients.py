@@ -6,7 +6,7 @@ from jaxtyping import Int64, Shaped
 
 from hvd_xai import baselines
 from hvd_xai.primitives import gradients
-from hvd_xai.types import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Score
 
 
 def guided_integrated_gradients(
@@ -24,41 +24,50 @@ def guided_integrated_gradients(
 ) -> Attributed:
     """Adds up gradients along a path that moves the features of the smallest gradients first.
 
-    The straight path of integrated gradients crosses regions where gradients are large for no reason of the example's; this one goes around
-    them, and leaves less noise. The attributions of an example sum to what the score gains on the way, `F(x) - F(x')`; how far they miss it
-    is returned beside them. The points of a path follow one another, so it keeps the hardware busy with many examples only.
+    The straight path of integrated gradients crosses regions where gradients are large for no
+    reason of the example's; this one goes around them, and leaves less noise. The attributions of
+    an example sum to what the score gains on the way, `F(x) - F(x')`; how far they miss it is
+    returned beside them. The points of a path follow one another, so it keeps the hardware busy
+    with many examples only.
 
-        a_i = ∫_0^1 ∂F(γ(t)) / ∂γ_i * dγ_i/dt dt        dγ_i/dt ≠ 0 only where |∂F(γ(t)) / ∂γ_i| is among the smallest
+        a_i = ∫_0^1 ∂F(γ(t)) / ∂γ_i * dγ_i/dt dt        dγ_i/dt ≠ 0 only where |∂F(γ(t)) / ∂γ_i| is
+        among the smallest
 
     Args:
         model: any built Keras model of one input.
         inputs: `[n, ...]`, computed in float32.
         targets: `[n]`, what the score selects.
         ids: sample ids, for baselines that are random by them.
-        n_steps: steps of the path, at least 1; each covers the same share of the L1 distance from baseline to input.
-        fraction: share of the features that move together, those of the smallest gradients; above 0, up to 1.
-        max_distance: how far a feature may run ahead of the straight path or lag behind it, as a share of its way. 0 is integrated
-            gradients; 0.02 is the authors' choice; 1 leaves the path free, which takes some 200 steps for a gap of 1 %.
+        n_steps: steps of the path, at least 1; each covers the same share of the L1 distance from
+            baseline to input.
+        fraction: share of the features that move together, those of the smallest gradients; above
+            0, up to 1.
+        max_distance: how far a feature may run ahead of the straight path or lag behind it, as a
+            share of its way. 0 is integrated gradients; 0.02 is the authors' choice; 1 leaves the
+            path free, which takes some 200 steps for a gap of 1 %.
         baseline: where paths start: a name of `hvd_xai.baselines`, or a function of the inputs.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
 
     Returns:
-        Attributions of the shape of the inputs, signed, float32, in the units of the score; beside them `convergence_delta` `[n]`, the sum
-        of an example's attributions minus `F(x) - F(x')`.
+        Attributions of the shape of the inputs, signed, float32, in the units of the score; beside
+        them `convergence_delta` `[n]`, the sum of an example's attributions minus `F(x) - F(x')`.
 
     Raises:
-        ValueError: if an option is out of range, the baseline has another shape, or the score has no gradient at the inputs.
+        ValueError: if an option is out of range, the baseline has another shape, or the score has
+            no gradient at the inputs.
 
     Reference:
-        A. Kapishnikov, S. Venugopalan, B. Avci, B. Wedin, M. Terry, T. Bolukbasi: Guided Integrated Gradients: an Adaptive Path Method for
-        Removing Noise. CVPR 2021. https://arxiv.org/abs/2106.09788, with the bounds of the authors' code. Where that takes the
-        gradient at the start of each step, here it is the mean of both ends, which has the smaller error; and the first gradient is taken
-        half a step from the baseline, as a network of rectifiers without biases has none at zero.
+        A. Kapishnikov, S. Venugopalan, B. Avci, B. Wedin, M. Terry, T. Bolukbasi: Guided Integrated
+        Gradients: an Adaptive Path Method for Removing Noise. CVPR 2021.
+        https://arxiv.org/abs/2106.09788, with the bounds of the authors' code. Where that takes the
+        gradient at the start of each step, here it is the mean of both ends, which has the smaller
+        error; and the first gradient is taken half a step from the baseline, as a network of
+        rectifiers without biases has none at zero.
     """
     if n_steps < 1 or not 0 < fraction <= 1 or not 0 <= max_distance <= 1:
         raise ValueError(
-            f"`guided_integrated_gradients` needs n_steps >= 1, 0 < fraction <= 1 and 0 <= max_distance <= 1; got {n_steps}, {fraction} and"
-            f" {max_distance}"
+            "`guided_integrated_gradients` needs n_steps >= 1, 0 < fraction <= 1 and 0 <="
+            f" max_distance <= 1; got {n_steps}, {fraction} and {max_distance}"
         )
     x = tf.cast(inputs, tf.float32)
     start = baselines.held(model, x, baselines.reference(baseline, x, ids))
@@ -72,18 +81,26 @@ def guided_integrated_gradients(
         point = start + tf.reshape(position, tf.shape(x)) * difference
         return tf.reshape(gradients.of_score(model, point, targets, score), [-1, n_features])
 
-    def step(index: tf.Tensor, position: tf.Tensor, gradient: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def step(
+        index: tf.Tensor, position: tf.Tensor, gradient: tf.Tensor, total: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         alpha = tf.cast(index + 1, tf.float32) / n_steps
         low, high = tf.maximum(alpha - max_distance, 0.0), tf.minimum(alpha + max_distance, 1.0)
-        low = tf.where(index + 1 < n_steps, low, 1.0)  # at last all have arrived, whatever rounding says
-        moved = _move(tf.maximum(position, low), high, alpha, share_of_way, tf.abs(gradient), fraction)
+        # at last all have arrived, whatever rounding says
+        low = tf.where(index + 1 < n_steps, low, 1.0)
+        moved = _move(
+            tf.maximum(position, low), high, alpha, share_of_way, tf.abs(gradient), fraction
+        )
         after = gradient_at(moved)
         return index + 1, moved, after, total + (gradient + after) / 2 * (moved - position)
 
     at_start = tf.zeros_like(way)
     first = gradient_at(at_start + 0.5 / n_steps)
     _, _, _, total = tf.while_loop(
-        lambda index, *_: index < n_steps, step, (tf.constant(0), at_start, first, at_start), parallel_iterations=1
+        lambda index, *_: index < n_steps,
+        step,
+        (tf.constant(0), at_start, first, at_start),
+        parallel_iterations=1,
     )
     attributions = difference * tf.reshape(total, tf.shape(x))
     delta = gradients.convergence_delta(model, attributions, x, start, targets, score)
@@ -91,9 +108,15 @@ def guided_integrated_gradients(
 
 
 def _move(
-    position: tf.Tensor, high: tf.Tensor, alpha: tf.Tensor, share_of_way: tf.Tensor, magnitude: tf.Tensor, fraction: float
+    position: tf.Tensor,
+    high: tf.Tensor,
+    alpha: tf.Tensor,
+    share_of_way: tf.Tensor,
+    magnitude: tf.Tensor,
+    fraction: float,
 ) -> tf.Tensor:
-    """Moves features towards `high`, those of the smallest gradients first, until `alpha` of the way is covered.
+    """Moves features towards `high`, those of the smallest gradients first, until `alpha` of the
+    way is covered.
 
     Args:
         position: `[n, d]`, where each feature is, at most `high`.
@@ -113,12 +136,19 @@ def _move(
         is_free = (position < high) & (share_of_way > 0)
         rank_by = tf.where(is_free, magnitude, float("inf"))
         group = is_free & (rank_by <= tf.sort(rank_by, axis=1)[:, last_of_group, None])
-        room = tf.reduce_sum(tf.where(group, share_of_way * (high - position), 0.0), axis=1, keepdims=True)
+        room = tf.reduce_sum(
+            tf.where(group, share_of_way * (high - position), 0.0), axis=1, keepdims=True
+        )
         is_last = (missing <= room) | (room == 0)  # no room is left when rounding has used it up
         nearer = position + tf.math.divide_no_nan(missing, room) * (high - position)
         moved = tf.where(group & (missing > 0), tf.where(is_last, nearer, high), position)
         return moved, tf.where(is_last, 0.0, missing - room)
 
     missing = alpha - tf.reduce_sum(share_of_way * position, axis=1, keepdims=True)
-    moved, _ = tf.while_loop(lambda _, missing: tf.reduce_any(missing > 0), move_a_group, (position, missing), parallel_iterations=1)
+    moved, _ = tf.while_loop(
+        lambda _, missing: tf.reduce_any(missing > 0),
+        move_a_group,
+        (position, missing),
+        parallel_iterations=1,
+    )
     return moved

@@ -5,7 +5,7 @@ import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai.primitives import cam
-from hvd_xai.types import Score
+from hvd_xai.protocols import Score
 
 
 def hires_cam(
@@ -20,8 +20,9 @@ def hires_cam(
 ) -> Float32[tf.Tensor, "n ..."]:
     """Multiplies each activation of a layer by its own gradient, and sums over channels.
 
-    What a place adds to the score, where Grad-CAM's mean gradient may point at places that the model did not use. If one dense layer, or
-    average pooling and one dense layer, is all that follows, a map adds up to the score less its bias.
+    What a place adds to the score, where Grad-CAM's mean gradient may point at places that the
+    model did not use. If one dense layer, or average pooling and one dense layer, is all that
+    follows, a map adds up to the score less its bias.
 
         L = Σ_k ∂y / ∂A^k ⊙ A^k
 
@@ -30,21 +31,25 @@ def hires_cam(
         inputs: `[n, ...]`.
         targets: `[n]`, what the score selects.
         ids: sample ids; not used, as nothing here is random.
-        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`; the last one with a spatial output if
-            left out.
+        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`;
+            the last one with a spatial output if left out.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
 
     Returns:
-        Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a volume), float32, positive where the
-        score is raised.
+        Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a
+        volume), float32, positive where the score is raised.
 
     Raises:
-        ValueError: if the layer is not there, is not one, has no spatial output, or the score does not depend on it.
+        ValueError: if the layer is not there, is not one, has no spatial output, or the score does
+            not depend on it.
 
     Reference:
-        R. L. Draelos, L. Carin: Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks. 2020.
-        https://arxiv.org/abs/2011.08891. Signed, as the authors' code returns it: their ReLU is for the picture, and would lose the sum.
+        R. L. Draelos, L. Carin: Use HiResCAM instead of Grad-CAM for faithful explanations of
+        convolutional neural networks. 2020. https://arxiv.org/abs/2011.08891. Signed, as the
+        authors' code returns it: their ReLU is for the picture, and would lose the sum.
     """
     del ids
-    activations, gradient = cam.activations_and_gradient(model, inputs, targets, score, layer, asker="hires_cam")
+    activations, gradient = cam.activations_and_gradient(
+        model, inputs, targets, score, layer, asker="hires_cam"
+    )
     return tf.reduce_sum(gradient * activations, axis=-1)

@@ -9,9 +9,10 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Int64, Shaped
 
-from hvd_xai import baselines, rows, scores
+from hvd_xai import baselines, scores
 from hvd_xai.primitives import gradients, quadrature
-from hvd_xai.types import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.tracing import micro_batches
 
 _N_PANELS = 9  # equal parts of a path, each refined by itself
 _N_LEVELS = 4  # of a panel: 1, 3, 9 and 27 nodes
@@ -32,10 +33,12 @@ def integrated_gradients(
     micro_batch: int = 256,
     tolerance: float | None = None,
 ) -> Attributed:
-    """Averages gradients along the straight path from a baseline to the input, and multiplies them by input minus baseline.
+    """Averages gradients along the straight path from a baseline to the input, and multiplies them
+    by input minus baseline.
 
-    The attributions of an example sum to what the score gains on the way, `F(x) - F(x')`; how far they miss it is returned beside them.
-    Right for any differentiable model; features that the model does not use get exactly 0.
+    The attributions of an example sum to what the score gains on the way, `F(x) - F(x')`; how far
+    they miss it is returned beside them. Right for any differentiable model; features that the
+    model does not use get exactly 0.
 
         IG_i(x) = (x_i - x'_i) * ∫_0^1 ∂F(x' + α (x - x')) / ∂x_i dα
 
@@ -44,34 +47,45 @@ def integrated_gradients(
         inputs: `[n, ...]`, computed in float32.
         targets: `[n]`, what the score selects.
         ids: sample ids, which seed baselines that are random.
-        n_steps: points of the path, at least 1. 50 leaves a gap of about 0.1 % on small convolutional networks.
+        n_steps: points of the path, at least 1. 50 leaves a gap of about 0.1 % on small
+            convolutional networks.
         rule: quadrature rule, `midpoint` or `gauss_legendre`; both leave out the ends of the path.
-        baseline: where paths start: a name of `hvd_xai.baselines`, or a function of the inputs. Of several references, attributions and
-            scores are averaged, which takes as many times as long.
+        baseline: where paths start: a name of `hvd_xai.baselines`, or a function of the inputs. Of
+            several references, attributions and scores are averaged, which takes as many times as
+            long.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        micro_batch: the most (example x point) rows that go through the model at once; bounds the memory, not the numbers.
-        tolerance: the gap to be left, as a part of what the score gains. Instead of `n_steps` points, each example gets 3, then one in each
-            ninth of its path; ninths whose own gap is more than a ninth of what is allowed then get 3, 9 and at most 27, none computed
-            twice, until `|δ| <= max(tolerance * |F(x) - F(x')|, 1e-5 * (|F(x)| + |F(x')|))`; the second is what float32 can resolve. Costs
-            8 scores inside the path besides, and the memory of 9 times the inputs. The gap is that of the sum: the attributions
-            themselves are off by some 1 to 3 times as much.
+        micro_batch: the most (example x point) rows that go through the model at once; bounds the
+            memory, not the numbers.
+        tolerance: the gap to be left, as a part of what the score gains. Instead of `n_steps`
+            points, each example gets 3, then one in each ninth of its path; ninths whose own gap is
+            more than a ninth of what is allowed then get 3, 9 and at most 27, none computed twice,
+            until `|δ| <= max(tolerance * |F(x) - F(x')|, 1e-5 * (|F(x)| + |F(x')|))`; the second is
+            what float32 can resolve. Costs 8 scores inside the path besides, and the memory of 9
+            times the inputs. The gap is that of the sum: the attributions themselves are off by
+            some 1 to 3 times as much.
 
     Returns:
-        Attributions of the shape of the inputs, signed, float32, in the units of the score; beside them `convergence_delta` `[n]`, δ, the
-        sum of an example's attributions minus `F(x) - F(x')`. With a tolerance also `n_nodes` `[n]`, int32, the points that were computed,
-        of all references together, and `converged` `[n]`, whether every reference's gap was closed.
+        Attributions of the shape of the inputs, signed, float32, in the units of the score; beside
+        them `convergence_delta` `[n]`, δ, the sum of an example's attributions minus `F(x) -
+        F(x')`. With a tolerance also `n_nodes` `[n]`, int32, the points that were computed, of all
+        references together, and `converged` `[n]`, whether every reference's gap was closed.
 
     Raises:
-        ValueError: if an option is out of range, the baseline has another shape, or the score has no gradient at the inputs.
+        ValueError: if an option is out of range, the baseline has another shape, or the score has
+            no gradient at the inputs.
 
     Reference:
-        M. Sundararajan, A. Taly, Q. Yan: Axiomatic Attribution for Deep Networks. ICML 2017. https://arxiv.org/abs/1703.01365, equation 1.
-        Its equation 3 sums at the right ends of equal steps; the rules here have the smaller error.
+        M. Sundararajan, A. Taly, Q. Yan: Axiomatic Attribution for Deep Networks. ICML 2017.
+        https://arxiv.org/abs/1703.01365, equation 1. Its equation 3 sums at the right ends of equal
+        steps; the rules here have the smaller error.
     """
     if n_steps < 1:
         raise ValueError(f"`integrated_gradients` needs n_steps >= 1; got {n_steps}")
     if tolerance is not None and not (tolerance > 0 and rule == "midpoint"):
-        raise ValueError(f"`integrated_gradients` refines the midpoint rule to a tolerance > 0; got {tolerance}, with rule {rule!r}")
+        raise ValueError(
+            f"`integrated_gradients` refines the midpoint rule to a tolerance > 0; got {tolerance},"
+            f" with rule {rule!r}"
+        )
     start = baselines.resolve(baseline)
     x = tf.cast(inputs, tf.float32)
 
@@ -80,12 +94,20 @@ def integrated_gradients(
 
     if tolerance is not None:
         paths = baselines.held(model, x, baselines.references(start, x, ids))
-        to_tolerance = functools.partial(_refined, model, score, gradient, x, targets, tolerance, micro_batch)
-        total, gap, n_nodes, n_converged = _sum(lambda one: to_tolerance(tf.broadcast_to(one, tf.shape(x))), paths)
+        to_tolerance = functools.partial(
+            _refined, model, score, gradient, x, targets, tolerance, micro_batch
+        )
+        total, gap, n_nodes, n_converged = _sum(
+            lambda one: to_tolerance(tf.broadcast_to(one, tf.shape(x))), paths
+        )
         n_paths = paths.shape[0]
-        per_sample = {"convergence_delta": gap / n_paths, "n_nodes": n_nodes, "converged": n_converged == n_paths}
+        per_sample = {
+            "convergence_delta": gap / n_paths,
+            "n_nodes": n_nodes,
+            "converged": n_converged == n_paths,
+        }
         return Attributed(total / n_paths, per_sample)
-    blocks = rows.cut(*quadrature.resolve(rule)(n_steps), micro_batch)
+    blocks = micro_batches.cut(*quadrature.resolve(rule)(n_steps), micro_batch)
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
         def of_path(one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -98,7 +120,7 @@ def integrated_gradients(
         total, gap = _sum(of_path, paths)
         return Attributed(total / paths.shape[0], {"convergence_delta": gap / paths.shape[0]})
 
-    attributed: Attributed = rows.map_rows(attribute, (x, targets, ids), blocks.n_examples)
+    attributed: Attributed = micro_batches.map_rows(attribute, (x, targets, ids), blocks.n_examples)
     return attributed
 
 
@@ -112,29 +134,39 @@ def _refined(
     micro_batch: int,
     x_start: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns attributions, gaps, nodes spent and whether (1 or 0) the gap was closed, of one path an example.
+    """Returns attributions, gaps, nodes spent and whether (1 or 0) the gap was closed, of one path
+    an example.
 
-    Attributions of a part of a path sum to what the score gains there, so each panel has a gap of its own, and is refined by itself.
+    Attributions of a part of a path sum to what the score gains there, so each panel has a gap of
+    its own, and is refined by itself.
     """
-    rows.check_micro_batch(micro_batch)
+    micro_batches.check_micro_batch(micro_batch)
     # Every level fills micro-batches of this many rows: whole panels, or equal parts of one.
     n_rows = micro_batch // 18 * 18 or next(n for n in (6, 2, 1) if n <= micro_batch)
     at_edges = _at_edges(model, score, x, x_start, targets, n_rows)
     at_start, at_end = at_edges[:, 0], at_edges[:, -1]
-    allowed = tf.maximum(tolerance * tf.abs(at_end - at_start), _FLOOR * (tf.abs(at_end) + tf.abs(at_start)))
+    allowed = tf.maximum(
+        tolerance * tf.abs(at_end - at_start), _FLOOR * (tf.abs(at_end) + tf.abs(at_start))
+    )
     gradient = tf.function(gradient, autograph=False)  # traced once for all levels
     added = functools.partial(_at_nodes_of, gradient, x, x_start, targets, n_rows)
     n_examples, n_values = tf.shape(x)[0], math.prod(x.shape[1:])
     change = tf.reshape(x - x_start, [n_examples, n_values])
 
     def gaps() -> tf.Tensor:
-        return tf.linalg.matvec(sums, change) / (_N_PANELS * counts) - (at_edges[:, 1:] - at_edges[:, :-1])
+        return tf.linalg.matvec(sums, change) / (_N_PANELS * counts) - (
+            at_edges[:, 1:] - at_edges[:, :-1]
+        )
 
-    # The first three nodes are the middles of thirds of the path, and stand for the panels beside them as long as those have no own.
+    # The first three nodes are the middles of thirds of the path, and stand for the panels beside
+    # them as long as those have no own.
     counts = tf.ones([n_examples, _N_PANELS])
     is_first = tf.tile([[False, True, False] * (_N_PANELS // 3)], [n_examples, 1])
-    sums = tf.repeat(tf.reshape(added(tf.where(is_first), 0), [n_examples, _N_PANELS // 3, n_values]), 3, axis=1)
-    # The gaps of so few may cancel by chance, so here it is their absolute values that must not exceed what is allowed.
+    sums = tf.repeat(
+        tf.reshape(added(tf.where(is_first), 0), [n_examples, _N_PANELS // 3, n_values]), 3, axis=1
+    )
+    # The gaps of so few may cancel by chance, so here it is their absolute values that must not
+    # exceed what is allowed.
     of_thirds = tf.reduce_sum(tf.reshape(gaps(), [n_examples, _N_PANELS // 3, 3]), axis=2)
     is_open = ~(tf.reduce_sum(tf.abs(of_thirds), axis=1) <= allowed)  # a NaN stays open
     others = tf.where(is_open[:, None] & ~is_first)
@@ -146,14 +178,30 @@ def _refined(
         # Where no panel misses more than its share, the path misses no more than is allowed.
         unfinished = tf.where(is_open[:, None] & ~(tf.abs(gap) <= allowed[:, None] / _N_PANELS))
         sums = tf.tensor_scatter_nd_add(sums, unfinished, added(unfinished, level))
-        counts = tf.tensor_scatter_nd_update(counts, unfinished, tf.fill(tf.shape(unfinished)[:1], 3.0**level))
+        counts = tf.tensor_scatter_nd_update(
+            counts, unfinished, tf.fill(tf.shape(unfinished)[:1], 3.0**level)
+        )
     delta = tf.reduce_sum(gaps(), axis=1)
-    attributions = tf.reshape(change * tf.linalg.matvec(sums, 1 / (_N_PANELS * counts), transpose_a=True), tf.shape(x))
+    attributions = tf.reshape(
+        change * tf.linalg.matvec(sums, 1 / (_N_PANELS * counts), transpose_a=True), tf.shape(x)
+    )
     n_nodes = tf.where(has_all, tf.reduce_sum(counts, axis=1), _N_PANELS / 3)
-    return attributions, delta, tf.cast(n_nodes, tf.int32), tf.cast(tf.abs(delta) <= allowed, tf.int32)
+    return (
+        attributions,
+        delta,
+        tf.cast(n_nodes, tf.int32),
+        tf.cast(tf.abs(delta) <= allowed, tf.int32),
+    )
 
 
-def _at_edges(model: keras.Model, score: str | Score, x: tf.Tensor, x_start: tf.Tensor, targets: tf.Tensor, n_rows: int) -> tf.Tensor:
+def _at_edges(
+    model: keras.Model,
+    score: str | Score,
+    x: tf.Tensor,
+    x_start: tf.Tensor,
+    targets: tf.Tensor,
+    n_rows: int,
+) -> tf.Tensor:
     """Returns the scores `[n, panels + 1]` at the edges of the panels of each path."""
 
     def at(example: tf.Tensor, edge: tf.Tensor) -> tf.Tensor:
@@ -162,8 +210,13 @@ def _at_edges(model: keras.Model, score: str | Score, x: tf.Tensor, x_start: tf.
         return scores.evaluate(model, points, tf.gather(targets, example), score)
 
     n_examples = tf.shape(x)[0]
-    example, edge = tf.repeat(tf.range(n_examples), _N_PANELS + 1), tf.tile(tf.range(_N_PANELS + 1.0), [n_examples])
-    return tf.reshape(rows.map_rows(at, (example, edge), n_rows), [n_examples, _N_PANELS + 1])
+    example, edge = (
+        tf.repeat(tf.range(n_examples), _N_PANELS + 1),
+        tf.tile(tf.range(_N_PANELS + 1.0), [n_examples]),
+    )
+    return tf.reshape(
+        micro_batches.map_rows(at, (example, edge), n_rows), [n_examples, _N_PANELS + 1]
+    )
 
 
 def _at_nodes_of(
@@ -175,22 +228,33 @@ def _at_nodes_of(
     panels: tf.Tensor,
     level: int,
 ) -> tf.Tensor:
-    """Returns the sums `[m, values]` of the gradients at the nodes that a level adds to panels `[m, 2]`, pairs of example and panel."""
+    """Returns the sums `[m, values]` of the gradients at the nodes that a level adds to panels `[m,
+    2]`, pairs of example and panel.
+    """
     nodes = quadrature.nested_midpoint(level)
-    blocks = rows.cut(nodes, np.ones_like(nodes), n_rows)
+    blocks = micro_batches.cut(nodes, np.ones_like(nodes), n_rows)
 
     def of_panels(panel: tf.Tensor) -> tf.Tensor:
         start, end = tf.gather(x_start, panel[:, 0]), tf.gather(x, panel[:, 0])
         width = (end - start) / _N_PANELS
-        from_here = start + tf.reshape(tf.cast(panel[:, 1], tf.float32), [-1] + [1] * (x.shape.rank - 1)) * width
-        found = _weighted_gradients(gradient, blocks, from_here + width, from_here, tf.gather(targets, panel[:, 0]))
+        from_here = (
+            start
+            + tf.reshape(tf.cast(panel[:, 1], tf.float32), [-1] + [1] * (x.shape.rank - 1)) * width
+        )
+        found = _weighted_gradients(
+            gradient, blocks, from_here + width, from_here, tf.gather(targets, panel[:, 0])
+        )
         return tf.reshape(found, [panel.shape[0], -1])
 
-    return rows.map_rows(of_panels, (panels,), n_rows // blocks.nodes.shape[1])
+    return micro_batches.map_rows(of_panels, (panels,), n_rows // blocks.nodes.shape[1])
 
 
 def _weighted_gradients(
-    gradient: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], blocks: rows.Blocks, x: tf.Tensor, x_start: tf.Tensor, targets: tf.Tensor
+    gradient: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    blocks: micro_batches.Blocks,
+    x: tf.Tensor,
+    x_start: tf.Tensor,
+    targets: tf.Tensor,
 ) -> tf.Tensor:
     """Returns the weighted sum of the gradients at the nodes of each path."""
     n_examples, n_nodes = x.shape[0], blocks.nodes.shape[1]
@@ -200,14 +264,21 @@ def _weighted_gradients(
     def at_nodes(alpha: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
         path = x_start[:, None] + tf.reshape(alpha, of_node) * (x - x_start)[:, None]
         points = tf.reshape(path, [n_examples * n_nodes, *x.shape[1:]])
-        return tf.reduce_sum(tf.reshape(weight, of_node) * tf.reshape(gradient(points, target_of_row), path.shape), axis=1)
+        return tf.reduce_sum(
+            tf.reshape(weight, of_node) * tf.reshape(gradient(points, target_of_row), path.shape),
+            axis=1,
+        )
 
-    return rows.sum_over_chunks(at_nodes, blocks, tuple(x.shape))
+    return micro_batches.sum_over_chunks(at_nodes, blocks, tuple(x.shape))
 
 
-def _ends(model: keras.Model, score: str | Score, x: tf.Tensor, x_start: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _ends(
+    model: keras.Model, score: str | Score, x: tf.Tensor, x_start: tf.Tensor, targets: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the scores at the end and the start of each path."""
-    at_end, at_start = tf.split(scores.evaluate(model, tf.concat([x, x_start], 0), tf.tile(targets, [2]), score), 2)
+    at_end, at_start = tf.split(
+        scores.evaluate(model, tf.concat([x, x_start], 0), tf.tile(targets, [2]), score), 2
+    )
     return at_end, at_start
 
 
@@ -215,14 +286,29 @@ def _total(attributions: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(attributions, axis=list(range(1, attributions.shape.rank)))
 
 
-def _sum(function: Callable[[tf.Tensor], tuple[tf.Tensor, ...]], of: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Returns the sums of what a function returns for each entry of a tensor's first axis; traces it once however many there are."""
+def _sum(
+    function: Callable[[tf.Tensor], tuple[tf.Tensor, ...]], of: tf.Tensor
+) -> tuple[tf.Tensor, ...]:
+    """Returns the sums of what a function returns for each entry of a tensor's first axis; traces
+    it once however many there are.
+    """
     if of.shape[0] == 1:
         return function(of[0])
-    one = tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec(of.shape[1:], of.dtype))
+    one = tf.function(function, autograph=False).get_concrete_function(
+        tf.TensorSpec(of.shape[1:], of.dtype)
+    )
 
-    def body(index: tf.Tensor, totals: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        return index + 1, tuple(total + new for total, new in zip(totals, one(of[index]), strict=True))
+    def body(
+        index: tf.Tensor, totals: tuple[tf.Tensor, ...]
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        return index + 1, tuple(
+            total + new for total, new in zip(totals, one(of[index]), strict=True)
+        )
 
-    _, totals = tf.while_loop(lambda index, _: index < of.shape[0], body, (tf.constant(1), tuple(one(of[0]))), parallel_iterations=1)
+    _, totals = tf.while_loop(
+        lambda index, _: index < of.shape[0],
+        body,
+        (tf.constant(1), tuple(one(of[0]))),
+        parallel_iterations=1,
+    )
     return tuple(totals)

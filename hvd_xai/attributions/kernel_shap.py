@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Bool, Float32, Float64, Int, Int64, Shaped
 
-from hvd_xai import baselines, rows
+from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
-from hvd_xai.types import Baseline, Score
+from hvd_xai.protocols import Baseline, Score
+from hvd_xai.tracing import micro_batches
 
 
 def kernel_shap(
@@ -27,45 +28,53 @@ def kernel_shap(
     seed: int = 0,
     micro_batch: int = 256,
 ) -> Float32[tf.Tensor, "n ..."]:
-    """Fits the Shapley values of the features to the scores of coalitions, by weighted least squares.
+    """Fits the Shapley values of the features to the scores of coalitions, by weighted least
+    squares.
 
-    Exact where `n_samples` is enough for all `2^m - 2` coalitions of m features. The attributions of an example always sum to
-    `F(x) - F(baseline)`.
+    Exact where `n_samples` is enough for all `2^m - 2` coalitions of m features. The attributions
+    of an example always sum to `F(x) - F(baseline)`.
 
-        min_φ Σ_z π(z) [F(z) - F(0) - Σ_j φ_j z_j]²   with   Σ_j φ_j = F(1) - F(0),      π(z) = (m - 1) / [C(m, |z|) |z| (m - |z|)]
+        min_φ Σ_z π(z) [F(z) - F(0) - Σ_j φ_j z_j]²   with   Σ_j φ_j = F(1) - F(0),      π(z) = (m -
+        1) / [C(m, |z|) |z| (m - |z|)]
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series, images and volumes.
+        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series,
+            images and volumes.
         targets: `[n]`, what the score selects.
         ids: sample ids, which with the seed decide an example's coalitions.
-        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide` cuts it; if left out, a seventh
-            of each axis, and single values of tabular inputs.
+        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide`
+            cuts it; if left out, a seventh of each axis, and single values of tabular inputs.
         n_samples: the most coalitions of an example, at least `2 m + 2`, or all there are.
-        baseline: what stands where a feature is absent: a name of `hvd_xai.baselines`, or a function of the inputs.
+        baseline: what stands where a feature is absent: a name of `hvd_xai.baselines`, or a
+            function of the inputs.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
         seed: begins the random streams.
-        micro_batch: the most (example x coalition) rows that go through the model at once; bounds the memory, not the numbers.
+        micro_batch: the most (example x coalition) rows that go through the model at once; bounds
+            the memory, not the numbers.
 
     Returns:
-        Attributions of the features, `[n, cells along h, cells along w]` (`[n, f]` of a table), float32, signed, in the units of the score.
+        Attributions of the features, `[n, cells along h, cells along w]` (`[n, f]` of a table),
+        float32, signed, in the units of the score.
 
     Raises:
-        ValueError: if there is but one feature, too few samples for the features, or the baseline has another shape.
+        ValueError: if there is but one feature, too few samples for the features, or the baseline
+            has another shape.
 
     Reference:
-        S. M. Lundberg, S.-I. Lee: A Unified Approach to Interpreting Model Predictions. NeurIPS 2017. https://arxiv.org/abs/1705.07874,
-        theorem 2. As in the authors' own program, coalitions of the smallest and the largest sizes are all taken as long as the budget
-        lasts, and the others are drawn in pairs with their complements; here sizes are drawn in proportion, not at random, the sum is a
-        constraint of the fit, and no features are selected.
+        S. M. Lundberg, S.-I. Lee: A Unified Approach to Interpreting Model Predictions. NeurIPS
+        2017. https://arxiv.org/abs/1705.07874, theorem 2. As in the authors' own program,
+        coalitions of the smallest and the largest sizes are all taken as long as the budget lasts,
+        and the others are drawn in pairs with their complements; here sizes are drawn in
+        proportion, not at random, the sum is a constraint of the fit, and no features are selected.
     """
     cells = coalitions.divide(tuple(inputs.shape[1:]), patch)
     n_features = cells.n_features
     least = min(2 * n_features + 2, 2**n_features - 2)
     if n_features < 2 or n_samples < least:
         raise ValueError(
-            f"`kernel_shap` of {n_features} features needs at least 2 features, and n_samples >= {max(least, 2)}; got {n_samples}. Raise"
-            " n_samples, or make patches of another side."
+            f"`kernel_shap` of {n_features} features needs at least 2 features, and n_samples >="
+            f" {max(least, 2)}; got {n_samples}. Raise n_samples, or make patches of another side."
         )
     listed, weights, drawn_sizes = _plan(n_features, n_samples)
     n_pairs = len(drawn_sizes)
@@ -82,33 +91,50 @@ def kernel_shap(
         absent = baselines.reference(baseline, x, sample_id)
         values = coalitions.evaluate_rows(
             model,
-            lambda row: coalitions.mix(x, absent, coalitions.spread(cells, tf.gather(with_ends, row, axis=1))),
+            lambda row: coalitions.mix(
+                x, absent, coalitions.spread(cells, tf.gather(with_ends, row, axis=1))
+            ),
             target,
             score,
             cut,
         )
         values = tf.cast(values, tf.float64)
-        fitted = _fit(tf.cast(present, tf.float64), weights, values[:, 2:] - values[:, :1], values[:, 1] - values[:, 0])
+        fitted = _fit(
+            tf.cast(present, tf.float64),
+            weights,
+            values[:, 2:] - values[:, :1],
+            values[:, 1] - values[:, 0],
+        )
         return tf.reshape(tf.cast(fitted, tf.float32), [cut.n_examples, *cells.counts])
 
-    return rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples)
+    return micro_batches.map_rows(
+        attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples
+    )
 
 
-def _plan(n_features: int, n_samples: int) -> tuple[Bool[np.ndarray, "listed m"], Float64[np.ndarray, "r"], Int[np.ndarray, "pairs"]]:
+def _plan(
+    n_features: int, n_samples: int
+) -> tuple[Bool[np.ndarray, "listed m"], Float64[np.ndarray, "r"], Int[np.ndarray, "pairs"]]:
     """Divides a budget between coalitions that are listed and coalitions that are drawn.
 
-    Sizes are listed as long as drawing from what is left would give each of their coalitions a turn, so that they cost no more than that;
-    single features always are, which makes the fit of any draw unique.
+    Sizes are listed as long as drawing from what is left would give each of their coalitions a
+    turn, so that they cost no more than that; single features always are, which makes the fit of
+    any draw unique.
 
     Returns:
-        The coalitions listed; weights of these and of those drawn, which sum to 1; the size of the smaller of each pair to be drawn.
+        The coalitions listed; weights of these and of those drawn, which sum to 1; the size of the
+        smaller of each pair to be drawn.
     """
     size = np.arange(1, n_features // 2 + 1)
     is_half = 2 * size == n_features
-    mass = np.where(is_half, 0.5, 1.0) / (size * (n_features - size))  # of all coalitions of a size and of its complement
+    # of all coalitions of a size and of its complement
+    mass = np.where(is_half, 0.5, 1.0) / (size * (n_features - size))
     mass /= mass.sum()
     left, n_listed = n_samples, 0
-    for count in (math.comb(n_features, int(s)) * (1 if half else 2) for s, half in zip(size, is_half, strict=True)):
+    for count in (
+        math.comb(n_features, int(s)) * (1 if half else 2)
+        for s, half in zip(size, is_half, strict=True)
+    ):
         if count > left or (n_listed > 0 and left * mass[n_listed] / mass[n_listed:].sum() < count):
             break
         left, n_listed = left - count, n_listed + 1
@@ -116,7 +142,9 @@ def _plan(n_features: int, n_samples: int) -> tuple[Bool[np.ndarray, "listed m"]
     weights: list[np.ndarray] = []
     for s, half, share in zip(size[:n_listed], is_half, mass, strict=False):
         present = np.zeros((math.comb(n_features, int(s)), n_features), bool)
-        np.put_along_axis(present, np.array(list(itertools.combinations(range(n_features), int(s)))), True, axis=1)
+        np.put_along_axis(
+            present, np.array(list(itertools.combinations(range(n_features), int(s)))), True, axis=1
+        )
         both = present if half else np.concatenate([present, ~present])
         listed.append(both)
         weights.append(np.full(len(both), share / len(both)))
@@ -124,7 +152,9 @@ def _plan(n_features: int, n_samples: int) -> tuple[Bool[np.ndarray, "listed m"]
         return np.concatenate(listed), np.concatenate(weights), np.zeros(0, np.int64)
     n_pairs = left // 2
     edges = np.cumsum(mass[n_listed:]) / mass[n_listed:].sum()
-    drawn = size[n_listed + np.searchsorted(edges[:-1], (np.arange(n_pairs) + 0.5) / n_pairs, side="right")]
+    drawn = size[
+        n_listed + np.searchsorted(edges[:-1], (np.arange(n_pairs) + 0.5) / n_pairs, side="right")
+    ]
     weights.append(np.full(2 * n_pairs, mass[n_listed:].sum() / (2 * n_pairs)))
     return np.concatenate(listed), np.concatenate(weights), drawn
 
@@ -135,10 +165,14 @@ def _fit(
     gains: Float64[tf.Tensor, "n r"],
     total: Float64[tf.Tensor, "n"],
 ) -> Float64[tf.Tensor, "n m"]:
-    """Returns the coefficients of the weighted least squares of `gains` by `present`, held to sum to `total`."""
+    """Returns the coefficients of the weighted least squares of `gains` by `present`, held to sum
+    to `total`.
+    """
     weighted = present * tf.constant(weights)[:, None]
     factor = tf.linalg.cholesky(tf.matmul(weighted, present, transpose_a=True))
-    right = tf.stack([tf.linalg.matvec(weighted, gains, transpose_a=True), tf.ones_like(present[:, 0])], axis=2)
+    right = tf.stack(
+        [tf.linalg.matvec(weighted, gains, transpose_a=True), tf.ones_like(present[:, 0])], axis=2
+    )
     solved = tf.linalg.cholesky_solve(factor, right)
     free, along = solved[..., 0], solved[..., 1]
     excess = (tf.reduce_sum(free, axis=1) - total) / tf.reduce_sum(along, axis=1)

@@ -5,7 +5,7 @@ import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai.primitives import cam
-from hvd_xai.types import Score
+from hvd_xai.protocols import Score
 
 
 def layer_cam(
@@ -18,9 +18,11 @@ def layer_cam(
     layer: str | None = None,
     score: str | Score = "output",
 ) -> Float32[tf.Tensor, "n ..."]:
-    """Multiplies each activation of a layer by its own gradient where that is positive, and keeps where the sum over channels is positive.
+    """Multiplies each activation of a layer by its own gradient where that is positive, and keeps
+    where the sum over channels is positive.
 
-    Every place has a weight of its own, so that maps of early layers, which are fine, still show the object and not the whole channel.
+    Every place has a weight of its own, so that maps of early layers, which are fine, still show
+    the object and not the whole channel.
 
         w_ij^k = ReLU(∂y / ∂A_ij^k)        L = ReLU(Σ_k w_ij^k A_ij^k)
 
@@ -29,21 +31,26 @@ def layer_cam(
         inputs: `[n, ...]`.
         targets: `[n]`, what the score selects.
         ids: sample ids; not used, as nothing here is random.
-        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`; the last one with a spatial output if
-            left out. Early layers give finer maps.
+        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`;
+            the last one with a spatial output if left out. Early layers give finer maps.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
 
     Returns:
-        Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a volume), float32, never negative.
+        Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a
+        volume), float32, never negative.
 
     Raises:
-        ValueError: if the layer is not there, is not one, has no spatial output, or the score does not depend on it.
+        ValueError: if the layer is not there, is not one, has no spatial output, or the score does
+            not depend on it.
 
     Reference:
-        P.-T. Jiang, C.-B. Zhang, Q. Hou, M.-M. Cheng, Y. Wei: LayerCAM: Exploring Hierarchical Class Activation Maps for Localization. IEEE
-        Transactions on Image Processing 30, 2021. https://doi.org/10.1109/TIP.2021.3089943. The paper scales maps of early layers by a tanh
+        P.-T. Jiang, C.-B. Zhang, Q. Hou, M.-M. Cheng, Y. Wei: LayerCAM: Exploring Hierarchical
+        Class Activation Maps for Localization. IEEE Transactions on Image Processing 30, 2021.
+        https://doi.org/10.1109/TIP.2021.3089943. The paper scales maps of early layers by a tanh
         before it joins them with those of later ones; a map here is of one layer and not scaled.
     """
     del ids
-    activations, gradient = cam.activations_and_gradient(model, inputs, targets, score, layer, asker="layer_cam")
+    activations, gradient = cam.activations_and_gradient(
+        model, inputs, targets, score, layer, asker="layer_cam"
+    )
     return tf.nn.relu(tf.reduce_sum(tf.nn.relu(gradient) * activations, axis=-1))

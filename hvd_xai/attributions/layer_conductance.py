@@ -4,9 +4,10 @@ import keras
 import tensorflow as tf
 from jaxtyping import Int64, Shaped
 
-from hvd_xai import baselines, rows, scores
+from hvd_xai import baselines, scores
 from hvd_xai.primitives import backward, layers, quadrature
-from hvd_xai.types import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.tracing import micro_batches
 
 _NAME = "layer_conductance"
 
@@ -25,46 +26,57 @@ def layer_conductance(
     score: str | Score = "output",
     micro_batch: int = 256,
 ) -> Attributed:
-    """Attributes the score's gain on the path from a baseline to the input to the units of a layer that it flows through.
+    """Attributes the score's gain on the path from a baseline to the input to the units of a layer
+    that it flows through.
 
-    Where all flows through the layer, conductance sums to what `integrated_gradients` sums to: node by node, by the chain rule.
+    Where all flows through the layer, conductance sums to what `integrated_gradients` sums to: node
+    by node, by the chain rule.
 
         Cond_j(x) = ∫_0^1 ∂F / ∂A_j · dA_j / dα dα        at x' + α (x - x')
 
-    with `dA_j / dα = Σ_i (x_i - x'_i) ∂A_j / ∂x_i`, taken forward, so that it costs one more pass and not one for each unit.
+    with `dA_j / dα = Σ_i (x_i - x'_i) ∂A_j / ∂x_i`, taken forward, so that it costs one more pass
+    and not one for each unit.
 
     Args:
         model: any built Keras model of one input.
         inputs: `[n, ...]`, computed in float32.
         targets: `[n]`, what the score selects.
         ids: sample ids, for baselines that are random by them.
-        layer: name of the layer, or as much of its path as tells it apart; the last one with a spatial output if left out.
+        layer: name of the layer, or as much of its path as tells it apart; the last one with a
+            spatial output if left out.
         n_steps: points of the path, at least 1.
         rule: quadrature rule, `midpoint` or `gauss_legendre`; both leave out the ends of the path.
         baseline: where paths start: a name of `hvd_xai.baselines`, or a function of the inputs.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        micro_batch: the most (example x point) rows that go through the model at once; bounds the memory, not the numbers.
+        micro_batch: the most (example x point) rows that go through the model at once; bounds the
+            memory, not the numbers.
 
     Returns:
-        Conductances of the shape of the layer's output, signed, float32, in the units of the score. Beside them `convergence_delta` `[n]`,
-        the sum of an example's conductances minus `F(x) - F(x')`: large where some of the score flows past the layer.
+        Conductances of the shape of the layer's output, signed, float32, in the units of the score.
+        Beside them `convergence_delta` `[n]`, the sum of an example's conductances minus `F(x) -
+        F(x')`: large where some of the score flows past the layer.
 
     Raises:
-        ValueError: if an option is out of range, the baseline has another shape, the layer is not there, is not one, has no output of
-            floats, score or inputs have no gradient there, or an operation before it, such as resizing, no second one.
+        ValueError: if an option is out of range, the baseline has another shape, the layer is not
+            there, is not one, has no output of floats, score or inputs have no gradient there, or
+            an operation before it, such as resizing, no second one.
 
     Reference:
-        K. Dhamdhere, M. Sundararajan, Q. Yan: How Important Is a Neuron? ICLR 2019. https://arxiv.org/abs/1805.12233, equation 2.
+        K. Dhamdhere, M. Sundararajan, Q. Yan: How Important Is a Neuron? ICLR 2019.
+        https://arxiv.org/abs/1805.12233, equation 2.
     """
     if n_steps < 1:
         raise ValueError(f"`{_NAME}` needs n_steps >= 1; got {n_steps}")
-    blocks = rows.cut(*quadrature.resolve(rule)(n_steps), micro_batch)
+    blocks = micro_batches.cut(*quadrature.resolve(rule)(n_steps), micro_batch)
     n_examples, n_nodes = blocks.n_examples, blocks.nodes.shape[1]
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
         x_start = baselines.held(model, x, baselines.reference(baseline, x, sample_id))
         difference = x - x_start
-        change_of_row, target_of_row = tf.repeat(difference, n_nodes, axis=0), tf.repeat(target, n_nodes)
+        change_of_row, target_of_row = (
+            tf.repeat(difference, n_nodes, axis=0),
+            tf.repeat(target, n_nodes),
+        )
         with layers.tap(model) as calls:
             both = scores.evaluate(model, tf.concat([x, x_start], 0), tf.tile(target, [2]), score)
         if layer is None:
@@ -74,47 +86,70 @@ def layer_conductance(
         middle: tf.Tensor = call.output
         n_rows, *shape = middle.shape
         if n_rows != 2 * n_examples:
-            raise ValueError(f"`{_NAME}` needs a layer that returns one row an example; layer {call.path!r} does not")
+            raise ValueError(
+                f"`{_NAME}` needs a layer that returns one row an example; layer {call.path!r}"
+                " does not"
+            )
 
         def weighted_flow(alpha: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-            path = x_start[:, None] + tf.reshape(alpha, [1, n_nodes, *[1] * (x.shape.rank - 1)]) * difference[:, None]
+            path = (
+                x_start[:, None]
+                + tf.reshape(alpha, [1, n_nodes, *[1] * (x.shape.rank - 1)]) * difference[:, None]
+            )
             points = tf.reshape(path, change_of_row.shape)
-            with tf.GradientTape(watch_accessed_variables=False) as tape, layers.tap(model, tape.watch, call.name) as calls:
+            with (
+                tf.GradientTape(watch_accessed_variables=False) as tape,
+                layers.tap(model, tape.watch, call.name) as calls,
+            ):
                 total = tf.reduce_sum(scores.evaluate(model, points, target_of_row, score))
             output = layers.single(calls, call.name, _NAME).output
             gradient = tape.gradient(total, output)
             if gradient is None:
-                raise ValueError(f"`{_NAME}` needs a layer that the score depends on; it does not depend on layer {call.path!r}")
-            flow = tf.cast(gradient, tf.float32) * tf.cast(_forward(model, output, points, change_of_row, call.path), tf.float32)
+                raise ValueError(
+                    f"`{_NAME}` needs a layer that the score depends on; it does not depend on"
+                    f" layer {call.path!r}"
+                )
+            flow = tf.cast(gradient, tf.float32) * tf.cast(
+                _forward(model, output, points, change_of_row, call.path), tf.float32
+            )
             of_node = [1, n_nodes, *[1] * len(shape)]
-            return tf.reduce_sum(tf.reshape(weight, of_node) * tf.reshape(flow, [n_examples, n_nodes, *shape]), axis=1)
+            return tf.reduce_sum(
+                tf.reshape(weight, of_node) * tf.reshape(flow, [n_examples, n_nodes, *shape]),
+                axis=1,
+            )
 
-        conductance = rows.sum_over_chunks(weighted_flow, blocks, (n_examples, *shape))
+        conductance = micro_batches.sum_over_chunks(weighted_flow, blocks, (n_examples, *shape))
         at_end, at_start = tf.split(both, 2)
         summed = tf.reduce_sum(conductance, axis=list(range(1, conductance.shape.rank)))
         return Attributed(conductance, {"convergence_delta": summed - (at_end - at_start)})
 
-    attributed: Attributed = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), n_examples)
+    attributed: Attributed = micro_batches.map_rows(
+        attribute, (tf.cast(inputs, tf.float32), targets, ids), n_examples
+    )
     return attributed
 
 
-def _forward(model: keras.Model, output: tf.Tensor, points: tf.Tensor, change: tf.Tensor, path: str) -> tf.Tensor:
+def _forward(
+    model: keras.Model, output: tf.Tensor, points: tf.Tensor, change: tf.Tensor, path: str
+) -> tf.Tensor:
     """Returns how `output` changes when `points` change in a direction.
 
-    The gradient of the points is linear in that of the output, so its own derivative is the way forward. TensorFlow's forward mode stops at
-    recurrent layers; this does not.
+    The gradient of the points is linear in that of the output, so its own derivative is the way
+    forward. TensorFlow's forward mode stops at recurrent layers; this does not.
     """
     ones = tf.ones_like(output)
     (back,) = tf.gradients(output, points, ones)
     if back is None:
         raise ValueError(
-            f"`{_NAME}` needs a layer that depends smoothly on the inputs; layer {path!r} does not. At the embedding of integer inputs,"
-            " take `layer_integrated_gradients`."
+            f"`{_NAME}` needs a layer that depends smoothly on the inputs; layer {path!r} does not."
+            " At the embedding of integer inputs, take `layer_integrated_gradients`."
         )
     for operation in backward.between(ones, back):
         if not backward.has_gradient(operation):
             raise ValueError(
-                f"`{_NAME}` needs second gradients between the inputs and layer {path!r}, and TensorFlow has none of operation"
-                f" {operation.type!r} at {backward.place(operation, model)!r}. Take `layer_integrated_gradients` for such a layer."
+                f"`{_NAME}` needs second gradients between the inputs and layer {path!r}, and"
+                f" TensorFlow has none of operation {operation.type!r} at"
+                f" {backward.place(operation, model)!r}. Take `layer_integrated_gradients` for such"
+                " a layer."
             )
     return tf.gradients(back, ones, change)[0]

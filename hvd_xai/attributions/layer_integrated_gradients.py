@@ -4,9 +4,10 @@ import keras
 import tensorflow as tf
 from jaxtyping import Int64, Shaped
 
-from hvd_xai import baselines, rows, scores
+from hvd_xai import baselines, scores
 from hvd_xai.primitives import layers, quadrature
-from hvd_xai.types import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.tracing import micro_batches
 
 _NAME = "layer_integrated_gradients"
 
@@ -26,9 +27,11 @@ def layer_integrated_gradients(
     score: str | Score = "output",
     micro_batch: int = 256,
 ) -> Attributed:
-    """Integrates gradients along the straight path from a baseline to what a layer returns: for text, at the embedding of the tokens.
+    """Integrates gradients along the straight path from a baseline to what a layer returns: for
+    text, at the embedding of the tokens.
 
-    Whole numbers have no gradient, but their embeddings have. The rest of the model sees the inputs themselves, their masks included.
+    Whole numbers have no gradient, but their embeddings have. The rest of the model sees the inputs
+    themselves, their masks included.
 
         LIG_j(x) = (A_j(x) - A'_j) * ∫_0^1 ∂F(A' + α (A(x) - A')) / ∂A_j dα
 
@@ -37,31 +40,36 @@ def layer_integrated_gradients(
         inputs: `[n, ...]`.
         targets: `[n]`, what the score selects.
         ids: sample ids, for baselines that are random by them.
-        layer: name of the layer, or as much of its path as tells it apart, such as `encoder/embedding`; the model's embedding if left out.
+        layer: name of the layer, or as much of its path as tells it apart, such as
+            `encoder/embedding`; the model's embedding if left out.
         n_steps: points of the path, at least 1.
         rule: quadrature rule, `midpoint` or `gauss_legendre`; both leave out the ends of the path.
-        baseline: where paths start, in the space of the layer's output: a name of `hvd_xai.baselines`, or a function of that output. A
-            whole number stands for what the layer returns when all of the model's input is that: the embedding of a token.
+        baseline: where paths start, in the space of the layer's output: a name of
+            `hvd_xai.baselines`, or a function of that output. A whole number stands for what the
+            layer returns when all of the model's input is that: the embedding of a token.
         is_summed: the last axis (the components of a token) is summed: one attribution a token.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        micro_batch: the most (example x point) rows that go through the model at once; bounds the memory, not the numbers.
+        micro_batch: the most (example x point) rows that go through the model at once; bounds the
+            memory, not the numbers.
 
     Returns:
-        Attributions of the shape of the layer's output without its last axis, `[n, tokens]` of an embedding, or with it if it is not
-        summed; signed, float32, in the units of the score. Beside them `convergence_delta` `[n]`, the sum of an example's attributions
-        minus what the score gains from the baseline to the layer's output.
+        Attributions of the shape of the layer's output without its last axis, `[n, tokens]` of an
+        embedding, or with it if it is not summed; signed, float32, in the units of the score.
+        Beside them `convergence_delta` `[n]`, the sum of an example's attributions minus what the
+        score gains from the baseline to the layer's output.
 
     Raises:
-        ValueError: if an option is out of range, the layer is not there, is not one, has no output of floats, or the score does not depend
-            on it.
+        ValueError: if an option is out of range, the layer is not there, is not one, has no output
+            of floats, or the score does not depend on it.
 
     Reference:
-        M. Sundararajan, A. Taly, Q. Yan: Axiomatic Attribution for Deep Networks. ICML 2017. https://arxiv.org/abs/1703.01365, equation 1,
-        and section 6.3, which explains text by the embeddings of words.
+        M. Sundararajan, A. Taly, Q. Yan: Axiomatic Attribution for Deep Networks. ICML 2017.
+        https://arxiv.org/abs/1703.01365, equation 1, and section 6.3, which explains text by the
+        embeddings of words.
     """
     if n_steps < 1:
         raise ValueError(f"`{_NAME}` needs n_steps >= 1; got {n_steps}")
-    blocks = rows.cut(*quadrature.resolve(rule)(n_steps), micro_batch)
+    blocks = micro_batches.cut(*quadrature.resolve(rule)(n_steps), micro_batch)
     n_examples, n_nodes = blocks.n_examples, blocks.nodes.shape[1]
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
@@ -70,7 +78,10 @@ def layer_integrated_gradients(
         call = _called(calls, layer)
         end = tf.cast(call.output, tf.float32)
         if end.shape[0] != n_examples:
-            raise ValueError(f"`{_NAME}` needs a layer that returns one row an example; layer {call.path!r} gives {tuple(end.shape)}")
+            raise ValueError(
+                f"`{_NAME}` needs a layer that returns one row an example; layer {call.path!r}"
+                f" gives {tuple(end.shape)}"
+            )
         if isinstance(baseline, int):
             begin = tf.cast(_output(model, call, tf.fill(x.shape, baseline)), tf.float32)
         else:
@@ -82,22 +93,35 @@ def layer_integrated_gradients(
             of_node = [1, n_nodes, *[1] * (end.shape.rank - 1)]
             path = begin[:, None] + tf.reshape(alpha, of_node) * difference[:, None]
             points = tf.reshape(path, [n_examples * n_nodes, *end.shape[1:]])
-            with tf.GradientTape(watch_accessed_variables=False) as tape, layers.put(call, lambda _: points):
+            with (
+                tf.GradientTape(watch_accessed_variables=False) as tape,
+                layers.put(call, lambda _: points),
+            ):
                 tape.watch(points)
                 total = tf.reduce_sum(scores.evaluate(model, x_of_row, target_of_row, score))
             gradient = tape.gradient(total, points)
             if gradient is None:
-                raise ValueError(f"`{_NAME}` needs a layer that the score depends on; it does not depend on layer {call.path!r}")
-            return tf.reduce_sum(tf.reshape(weight, of_node) * tf.reshape(gradient, path.shape), axis=1)
+                raise ValueError(
+                    f"`{_NAME}` needs a layer that the score depends on; it does not depend on"
+                    f" layer {call.path!r}"
+                )
+            return tf.reduce_sum(
+                tf.reshape(weight, of_node) * tf.reshape(gradient, path.shape), axis=1
+            )
 
-        attributions = difference * rows.sum_over_chunks(weighted_gradient, blocks, tuple(end.shape))
+        attributions = difference * micro_batches.sum_over_chunks(
+            weighted_gradient, blocks, tuple(end.shape)
+        )
         with layers.put(call, lambda _: begin):
             at_start = scores.evaluate(model, x, target, score)
         summed = tf.reduce_sum(attributions, axis=list(range(1, end.shape.rank)))
         delta = summed - (at_end - at_start)
-        return Attributed(tf.reduce_sum(attributions, axis=-1) if is_summed else attributions, {"convergence_delta": delta})
+        return Attributed(
+            tf.reduce_sum(attributions, axis=-1) if is_summed else attributions,
+            {"convergence_delta": delta},
+        )
 
-    attributed: Attributed = rows.map_rows(attribute, (inputs, targets, ids), n_examples)
+    attributed: Attributed = micro_batches.map_rows(attribute, (inputs, targets, ids), n_examples)
     return attributed
 
 
@@ -105,10 +129,15 @@ def _called(calls: list[layers.Call], layer: str | None) -> layers.Call:
     """Returns the call of the layer of that name, or of the model's one embedding."""
     if layer is not None:
         return layers.single(calls, layer, _NAME)
-    embeddings = list(dict.fromkeys(call.path for call in calls if isinstance(call.layer, keras.layers.Embedding)))
+    embeddings = list(
+        dict.fromkeys(call.path for call in calls if isinstance(call.layer, keras.layers.Embedding))
+    )
     if len(embeddings) != 1:
         found = f"{len(embeddings)}: {', '.join(map(repr, embeddings))}" if embeddings else "none"
-        raise ValueError(f"`{_NAME}` looks for the model's one keras.layers.Embedding, and finds {found}. Pass layer= the name of a layer.")
+        raise ValueError(
+            f"`{_NAME}` looks for the model's one keras.layers.Embedding, and finds {found}. Pass"
+            " layer= the name of a layer."
+        )
     return layers.single(calls, embeddings[0], _NAME)
 
 

@@ -4,9 +4,10 @@ import keras
 import tensorflow as tf
 from jaxtyping import Float64, Int64, Shaped
 
-from hvd_xai import baselines, rows
+from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
-from hvd_xai.types import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.tracing import micro_batches
 
 
 def lime(
@@ -25,40 +26,51 @@ def lime(
     seed: int = 0,
     micro_batch: int = 256,
 ) -> Attributed:
-    """Fits a linear model of which features are present to the score, most closely where most of them are.
+    """Fits a linear model of which features are present to the score, most closely where most of
+    them are.
 
-    Takes half of the features away at random, again and again, and reads the coefficients of a ridge regression. How well the score follows
-    such a model at all is returned beside them: where `local_r2` is low, the attributions say little.
+    Takes half of the features away at random, again and again, and reads the coefficients of a
+    ridge regression. How well the score follows such a model at all is returned beside them: where
+    `local_r2` is low, the attributions say little.
 
-        min_{β, β0} Σ_z π(z) [F(z) - β0 - β·z]² + λ |β|²,        π(z) = exp(-D(z)² / σ²),   D(z) = 1 - √(|z| / m)
+        min_{β, β0} Σ_z π(z) [F(z) - β0 - β·z]² + λ |β|²,        π(z) = exp(-D(z)² / σ²),   D(z) = 1
+        - √(|z| / m)
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series, images and volumes.
+        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series,
+            images and volumes.
         targets: `[n]`, what the score selects.
         ids: sample ids, which with the seed decide which features are taken away.
-        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide` cuts it; if left out, a seventh
-            of each axis, and single values of tabular inputs.
-        n_samples: versions of an example, the whole of it among them, at least 2; several times the features are wanted.
-        kernel_width: σ, more than 0: the smaller, the more the versions count in which little is missing.
-        ridge: λ, more than 0: how much coefficients are drawn to 0, against a sum of weights of up to `n_samples`.
-        baseline: what stands where a feature is absent: a name of `hvd_xai.baselines`, or a function of the inputs.
+        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide`
+            cuts it; if left out, a seventh of each axis, and single values of tabular inputs.
+        n_samples: versions of an example, the whole of it among them, at least 2; several times the
+            features are wanted.
+        kernel_width: σ, more than 0: the smaller, the more the versions count in which little is
+            missing.
+        ridge: λ, more than 0: how much coefficients are drawn to 0, against a sum of weights of up
+            to `n_samples`.
+        baseline: what stands where a feature is absent: a name of `hvd_xai.baselines`, or a
+            function of the inputs.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
         seed: begins the random streams.
-        micro_batch: the most (example x version) rows that go through the model at once; bounds the memory, not the numbers.
+        micro_batch: the most (example x version) rows that go through the model at once; bounds the
+            memory, not the numbers.
 
     Returns:
-        Coefficients β, `[n, cells along h, cells along w]` (`[n, f]` of a table), float32, signed, in the units of the score; beside them
-        `intercept` `[n]`, β0, and `local_r2` `[n]`, the weighted share of the score's variance that the linear model explains.
+        Coefficients β, `[n, cells along h, cells along w]` (`[n, f]` of a table), float32, signed,
+        in the units of the score; beside them `intercept` `[n]`, β0, and `local_r2` `[n]`, the
+        weighted share of the score's variance that the linear model explains.
 
     Raises:
         ValueError: if an option is out of range, or the baseline has another shape.
 
     Reference:
-        M. T. Ribeiro, S. Singh, C. Guestrin: "Why Should I Trust You?": Explaining the Predictions of Any Classifier. KDD 2016.
-        https://arxiv.org/abs/1602.04938, equations 1 and 2, with the cosine distance its section 3.4 proposes for text. Features are cells
-        of a grid instead of superpixels, present or absent for tabular data too, and none are selected: the ridge keeps all of them, as
-        the authors' program does for images. That program takes the root of π.
+        M. T. Ribeiro, S. Singh, C. Guestrin: "Why Should I Trust You?": Explaining the Predictions
+        of Any Classifier. KDD 2016. https://arxiv.org/abs/1602.04938, equations 1 and 2, with the
+        cosine distance its section 3.4 proposes for text. Features are cells of a grid instead of
+        superpixels, present or absent for tabular data too, and none are selected: the ridge keeps
+        all of them, as the authors' program does for images. That program takes the root of π.
     """
     if n_samples < 2:
         raise ValueError(f"`lime` needs n_samples >= 2; got {n_samples}")
@@ -74,7 +86,9 @@ def lime(
         absent = baselines.reference(baseline, x, sample_id)
         values = coalitions.evaluate_rows(
             model,
-            lambda row: coalitions.mix(x, absent, coalitions.spread(cells, tf.gather(present, row, axis=1))),
+            lambda row: coalitions.mix(
+                x, absent, coalitions.spread(cells, tf.gather(present, row, axis=1))
+            ),
             target,
             score,
             cut,
@@ -83,17 +97,27 @@ def lime(
         distance = 1 - tf.sqrt(tf.reduce_mean(z, axis=2))
         coefficients, intercept, r2 = _ridge(z, y, tf.exp(-(distance**2) / kernel_width**2), ridge)
         attributions = tf.reshape(coefficients, [cut.n_examples, *cells.counts])
-        per_sample = {"intercept": tf.cast(intercept, tf.float32), "local_r2": tf.cast(r2, tf.float32)}
+        per_sample = {
+            "intercept": tf.cast(intercept, tf.float32),
+            "local_r2": tf.cast(r2, tf.float32),
+        }
         return Attributed(tf.cast(attributions, tf.float32), per_sample)
 
-    attributed: Attributed = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples)
+    attributed: Attributed = micro_batches.map_rows(
+        attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples
+    )
     return attributed
 
 
 def _ridge(
-    z: Float64[tf.Tensor, "n r m"], y: Float64[tf.Tensor, "n r"], weights: Float64[tf.Tensor, "n r"], ridge: float
+    z: Float64[tf.Tensor, "n r m"],
+    y: Float64[tf.Tensor, "n r"],
+    weights: Float64[tf.Tensor, "n r"],
+    ridge: float,
 ) -> tuple[Float64[tf.Tensor, "n m"], Float64[tf.Tensor, "n"], Float64[tf.Tensor, "n"]]:
-    """Returns coefficients, intercept, which is not drawn to 0, and R² of the weighted ridge regressions of `y` by `z`."""
+    """Returns coefficients, intercept, which is not drawn to 0, and R² of the weighted ridge
+    regressions of `y` by `z`.
+    """
     shares = weights / tf.reduce_sum(weights, axis=1, keepdims=True)
     z_mean, y_mean = tf.einsum("nr,nrm->nm", shares, z), tf.reduce_sum(shares * y, axis=1)
     z, y = z - z_mean[:, None], y - y_mean[:, None]

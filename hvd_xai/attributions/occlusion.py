@@ -5,9 +5,10 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Bool, Float32, Int64, Shaped
 
-from hvd_xai import baselines, rows
+from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
-from hvd_xai.types import Baseline, Score
+from hvd_xai.protocols import Baseline, Score
+from hvd_xai.tracing import micro_batches
 
 
 def occlusion(
@@ -25,72 +26,111 @@ def occlusion(
 ) -> Float32[tf.Tensor, "n ..."]:
     """Slides a patch over the input and records how much the score drops when it covers a place.
 
-    The plainest question one can ask a model, and one that needs no gradient. It misses what stands in two places at once: covering one of
-    them then changes nothing.
+    The plainest question one can ask a model, and one that needs no gradient. It misses what stands
+    in two places at once: covering one of them then changes nothing.
 
-        A_p(x) = 1/|W_p| Σ_{w in W_p} F(x) - F(x with w covered),        W_p: the positions of the patch that cover place p
+        A_p(x) = 1/|W_p| Σ_{w in W_p} F(x) - F(x with w covered),        W_p: the positions of the
+        patch that cover place p
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series, images and volumes.
+        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series,
+            images and volumes.
         targets: `[n]`, what the score selects.
         ids: sample ids, for baselines that are random by them.
-        patch: side of the patch, in places, along every axis or along each; if left out, a seventh of each axis, and single values of
-            tabular inputs. All channels of a place are covered together.
-        stride: places between two positions, at most the side; the side itself if left out, which is the least work. The last position of
-            an axis ends where the axis does.
-        baseline: what a covered place shows: a name of `hvd_xai.baselines`, or a function of the inputs.
+        patch: side of the patch, in places, along every axis or along each; if left out, a seventh
+            of each axis, and single values of tabular inputs. All channels of a place are covered
+            together.
+        stride: places between two positions, at most the side; the side itself if left out, which
+            is the least work. The last position of an axis ends where the axis does.
+        baseline: what a covered place shows: a name of `hvd_xai.baselines`, or a function of the
+            inputs.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        micro_batch: the most (example x position) rows that go through the model at once; bounds the memory, not the numbers.
+        micro_batch: the most (example x position) rows that go through the model at once; bounds
+            the memory, not the numbers.
 
     Returns:
-        Maps of the inputs' places, `[n, h, w]` (`[n, t]` of a series, `[n, f]` of a table), float32, signed, in the units of the score.
+        Maps of the inputs' places, `[n, h, w]` (`[n, t]` of a series, `[n, f]` of a table),
+        float32, signed, in the units of the score.
 
     Raises:
         ValueError: if patch or stride do not fit the inputs, or the baseline has another shape.
 
     Reference:
-        M. D. Zeiler, R. Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014. https://arxiv.org/abs/1311.2901, section
-        4.2, which maps the score itself by the patch's position; here it is the drop, and averaged where positions overlap.
+        M. D. Zeiler, R. Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014.
+        https://arxiv.org/abs/1311.2901, section 4.2, which maps the score itself by the patch's
+        position; here it is the drop, and averaged where positions overlap.
     """
     shape = tuple(inputs.shape[1:])
     covers = [
         _positions(size, side, step)
-        for size, side, step in zip(coalitions.places(shape), coalitions.sides(shape, patch), _strides(shape, patch, stride), strict=True)
+        for size, side, step in zip(
+            coalitions.places(shape),
+            coalitions.sides(shape, patch),
+            _strides(shape, patch, stride),
+            strict=True,
+        )
     ]
     counts = tuple(len(cover) for cover in covers)
     cut = coalitions.cut(1 + int(np.prod(counts)), micro_batch)
 
     def covered(row: tf.Tensor) -> tf.Tensor:
-        """Returns whether the position of each row covers a place, `[r, h, w]`. Row 0 covers nothing."""
+        """Returns whether the position of each row covers a place, `[r, h, w]`.
+
+        Row 0 covers nothing.
+        """
         window = tf.unravel_index(tf.maximum(row - 1, 0), counts)
         is_covered = tf.reshape(row > 0, [-1, *[1] * len(covers)])
         for axis, cover in enumerate(covers):
             along = tf.gather(cover, window[axis])
-            is_covered &= tf.reshape(along, [-1, *[1] * axis, cover.shape[1], *[1] * (len(covers) - 1 - axis)])
+            is_covered &= tf.reshape(
+                along, [-1, *[1] * axis, cover.shape[1], *[1] * (len(covers) - 1 - axis)]
+            )
         return is_covered
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor:
         absent = baselines.reference(baseline, x, sample_id)
-        values = coalitions.evaluate_rows(model, lambda row: coalitions.mix(x, absent, ~covered(row)[None]), target, score, cut)
+        values = coalitions.evaluate_rows(
+            model, lambda row: coalitions.mix(x, absent, ~covered(row)[None]), target, score, cut
+        )
         drops = tf.reshape(values[:, :1] - values[:, 1:], [cut.n_examples, *counts])
-        for cover in covers:  # the mean over all positions that cover a place is one over each axis in turn
-            drops = tf.tensordot(drops, tf.constant(cover / cover.sum(axis=0), tf.float32), [[1], [0]])
+        # the mean over all positions that cover a place is one over each axis in turn
+        for cover in covers:
+            drops = tf.tensordot(
+                drops, tf.constant(cover / cover.sum(axis=0), tf.float32), [[1], [0]]
+            )
         return drops
 
-    return rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples)
+    return micro_batches.map_rows(
+        attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples
+    )
 
 
-def _strides(shape: tuple[int, ...], patch: int | tuple[int, ...] | None, stride: int | tuple[int, ...] | None) -> tuple[int, ...]:
+def _strides(
+    shape: tuple[int, ...],
+    patch: int | tuple[int, ...] | None,
+    stride: int | tuple[int, ...] | None,
+) -> tuple[int, ...]:
     """Returns the stride along each axis.
 
     Raises:
         ValueError: if there is not one for each axis, or one leaves out places.
     """
     sides = coalitions.sides(shape, patch)
-    steps = sides if stride is None else (stride,) * len(sides) if isinstance(stride, int) else tuple(stride)
-    if len(steps) != len(sides) or any(not 1 <= step <= side for step, side in zip(steps, sides, strict=True)):
-        raise ValueError(f"`occlusion` needs a stride for each side of the patch, {sides}, from 1 to that side; got stride={stride}")
+    steps = (
+        sides
+        if stride is None
+        else (stride,) * len(sides)
+        if isinstance(stride, int)
+        else tuple(stride)
+    )
+    if len(steps) != len(sides) or any(
+        not 1 <= step <= side for step, side in zip(steps, sides, strict=True)
+    ):
+        raise ValueError(
+            f"`occlusion` needs a stride for each side of the patch, {sides}, from 1 to that side;"
+            f" got stride={stride}"
+        )
     return steps
 
 

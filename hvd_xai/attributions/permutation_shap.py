@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Bool, Float64, Int32, Int64, Shaped
 
-from hvd_xai import baselines, rows
+from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
-from hvd_xai.types import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.tracing import micro_batches
 
 _PERMUTATIONS_OF_A_ROUND = 5  # between two looks at the standard error, which fewer would not tell
 
@@ -30,50 +31,62 @@ def permutation_shap(
     seed: int = 0,
     micro_batch: int = 256,
 ) -> Attributed:
-    """Adds features to the baseline one by one, in random orders, and averages what the score gains with each.
+    """Adds features to the baseline one by one, in random orders, and averages what the score gains
+    with each.
 
-    Estimates Shapley values, with their standard error. The attributions of an example sum to `F(x) - F(baseline)`, however few the orders.
-    Each order is also taken backwards, which makes a score whose features act alone or in pairs exact with a single order.
+    Estimates Shapley values, with their standard error. The attributions of an example sum to `F(x)
+    - F(baseline)`, however few the orders. Each order is also taken backwards, which makes a score
+    whose features act alone or in pairs exact with a single order.
 
         φ_j = 1/2K Σ_k [F(before_k(j) + j) - F(before_k(j))] + [F(after_k(j) + j) - F(after_k(j))]
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series, images and volumes.
+        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series,
+            images and volumes.
         targets: `[n]`, what the score selects.
         ids: sample ids, which with the seed decide an example's orders.
-        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide` cuts it; if left out, a seventh
-            of each axis, and single values of tabular inputs.
-        n_permutations: orders K, at least 2; an example of m features costs `2 K (m - 1) + 2` rows. Where that is enough for all m!
-            orders, each is taken once, and the values are exact.
-        tolerance: an example is done when the largest standard error of its features is no more than this, in the units of the score; the
-            orders are then taken 5 at a time, and `n_permutations`, rounded up to it, is the most. All of them are taken if left out.
-        baseline: what stands where a feature is absent: a name of `hvd_xai.baselines`, or a function of the inputs.
+        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide`
+            cuts it; if left out, a seventh of each axis, and single values of tabular inputs.
+        n_permutations: orders K, at least 2; an example of m features costs `2 K (m - 1) + 2` rows.
+            Where that is enough for all m! orders, each is taken once, and the values are exact.
+        tolerance: an example is done when the largest standard error of its features is no more
+            than this, in the units of the score; the orders are then taken 5 at a time, and
+            `n_permutations`, rounded up to it, is the most. All of them are taken if left out.
+        baseline: what stands where a feature is absent: a name of `hvd_xai.baselines`, or a
+            function of the inputs.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
         seed: begins the random streams.
-        micro_batch: the most (example x coalition) rows that go through the model at once; bounds the memory, not the numbers.
+        micro_batch: the most (example x coalition) rows that go through the model at once; bounds
+            the memory, not the numbers.
 
     Returns:
-        Attributions of the features, `[n, cells along h, cells along w]` (`[n, f]` of a table), float32, signed, in the units of the score;
-        beside them `standard_error` `[n]`, the largest among an example's features, and `n_permutations` `[n]`, the orders it took.
+        Attributions of the features, `[n, cells along h, cells along w]` (`[n, f]` of a table),
+        float32, signed, in the units of the score; beside them `standard_error` `[n]`, the largest
+        among an example's features, and `n_permutations` `[n]`, the orders it took.
 
     Raises:
         ValueError: if an option is out of range, or the baseline has another shape.
 
     Reference:
-        J. Castro, D. Gómez, J. Tejada: Polynomial calculation of the Shapley value based on sampling. Computers & Operations Research 2009.
-        https://doi.org/10.1016/j.cor.2008.04.004, section 3.
-        R. Mitchell, J. Cooper, E. Frank, G. Holmes: Sampling Permutations for Shapley Value Estimation. JMLR 2022.
-        https://arxiv.org/abs/2104.12199, section 4.1, the antithetic pairs. The standard error is that of the pairs' means; stopping
-        when it is small is ours, and favours examples whose error looks smaller than it is.
+        J. Castro, D. Gómez, J. Tejada: Polynomial calculation of the Shapley value based on
+        sampling. Computers & Operations Research 2009. https://doi.org/10.1016/j.cor.2008.04.004,
+        section 3. R. Mitchell, J. Cooper, E. Frank, G. Holmes: Sampling Permutations for Shapley
+        Value Estimation. JMLR 2022. https://arxiv.org/abs/2104.12199, section 4.1, the antithetic
+        pairs. The standard error is that of the pairs' means; stopping when it is small is ours,
+        and favours examples whose error looks smaller than it is.
     """
     if n_permutations < 2:
         raise ValueError(f"`permutation_shap` needs n_permutations >= 2; got {n_permutations}")
     if tolerance is not None and not tolerance > 0:
-        raise ValueError(f"tolerance is a standard error in the units of the score, more than 0; got {tolerance}")
+        raise ValueError(
+            f"tolerance is a standard error in the units of the score, more than 0; got {tolerance}"
+        )
     cells = coalitions.divide(tuple(inputs.shape[1:]), patch)
     n_features = cells.n_features
-    every_order = _every_order(n_features) if math.factorial(n_features) <= 2 * n_permutations else None
+    every_order = (
+        _every_order(n_features) if math.factorial(n_features) <= 2 * n_permutations else None
+    )
     if every_order is not None:
         at_once, n_rounds = len(every_order), 1
     else:
@@ -82,8 +95,12 @@ def permutation_shap(
     order_of_row, is_backwards, n_first = _rows(at_once, n_features)
     cut = coalitions.cut(len(order_of_row), micro_batch)
 
-    def add_up(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-        """Returns the sums, and the sums of squares, of what each feature gains in the orders of a round: `[n, 2, m]`, float64."""
+    def add_up(
+        x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor, number: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns the sums, and the sums of squares, of what each feature gains in the orders of a
+        round: `[n, 2, m]`, float64.
+        """
         if every_order is not None:
             place = tf.tile(tf.constant(every_order)[None], [cut.n_examples, 1, 1])
         else:
@@ -92,21 +109,42 @@ def permutation_shap(
         absent = baselines.reference(baseline, x, sample_id)
 
         def points(row: tf.Tensor) -> tf.Tensor:
-            is_first = tf.gather(place, tf.gather(order_of_row, row), axis=1) < tf.gather(n_first, row)[:, None]
-            return coalitions.mix(x, absent, coalitions.spread(cells, is_first != tf.gather(is_backwards, row)[:, None]))
+            is_first = (
+                tf.gather(place, tf.gather(order_of_row, row), axis=1)
+                < tf.gather(n_first, row)[:, None]
+            )
+            return coalitions.mix(
+                x,
+                absent,
+                coalitions.spread(cells, is_first != tf.gather(is_backwards, row)[:, None]),
+            )
 
-        gains = _gains(tf.cast(coalitions.evaluate_rows(model, points, target, score, cut), tf.float64), place)
+        gains = _gains(
+            tf.cast(coalitions.evaluate_rows(model, points, target, score, cut), tf.float64), place
+        )
         return tf.stack([tf.reduce_sum(gains, axis=1), tf.reduce_sum(gains**2, axis=1)], axis=1)
 
     x = tf.cast(inputs, tf.float32)
     n_examples = tf.shape(x)[0]
 
-    def next_round(number: tf.Tensor, moments: tf.Tensor, taken: tf.Tensor, is_unsure: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def next_round(
+        number: tf.Tensor, moments: tf.Tensor, taken: tf.Tensor, is_unsure: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         unsure = tf.where(is_unsure)
-        arrays = tuple(tf.gather(array, unsure[:, 0]) for array in (x, targets, ids, tf.fill([n_examples], number)))
-        moments = tf.tensor_scatter_nd_add(moments, unsure, rows.map_rows(add_up, arrays, cut.n_examples))
+        arrays = tuple(
+            tf.gather(array, unsure[:, 0])
+            for array in (x, targets, ids, tf.fill([n_examples], number))
+        )
+        moments = tf.tensor_scatter_nd_add(
+            moments, unsure, micro_batches.map_rows(add_up, arrays, cut.n_examples)
+        )
         taken = tf.tensor_scatter_nd_add(taken, unsure, tf.fill([tf.shape(unsure)[0]], at_once))
-        return number + 1, moments, taken, _largest_error(moments, taken) > (0.0 if tolerance is None else tolerance)
+        return (
+            number + 1,
+            moments,
+            taken,
+            _largest_error(moments, taken) > (0.0 if tolerance is None else tolerance),
+        )
 
     _, moments, taken, _ = tf.while_loop(
         lambda number, *state: (number < n_rounds) & tf.reduce_any(state[-1]),
@@ -120,22 +158,37 @@ def permutation_shap(
         parallel_iterations=1,
     )
     means = moments[:, 0] / tf.cast(taken, tf.float64)[:, None]
-    error = tf.zeros([n_examples]) if every_order is not None else tf.cast(_largest_error(moments, taken), tf.float32)
+    error = (
+        tf.zeros([n_examples])
+        if every_order is not None
+        else tf.cast(_largest_error(moments, taken), tf.float32)
+    )
     attributions = tf.cast(tf.reshape(means, [-1, *cells.counts]), tf.float32)
     return Attributed(attributions, {"standard_error": error, "n_permutations": taken})
 
 
 def _every_order(n_features: int) -> Int32[np.ndarray, "k m"]:
-    """Returns the place of each feature in every order, of which each is one of two that are each other's reverse."""
-    return np.array([order for order in itertools.permutations(range(n_features)) if order[0] <= order[-1]], np.int32)
-
-
-def _rows(n_orders: int, n_features: int) -> tuple[Int32[np.ndarray, "r"], Bool[np.ndarray, "r"], Int32[np.ndarray, "r"]]:
-    """Returns what stands in each row: of which order, which number of its first features, and whether these are absent or present.
-
-    Row 0 is the baseline, row 1 the input; then come, order by order, its first 1 to m - 1 features, and the same once more taken away.
+    """Returns the place of each feature in every order, of which each is one of two that are each
+    other's reverse.
     """
-    order, is_backwards, n_first = np.meshgrid(np.arange(n_orders), [False, True], np.arange(1, n_features), indexing="ij")
+    return np.array(
+        [order for order in itertools.permutations(range(n_features)) if order[0] <= order[-1]],
+        np.int32,
+    )
+
+
+def _rows(
+    n_orders: int, n_features: int
+) -> tuple[Int32[np.ndarray, "r"], Bool[np.ndarray, "r"], Int32[np.ndarray, "r"]]:
+    """Returns what stands in each row: of which order, which number of its first features, and
+    whether these are absent or present.
+
+    Row 0 is the baseline, row 1 the input; then come, order by order, its first 1 to m - 1
+    features, and the same once more taken away.
+    """
+    order, is_backwards, n_first = np.meshgrid(
+        np.arange(n_orders), [False, True], np.arange(1, n_features), indexing="ij"
+    )
     return (
         np.append([0, 0], order).astype(np.int32),
         np.append([False, False], is_backwards),
@@ -143,18 +196,26 @@ def _rows(n_orders: int, n_features: int) -> tuple[Int32[np.ndarray, "r"], Bool[
     )
 
 
-def _gains(values: Float64[tf.Tensor, "n r"], place: Int32[tf.Tensor, "n k m"]) -> Float64[tf.Tensor, "n k m"]:
-    """Returns what each feature gains in each order, the mean of forwards and backwards, from the scores of the rows."""
+def _gains(
+    values: Float64[tf.Tensor, "n r"], place: Int32[tf.Tensor, "n k m"]
+) -> Float64[tf.Tensor, "n k m"]:
+    """Returns what each feature gains in each order, the mean of forwards and backwards, from the
+    scores of the rows.
+    """
     n_examples, n_orders, n_features = place.shape
     nothing, everything = (tf.tile(values[:, row, None, None], [1, n_orders, 1]) for row in (0, 1))
     between = tf.reshape(values[:, 2:], [n_examples, n_orders, 2, n_features - 1])
     forwards = tf.concat([nothing, between[:, :, 0], everything], axis=2)
     backwards = tf.concat([everything, between[:, :, 1], nothing], axis=2)
-    of_place = (forwards[..., 1:] - forwards[..., :-1] + backwards[..., :-1] - backwards[..., 1:]) / 2
+    of_place = (
+        forwards[..., 1:] - forwards[..., :-1] + backwards[..., :-1] - backwards[..., 1:]
+    ) / 2
     return tf.gather(of_place, place, batch_dims=2)
 
 
-def _largest_error(moments: Float64[tf.Tensor, "n 2 m"], n_terms: Int32[tf.Tensor, "n"]) -> Float64[tf.Tensor, "n"]:
+def _largest_error(
+    moments: Float64[tf.Tensor, "n 2 m"], n_terms: Int32[tf.Tensor, "n"]
+) -> Float64[tf.Tensor, "n"]:
     """Returns the largest standard error among the means of an example's features."""
     n_terms = tf.cast(n_terms, tf.float64)[:, None]
     variance = tf.maximum(moments[:, 1] - moments[:, 0] ** 2 / n_terms, 0) / (n_terms - 1)

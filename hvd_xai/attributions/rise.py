@@ -5,9 +5,10 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai import baselines, rows
+from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
-from hvd_xai.types import Baseline, Score
+from hvd_xai.protocols import Baseline, Score
+from hvd_xai.tracing import micro_batches
 
 
 def rise(
@@ -25,38 +26,46 @@ def rise(
     seed: int = 0,
     micro_batch: int = 256,
 ) -> Float32[tf.Tensor, "n ..."]:
-    """Shows the model the input through random smooth masks, and averages the masks by the scores they got.
+    """Shows the model the input through random smooth masks, and averages the masks by the scores
+    they got.
 
-    A place counts for as much as the score is worth when it can be seen. All places share what the others are worth, so compare places
-    with one another, not with 0.
+    A place counts for as much as the score is worth when it can be seen. All places share what the
+    others are worth, so compare places with one another, not with 0.
 
         S_p(x) = 1 / (E[M] K) Σ_k F(x ⊙ M_k) M_k(p)
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series, images and volumes.
+        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series,
+            images and volumes.
         targets: `[n]`, what the score selects.
         ids: sample ids, which with the seed decide an example's masks.
-        patch: side of a cell of the coarse masks, in places, along every axis or along each; if left out, a seventh of each axis, and
-            single values of tabular inputs.
-        n_masks: masks K. The paper takes 4,000 to 8,000 of images of 224 x 224; errors fall with the root of it.
+        patch: side of a cell of the coarse masks, in places, along every axis or along each; if
+            left out, a seventh of each axis, and single values of tabular inputs.
+        n_masks: masks K. The paper takes 4,000 to 8,000 of images of 224 x 224; errors fall with
+            the root of it.
         probability: that a cell is shown, E[M], between 0 and 1.
-        baseline: what stands where nothing is shown: a name of `hvd_xai.baselines`, or a function of the inputs.
+        baseline: what stands where nothing is shown: a name of `hvd_xai.baselines`, or a function
+            of the inputs.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
         seed: begins the random streams.
-        micro_batch: the most (example x mask) rows that go through the model at once; bounds the memory, not the numbers.
+        micro_batch: the most (example x mask) rows that go through the model at once; bounds the
+            memory, not the numbers.
 
     Returns:
-        Maps of the inputs' places, `[n, h, w]` (`[n, t]` of a series, `[n, f]` of a table), float32, in the units of the score.
+        Maps of the inputs' places, `[n, h, w]` (`[n, t]` of a series, `[n, f]` of a table),
+        float32, in the units of the score.
 
     Raises:
         ValueError: if an option is out of range, or the baseline has another shape.
 
     Reference:
-        V. Petsiuk, A. Das, K. Saenko: RISE: Randomized Input Sampling for Explanation of Black-box Models. BMVC 2018.
-        https://arxiv.org/abs/1806.07421, equation 6 and section 3.2. The expectation of the masks is the true one, the same at every place,
-        so that the estimate is unbiased; cells keep their side, and there is one more of them along each axis, where the paper stretches h
-        cells to the length of h + 1; the random shift is each mask's own, as in the paper, along every axis there is.
+        V. Petsiuk, A. Das, K. Saenko: RISE: Randomized Input Sampling for Explanation of Black-box
+        Models. BMVC 2018. https://arxiv.org/abs/1806.07421, equation 6 and section 3.2. The
+        expectation of the masks is the true one, the same at every place, so that the estimate is
+        unbiased; cells keep their side, and there is one more of them along each axis, where the
+        paper stretches h cells to the length of h + 1; the random shift is each mask's own, as in
+        the paper, along every axis there is.
     """
     if n_masks < 1:
         raise ValueError(f"`rise` needs n_masks >= 1; got {n_masks}")
@@ -66,7 +75,11 @@ def rise(
     sizes, sides = coalitions.places(shape), coalitions.sides(shape, patch)
     corners = tuple(-(-size // side) + 1 for size, side in zip(sizes, sides, strict=True))
     n_cells, n_places = int(np.prod(corners)), int(np.prod(sizes))
-    blocks = rows.cut(np.arange(n_masks, dtype=np.float64), np.full(n_masks, 1 / (probability * n_masks)), micro_batch)
+    blocks = micro_batches.cut(
+        np.arange(n_masks, dtype=np.float64),
+        np.full(n_masks, 1 / (probability * n_masks)),
+        micro_batch,
+    )
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor:
         drawn = coalitions.uniform(seed, sample_id, (n_masks, n_cells + len(sizes)))
@@ -76,22 +89,35 @@ def rise(
             of_masks = tf.gather(drawn, tf.cast(number, tf.int32), axis=1)
             flat = tf.reshape(of_masks, [-1, n_cells + len(sizes)])
             masks = _masks(
-                tf.reshape(tf.cast(flat[:, :n_cells] < probability, tf.float32), [-1, *corners]), flat[:, n_cells:], sizes, sides
+                tf.reshape(tf.cast(flat[:, :n_cells] < probability, tf.float32), [-1, *corners]),
+                flat[:, n_cells:],
+                sizes,
+                sides,
             )
-            masks = coalitions.settled(model, tf.reshape(masks, [blocks.n_examples, number.shape[0], *sizes]))
+            masks = coalitions.settled(
+                model, tf.reshape(masks, [blocks.n_examples, number.shape[0], *sizes])
+            )
             values = coalitions.evaluate(model, coalitions.mix(x, absent, masks), target, score)
-            return tf.matmul((weight * values)[:, None], tf.reshape(masks, [*values.shape, n_places]))[:, 0]
+            return tf.matmul(
+                (weight * values)[:, None], tf.reshape(masks, [*values.shape, n_places])
+            )[:, 0]
 
-        maps = rows.sum_over_chunks(weighted_masks, blocks, (blocks.n_examples, n_places))
+        maps = micro_batches.sum_over_chunks(weighted_masks, blocks, (blocks.n_examples, n_places))
         return tf.reshape(maps, [blocks.n_examples, *sizes])
 
-    return rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), blocks.n_examples)
+    return micro_batches.map_rows(
+        attribute, (tf.cast(inputs, tf.float32), targets, ids), blocks.n_examples
+    )
 
 
 def _masks(
-    coarse: Float32[tf.Tensor, "r ..."], shifts: Float32[tf.Tensor, "r axes"], sizes: tuple[int, ...], sides: tuple[int, ...]
+    coarse: Float32[tf.Tensor, "r ..."],
+    shifts: Float32[tf.Tensor, "r axes"],
+    sizes: tuple[int, ...],
+    sides: tuple[int, ...],
 ) -> Float32[tf.Tensor, "r ..."]:
-    """Returns coarse masks enlarged linearly, cell by cell of the given sides, and cropped to the sizes at shifts of less than a cell.
+    """Returns coarse masks enlarged linearly, cell by cell of the given sides, and cropped to the
+    sizes at shifts of less than a cell.
 
     Args:
         coarse: `[r, cells along h + 1, cells along w + 1]`.
@@ -101,10 +127,14 @@ def _masks(
     """
     for axis in reversed(range(len(sizes))):
         n_corners = coarse.shape[-1]
-        place = tf.range(sizes[axis], dtype=tf.float32) + tf.floor(shifts[:, axis, None] * sides[axis])
+        place = tf.range(sizes[axis], dtype=tf.float32) + tf.floor(
+            shifts[:, axis, None] * sides[axis]
+        )
         at = tf.clip_by_value((place + 0.5) / sides[axis] - 0.5, 0, n_corners - 1)
         share = tf.nn.relu(1 - tf.abs(at[:, None] - tf.range(n_corners, dtype=tf.float32)[:, None]))
-        lines = tf.matmul(tf.reshape(coarse, [-1, int(np.prod(coarse.shape[1:-1])), n_corners]), share)
+        lines = tf.matmul(
+            tf.reshape(coarse, [-1, int(np.prod(coarse.shape[1:-1])), n_corners]), share
+        )
         # The axis that is done goes to the front of the others, so that the next one comes last.
         coarse = tf.reshape(tf.transpose(lines, [0, 2, 1]), [-1, sizes[axis], *coarse.shape[1:-1]])
     return coarse

@@ -5,7 +5,7 @@ import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai.primitives import gradients
-from hvd_xai.types import Score
+from hvd_xai.protocols import Score
 
 
 def saliency(
@@ -19,8 +19,8 @@ def saliency(
 ) -> Float32[tf.Tensor, "n ..."]:
     """Returns the gradient of the score with respect to the inputs.
 
-    What a small change of each feature would do to the score, from one pass through the model. Where the score is flat it is 0, even for
-    features that matter.
+    What a small change of each feature would do to the score, from one pass through the model.
+    Where the score is flat it is 0, even for features that matter.
 
         w = ∂F(x) / ∂x
 
@@ -32,15 +32,17 @@ def saliency(
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
 
     Returns:
-        Attributions of the shape of the inputs, signed, float32, in units of the score per unit of the inputs.
+        Attributions of the shape of the inputs, signed, float32, in units of the score per unit of
+        the inputs.
 
     Raises:
         ValueError: if the score has no gradient at the inputs.
 
     Reference:
-        K. Simonyan, A. Vedaldi, A. Zisserman: Deep Inside Convolutional Networks: Visualising Image Classification Models and Saliency
-        Maps. ICLR 2014 workshop. https://arxiv.org/abs/1312.6034, section 3.1. Its maps show the largest magnitude of the channels; here
-        sign and channels are kept, and how they are shown is the picture's business.
+        K. Simonyan, A. Vedaldi, A. Zisserman: Deep Inside Convolutional Networks: Visualising Image
+        Classification Models and Saliency Maps. ICLR 2014 workshop.
+        https://arxiv.org/abs/1312.6034, section 3.1. Its maps show the largest magnitude of the
+        channels; here sign and channels are kept, and how they are shown is the picture's business.
     """
     del ids
     return gradients.of_score(model, tf.cast(inputs, tf.float32), targets, score)

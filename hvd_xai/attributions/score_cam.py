@@ -5,9 +5,10 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai import baselines, rows, scores
+from hvd_xai import baselines, scores
 from hvd_xai.primitives import cam
-from hvd_xai.types import Baseline, Score
+from hvd_xai.protocols import Baseline, Score
+from hvd_xai.tracing import micro_batches
 
 
 def score_cam(
@@ -23,47 +24,59 @@ def score_cam(
     score: str | Score = "output",
     micro_batch: int = 256,
 ) -> Float32[tf.Tensor, "n ..."]:
-    """Weighs the channels of a layer by the score of the input that each lets through, and keeps where their sum is positive.
+    """Weighs the channels of a layer by the score of the input that each lets through, and keeps
+    where their sum is positive.
 
-    Needs no gradient, and one forward pass for each channel. Inputs must be such that a mixture of two is an input: images, not tokens.
+    Needs no gradient, and one forward pass for each channel. Inputs must be such that a mixture of
+    two is an input: images, not tokens.
 
         H_k = s(up(A^k)), s(M) = (M - min M) / (max M - min M)
         α = softmax_k F(x' + H_k ⊙ (x - x'))        L = ReLU(Σ_k α_k A^k)
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32; as many axes of places as the layer has, and at most one of channels.
+        inputs: `[n, ...]`, computed in float32; as many axes of places as the layer has, and at
+            most one of channels.
         targets: `[n]`, what the score selects.
         ids: sample ids, for baselines that are random by them.
-        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`; the last one with a spatial output if
-            left out.
-        n_channels: looks only at so many channels of each example, those with the largest activations; all if left out or fewer.
-        baseline: what is seen where a channel lets nothing through: a name of `hvd_xai.baselines`, or a function of the inputs.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets. Weights differ by as many powers of e as
-            scores do: probabilities leave them nearly equal, logits do not.
-        micro_batch: the most (example x channel) rows that go through the model at once; bounds the memory, not the numbers.
+        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`;
+            the last one with a spatial output if left out.
+        n_channels: looks only at so many channels of each example, those with the largest
+            activations; all if left out or fewer.
+        baseline: what is seen where a channel lets nothing through: a name of `hvd_xai.baselines`,
+            or a function of the inputs.
+        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
+            Weights differ by as many powers of e as scores do: probabilities leave them nearly
+            equal, logits do not.
+        micro_batch: the most (example x channel) rows that go through the model at once; bounds the
+            memory, not the numbers.
 
     Returns:
-        Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a volume), float32, never negative.
+        Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a
+        volume), float32, never negative.
 
     Raises:
-        ValueError: if an option is out of range, the layer is not there, is not one, or has no spatial output, or its maps do not fit the
-            inputs.
+        ValueError: if an option is out of range, the layer is not there, is not one, or has no
+            spatial output, or its maps do not fit the inputs.
 
     Reference:
-        H. Wang et al.: Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks. CVPR Workshops 2020.
-        https://arxiv.org/abs/1910.01279, algorithm 1, whose baseline is zero. The score at the baseline, which it takes off, does not
-        change the softmax. A channel that is the same everywhere lets nothing through; the paper divides by zero there.
+        H. Wang et al.: Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural
+        Networks. CVPR Workshops 2020. https://arxiv.org/abs/1910.01279, algorithm 1, whose baseline
+        is zero. The score at the baseline, which it takes off, does not change the softmax. A
+        channel that is the same everywhere lets nothing through; the paper divides by zero there.
     """
     if n_channels is not None and n_channels < 1:
         raise ValueError(f"`score_cam` needs n_channels >= 1; got {n_channels}")
-    rows.check_micro_batch(micro_batch)
+    micro_batches.check_micro_batch(micro_batch)
 
     def activations_of(x: tf.Tensor) -> tuple[tf.Tensor, int]:
         return cam.activations(model, x, layer, asker="score_cam")
 
-    # How many examples make a micro-batch depends on the layer, which is known once the model was traced.
-    traced = tf.function(activations_of, autograph=False).get_concrete_function(tf.TensorSpec([1, *inputs.shape[1:]], tf.float32))
+    # How many examples make a micro-batch depends on the layer, which is known once the model was
+    # traced.
+    traced = tf.function(activations_of, autograph=False).get_concrete_function(
+        tf.TensorSpec([1, *inputs.shape[1:]], tf.float32)
+    )
     shape = traced.structured_outputs[0].shape
     n_kept = min(n_channels or shape[-1], shape[-1])
     n_examples = max(1, micro_batch // n_kept)
@@ -74,9 +87,13 @@ def score_cam(
         activations, channel = activations_of(x)
         size = _size(x, activations, channel)
         if n_kept < shape[-1]:
-            strongest = tf.math.top_k(tf.reduce_max(activations, axis=cam.places(activations)), n_kept).indices
+            strongest = tf.math.top_k(
+                tf.reduce_max(activations, axis=cam.places(activations)), n_kept
+            ).indices
             activations = tf.gather(activations, strongest, axis=-1, batch_dims=1)
-        by_channel = tf.transpose(activations, [0, activations.shape.rank - 1, *cam.places(activations)])
+        by_channel = tf.transpose(
+            activations, [0, activations.shape.rank - 1, *cam.places(activations)]
+        )
         maps = tf.reshape(by_channel, [n_rows, *shape[1:-1]])
         x_start = baselines.reference(baseline, x, sample_id)
 
@@ -84,33 +101,44 @@ def score_cam(
             mask = _between_0_and_1(_resized(tf.gather(maps, row), size))
             if x.shape.rank > mask.shape.rank:
                 mask = tf.expand_dims(mask, channel)
-            x_of_row, x_start_of_row, target_of_row = (tf.gather(values, row // n_kept) for values in (x, x_start, target))
-            return scores.evaluate(model, x_start_of_row + mask * (x_of_row - x_start_of_row), target_of_row, score)
+            x_of_row, x_start_of_row, target_of_row = (
+                tf.gather(values, row // n_kept) for values in (x, x_start, target)
+            )
+            return scores.evaluate(
+                model, x_start_of_row + mask * (x_of_row - x_start_of_row), target_of_row, score
+            )
 
-        values = rows.map_rows(score_of, (tf.range(n_rows),), n_rows_at_once)
+        values = micro_batches.map_rows(score_of, (tf.range(n_rows),), n_rows_at_once)
         alpha = tf.nn.softmax(tf.reshape(values, [n_examples, n_kept]))
         weight = tf.reshape(alpha, [n_examples, *[1] * len(cam.places(activations)), n_kept])
         return tf.nn.relu(tf.reduce_sum(weight * activations, axis=-1))
 
-    maps: tf.Tensor = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), n_examples)
+    maps: tf.Tensor = micro_batches.map_rows(
+        attribute, (tf.cast(inputs, tf.float32), targets, ids), n_examples
+    )
     return maps
 
 
 def _size(inputs: tf.Tensor, activations: tf.Tensor, channel: int) -> tuple[int, ...]:
-    """Returns how many places the inputs have along each axis that the activations have; inputs have channels where the layer has."""
+    """Returns how many places the inputs have along each axis that the activations have; inputs
+    have channels where the layer has.
+    """
     size = list(inputs.shape[1:])
     n_axes = len(cam.places(activations))
     if len(size) == n_axes + 1:
         del size[channel - 1]
     if len(size) != n_axes:
         raise ValueError(
-            f"`score_cam` needs a layer whose maps can be laid over the inputs; inputs have shape {(None, *inputs.shape[1:])}, and the maps"
-            f" {(None, *activations.shape[1:-1])}. Pass layer= one with an axis for each of the inputs'."
+            "`score_cam` needs a layer whose maps can be laid over the inputs; inputs have shape"
+            f" {(None, *inputs.shape[1:])}, and the maps {(None, *activations.shape[1:-1])}. Pass"
+            " layer= one with an axis for each of the inputs'."
         )
     return tuple(size)
 
 
-def _resized(maps: Float32[tf.Tensor, "n *places"], size: tuple[int, ...]) -> Float32[tf.Tensor, "n *size"]:
+def _resized(
+    maps: Float32[tf.Tensor, "n *places"], size: tuple[int, ...]
+) -> Float32[tf.Tensor, "n *size"]:
     """Resizes maps linearly along each axis, centres of places aligned."""
     for length in size:  # each takes the first axis that is left, and puts the new one last
         n_old = maps.shape[1]
@@ -123,5 +151,7 @@ def _resized(maps: Float32[tf.Tensor, "n *places"], size: tuple[int, ...]) -> Fl
 def _between_0_and_1(maps: Float32[tf.Tensor, "n *size"]) -> Float32[tf.Tensor, "n *size"]:
     """Spreads each map over 0 to 1; one that is the same everywhere is 0."""
     axes = list(range(1, maps.shape.rank))
-    low, high = (reduce(maps, axis=axes, keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max))
+    low, high = (
+        reduce(maps, axis=axes, keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max)
+    )
     return tf.math.divide_no_nan(maps - low, high - low)

@@ -5,9 +5,10 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Float64, Int64, Shaped
 
-from hvd_xai import baselines, rows
+from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
-from hvd_xai.types import Baseline, Score
+from hvd_xai.protocols import Baseline, Score
+from hvd_xai.tracing import micro_batches
 
 
 def sobol(
@@ -24,38 +25,45 @@ def sobol(
     seed: int = 0,
     micro_batch: int = 256,
 ) -> Float32[tf.Tensor, "n ..."]:
-    """Dims the features independently, and says how much of the score's variance each has a part in, alone or with others.
+    """Dims the features independently, and says how much of the score's variance each has a part
+    in, alone or with others.
 
-    Finds features that act only together, which methods that take away one at a time miss. It does not say for or against: indices have no
-    sign, and sum to 1 only where features act alone.
+    Finds features that act only together, which methods that take away one at a time miss. It does
+    not say for or against: indices have no sign, and sum to 1 only where features act alone.
 
-        S_j = 1/2K Σ_k [F(a_k) - F(a_k with its j-th from b_k)]² / V[F],        a, b: uniform on [0, 1]^m
+        S_j = 1/2K Σ_k [F(a_k) - F(a_k with its j-th from b_k)]² / V[F],        a, b: uniform on [0,
+        1]^m
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series, images and volumes.
+        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series,
+            images and volumes.
         targets: `[n]`, what the score selects.
         ids: sample ids, for baselines that are random by them; all examples share one design.
-        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide` cuts it; if left out, a seventh
-            of each axis, and single values of tabular inputs.
+        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide`
+            cuts it; if left out, a seventh of each axis, and single values of tabular inputs.
         n_designs: pairs of points K, at least 2; an example of m features costs `K (m + 1)` rows.
-        baseline: what features are dimmed to: a name of `hvd_xai.baselines`, or a function of the inputs.
+        baseline: what features are dimmed to: a name of `hvd_xai.baselines`, or a function of the
+            inputs.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
         seed: decides the design.
-        micro_batch: the most (example x point) rows that go through the model at once; bounds the memory, not the numbers.
+        micro_batch: the most (example x point) rows that go through the model at once; bounds the
+            memory, not the numbers.
 
     Returns:
-        Total-order indices of the features, `[n, cells along h, cells along w]` (`[n, f]` of a table), float32, never negative; 0 where the
-        score does not vary.
+        Total-order indices of the features, `[n, cells along h, cells along w]` (`[n, f]` of a
+        table), float32, never negative; 0 where the score does not vary.
 
     Raises:
         ValueError: if an option is out of range, or the baseline has another shape.
 
     Reference:
-        T. Fel, R. Cadène, M. Chalvidal, M. Cord, D. Vigouroux, T. Serre: Look at the Variance! Efficient Black-box Explanations with
-        Sobol-based Sensitivity Analysis. NeurIPS 2021. https://arxiv.org/abs/2111.04138, section 3, with the estimator of M. J. W. Jansen,
-        Computer Physics Communications 1999. The design is a Latin hypercube instead of a Sobol sequence, drawn once for all examples, and
-        the variance is taken over all points instead of the first of each pair.
+        T. Fel, R. Cadène, M. Chalvidal, M. Cord, D. Vigouroux, T. Serre: Look at the Variance!
+        Efficient Black-box Explanations with Sobol-based Sensitivity Analysis. NeurIPS 2021.
+        https://arxiv.org/abs/2111.04138, section 3, with the estimator of M. J. W. Jansen, Computer
+        Physics Communications 1999. The design is a Latin hypercube instead of a Sobol sequence,
+        drawn once for all examples, and the variance is taken over all points instead of the first
+        of each pair.
     """
     if n_designs < 2:
         raise ValueError(f"`sobol` needs n_designs >= 2; got {n_designs}")
@@ -68,23 +76,39 @@ def sobol(
         absent = baselines.reference(baseline, x, sample_id)
 
         def points(row: tf.Tensor) -> tf.Tensor:
-            """Row `k (m + 1) + j` is `a_k` with its j-th feature from `b_k`; of j = m there is none, and `a_k` stays whole."""
+            """Row `k (m + 1) + j` is `a_k` with its j-th feature from `b_k`; of j = m there is
+            none, and `a_k` stays whole.
+            """
             design, feature = row // (n_features + 1), row % (n_features + 1)
             from_b = tf.range(n_features) == feature[:, None]
-            dimmed = tf.where(from_b, tf.gather(tf.constant(b, tf.float32), design), tf.gather(tf.constant(a, tf.float32), design))
-            return coalitions.mix(x, absent, coalitions.settled(model, coalitions.spread(cells, dimmed[None])))
+            dimmed = tf.where(
+                from_b,
+                tf.gather(tf.constant(b, tf.float32), design),
+                tf.gather(tf.constant(a, tf.float32), design),
+            )
+            return coalitions.mix(
+                x, absent, coalitions.settled(model, coalitions.spread(cells, dimmed[None]))
+            )
 
         values = tf.cast(coalitions.evaluate_rows(model, points, target, score, cut), tf.float64)
         of_design = tf.reshape(values, [cut.n_examples, n_designs, n_features + 1])
         share = tf.reduce_mean((of_design[..., -1:] - of_design[..., :-1]) ** 2, axis=1) / 2
-        indices = tf.math.divide_no_nan(share, tf.math.reduce_variance(values, axis=1, keepdims=True))
+        indices = tf.math.divide_no_nan(
+            share, tf.math.reduce_variance(values, axis=1, keepdims=True)
+        )
         return tf.cast(tf.reshape(indices, [cut.n_examples, *cells.counts]), tf.float32)
 
-    return rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples)
+    return micro_batches.map_rows(
+        attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples
+    )
 
 
-def _latin_hypercube(seed: int, n_points: int, n_axes: int) -> Float64[np.ndarray, "n_points n_axes"]:
-    """Returns points of the unit cube, each of whose coordinates has one in every n-th part of its axis."""
+def _latin_hypercube(
+    seed: int, n_points: int, n_axes: int
+) -> Float64[np.ndarray, "n_points n_axes"]:
+    """Returns points of the unit cube, each of whose coordinates has one in every n-th part of its
+    axis.
+    """
     generator = np.random.default_rng(seed)
     parts = generator.permuted(np.tile(np.arange(n_points)[:, None], n_axes), axis=0)
     return (parts + generator.random(parts.shape)) / n_points

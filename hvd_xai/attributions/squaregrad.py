@@ -6,7 +6,7 @@ from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai.attributions.saliency import saliency
 from hvd_xai.primitives import noisy
-from hvd_xai.types import Attribution, Score
+from hvd_xai.protocols import Attribution, Score
 
 
 def squaregrad(
@@ -26,7 +26,8 @@ def squaregrad(
 ) -> Float32[tf.Tensor, "n ..."]:
     """Averages the squares of a method's attributions over noisy copies of the input.
 
-    Features whose attributions are large whatever their sign stand out, where `smoothgrad` would let them cancel.
+    Features whose attributions are large whatever their sign stand out, where `smoothgrad` would
+    let them cancel.
 
         M(x) = 1/n Σ_k E(x + ε_k)²
 
@@ -38,20 +39,23 @@ def squaregrad(
         method: whose attributions E are squared; as of `smoothgrad`.
         n_samples: noisy copies of an example, at least 1.
         noise: standard deviation of the noise.
-        is_relative: the noise is a share of each example's range; else it is in units of the inputs.
+        is_relative: the noise is a share of each example's range; else it is in units of the
+            inputs.
         seed: another seed, other noise; the same seed gives the copies that `smoothgrad` takes.
         score: what is explained; the method is given it.
         micro_batch: the most (example x copy) rows that are handed to the method at once.
 
     Returns:
-        Attributions of the shape of the method's, float32, never negative, in the square of its units.
+        Attributions of the shape of the method's, float32, never negative, in the square of its
+        units.
 
     Raises:
         ValueError: as `smoothgrad`.
 
     Reference:
-        S. Hooker, D. Erhan, P.-J. Kindermans, B. Kim: A Benchmark for Interpretability Methods in Deep Neural Networks. NeurIPS 2019.
-        https://arxiv.org/abs/1806.10758, under the name SmoothGrad-Squared.
+        S. Hooker, D. Erhan, P.-J. Kindermans, B. Kim: A Benchmark for Interpretability Methods in
+        Deep Neural Networks. NeurIPS 2019. https://arxiv.org/abs/1806.10758, under the name
+        SmoothGrad-Squared.
     """
     mean, variance = noisy.moments(
         method,

@@ -1,32 +1,40 @@
 """The explainers of tf-explain 0.3.1, run as methods of ours.
 
-Its functions that compute are called as they are; its `explain()`, which returns one grid of pictures, is not. For a model they are given
-a stand-in that returns each row's own score. Of its defects, these are repaired so:
+Its functions that compute are called as they are; its `explain()`, which returns one grid of
+pictures, is not. For a model they are given a stand-in that returns each row's own score. Of its
+defects, these are repaired so:
 
-- Attributions are absolute values, summed over channels, standardised, and cast to uint8, in which large ones wrap round: they are taken
-  before that, signed, in float32.
-- One class for all examples, and a graph for each class: to the stand-in every example's own target is class 0.
+- Attributions are absolute values, summed over channels, standardised, and cast to uint8, in which
+  large ones wrap round: they are taken before that, signed, in float32.
+- One class for all examples, and a graph for each class: to the stand-in every example's own target
+  is class 0.
 - The model runs in whatever mode Keras thinks it is in: the stand-in runs it in inference mode.
-- Gradients are those of the last layer, or of the one before it if that is an activation of a functional model; bfloat16 fails: what is
-  explained is the score, float32, of any model.
+- Gradients are those of the last layer, or of the one before it if that is an activation of a
+  functional model; bfloat16 fails: what is explained is the score, float32, of any model.
 - All rows of all examples go through the model at once: here those of a micro-batch do.
-- `IntegratedGradients` forgets to multiply by input minus baseline, and has no other baseline than zero: it is multiplied, and the path is
-  made of any two ends. The path includes both ends, where networks of rectifiers without biases have no gradient: it is given the middle
-  part of the path, at whose equal steps lie the nodes of the midpoint rule.
-- `SmoothGrad` draws noise from NumPy's global stream: it is given copies whose noise comes from `(seed, sample id)`. It differentiates the
-  cross-entropy of probabilities: the stand-in returns two probabilities whose cross-entropy changes as the score does.
-- `GradCAM` rebuilds the model, which fails on Sequential, nested and subclassed ones, finds no default layer under Keras 3, knows images
-  only, and leaves out the final ReLU: it is given activations and gradient that were caught while the model ran, the places in one row,
-  and the ReLU is applied. Guided gradients, which are not in the paper, are off unless asked for.
-- `OcclusionSensitivity` predicts image by image in NumPy, its patches are of value 127.5 whatever the inputs' range, they lie wrong on
-  images that are not square, it reports `1 - F` whatever F is without a patch, and blurs the map: it is shown, while tracing, a square of
-  one pixel a patch, which says what it hides for which place of the map; these patches are cut to the image, show the baseline, and each
-  place tells by how much the score falls.
+- `IntegratedGradients` forgets to multiply by input minus baseline, and has no other baseline than
+  zero: it is multiplied, and the path is made of any two ends. The path includes both ends, where
+  networks of rectifiers without biases have no gradient: it is given the middle part of the path,
+  at whose equal steps lie the nodes of the midpoint rule.
+- `SmoothGrad` draws noise from NumPy's global stream: it is given copies whose noise comes from
+  `(seed, sample id)`. It differentiates the cross-entropy of probabilities: the stand-in returns
+  two probabilities whose cross-entropy changes as the score does.
+- `GradCAM` rebuilds the model, which fails on Sequential, nested and subclassed ones, finds no
+  default layer under Keras 3, knows images only, and leaves out the final ReLU: it is given
+  activations and gradient that were caught while the model ran, the places in one row, and the ReLU
+  is applied. Guided gradients, which are not in the paper, are off unless asked for.
+- `OcclusionSensitivity` predicts image by image in NumPy, its patches are of value 127.5 whatever
+  the inputs' range, they lie wrong on images that are not square, it reports `1 - F` whatever F is
+  without a patch, and blurs the map: it is shown, while tracing, a square of one pixel a patch,
+  which says what it hides for which place of the map; these patches are cut to the image, show the
+  baseline, and each place tells by how much the score falls.
 
 Left, as they cannot be mended from outside:
 
-- All points of an example's path, and all its noisy copies, go through the model at once, be they more than a micro-batch.
-- `OcclusionSensitivity` makes all its patched squares at once, though of a byte a patch: 10 MB for 56 x 56 patches.
+- All points of an example's path, and all its noisy copies, go through the model at once, be they
+  more than a micro-batch.
+- `OcclusionSensitivity` makes all its patched squares at once, though of a byte a patch: 10 MB for
+  56 x 56 patches.
 - `ExtractActivations` shows what layers return, and attributes nothing to anything: it is refused.
 """
 
@@ -40,17 +48,21 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Bool, Float64, Int64, Shaped
 
-from hvd_xai import baselines, rows, scores
+from hvd_xai import baselines, scores
 from hvd_xai.primitives import cam, gradients, noisy
-from hvd_xai.types import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.tracing import micro_batches
 
 try:
     from tf_explain import core
 except ImportError as error:
-    raise ImportError("`tf_explain` needs tf-explain and OpenCV; install them with: pip install 'hvd_xai[tf_explain]'") from error
+    raise ImportError(
+        "`tf_explain` needs tf-explain and OpenCV; install them with: pip install"
+        " 'hvd_xai[tf_explain]'"
+    ) from error
 
 
-def tf_explain(  # noqa: PLR0913 - the options of six explainers
+def tf_explain(  # noqa: PLR0913
     model: keras.Model,
     inputs: Shaped[tf.Tensor, "n ..."],
     targets: Shaped[tf.Tensor, "n"],
@@ -71,39 +83,46 @@ def tf_explain(  # noqa: PLR0913 - the options of six explainers
 ) -> Attributed:
     """Runs an explainer of tf-explain, with what can be mended of it mended.
 
-    For comparison with what was computed with that library. All explainers but one are here under other names, which do the same with less
-    memory: `saliency`, `gradient_x_input`, `integrated_gradients`, `smoothgrad` and `grad_cam`. What is mended, and what is not, stands at
+    For comparison with what was computed with that library. All explainers but one are here under
+    other names, which do the same with less memory: `saliency`, `gradient_x_input`,
+    `integrated_gradients`, `smoothgrad` and `grad_cam`. What is mended, and what is not, stands at
     the top of this module.
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32; `OcclusionSensitivity` takes images, `[n, h, w]` or `[n, h, w, channels]`.
+        inputs: `[n, ...]`, computed in float32; `OcclusionSensitivity` takes images, `[n, h, w]` or
+            `[n, h, w, channels]`.
         targets: `[n]`, what the score selects.
         ids: sample ids, which seed the noise of `SmoothGrad`, and baselines that are random.
-        explainer: `VanillaGradients`, `GradientsInputs`, `IntegratedGradients`, `SmoothGrad`, `GradCAM` or `OcclusionSensitivity`. Options
-            of the others are not used.
-        n_steps: of `IntegratedGradients`, points of the path, at least 2. 10 is tf-explain's own choice, 50 leaves a tenth of the gap.
+        explainer: `VanillaGradients`, `GradientsInputs`, `IntegratedGradients`, `SmoothGrad`,
+            `GradCAM` or `OcclusionSensitivity`. Options of the others are not used.
+        n_steps: of `IntegratedGradients`, points of the path, at least 2. 10 is tf-explain's own
+            choice, 50 leaves a tenth of the gap.
         n_samples: of `SmoothGrad`, noisy copies of an example, at least 1.
         noise: of `SmoothGrad`, standard deviation of the noise in units of the inputs.
-        patch_size: of `OcclusionSensitivity`, side of a patch in pixels, at least 1; patches do not overlap, and are cut at the border.
-        layer: of `GradCAM`, name of the layer, or as much of its path as tells it apart; the last one with a spatial output if left out.
-        use_guided_grads: of `GradCAM`, drops gradients that are negative or where the activation is not positive.
-        baseline: of `IntegratedGradients`, where paths start, and of `OcclusionSensitivity`, what patches show: a name of
-            `hvd_xai.baselines`, or a function of the inputs.
+        patch_size: of `OcclusionSensitivity`, side of a patch in pixels, at least 1; patches do not
+            overlap, and are cut at the border.
+        layer: of `GradCAM`, name of the layer, or as much of its path as tells it apart; the last
+            one with a spatial output if left out.
+        use_guided_grads: of `GradCAM`, drops gradients that are negative or where the activation is
+            not positive.
+        baseline: of `IntegratedGradients`, where paths start, and of `OcclusionSensitivity`, what
+            patches show: a name of `hvd_xai.baselines`, or a function of the inputs.
         seed: of `SmoothGrad`, another seed, other noise.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        micro_batch: the most rows that go through the model at once, but at least those of one example's path or copies; bounds the memory,
-            not the numbers.
+        micro_batch: the most rows that go through the model at once, but at least those of one
+            example's path or copies; bounds the memory, not the numbers.
 
     Returns:
-        Attributions of the shape of the inputs, signed, float32, in the units of the score, beside those of `IntegratedGradients`
-        `convergence_delta` `[n]`, the sum of an example's attributions minus `F(x) - F(x')`. Of `GradCAM`, maps `[n, h, w]` at the layer's
-        own resolution (`[n, t]` of a series, `[n, d, h, w]` of a volume), never negative. Of `OcclusionSensitivity`, maps of one value a
-        patch, by how much the patch lowers the score.
+        Attributions of the shape of the inputs, signed, float32, in the units of the score, beside
+        those of `IntegratedGradients` `convergence_delta` `[n]`, the sum of an example's
+        attributions minus `F(x) - F(x')`. Of `GradCAM`, maps `[n, h, w]` at the layer's own
+        resolution (`[n, t]` of a series, `[n, d, h, w]` of a volume), never negative. Of
+        `OcclusionSensitivity`, maps of one value a patch, by how much the patch lowers the score.
 
     Raises:
-        ValueError: if there is no such explainer, an option is out of range, or what the explainer asks of inputs, baseline, layer or score
-            is not given.
+        ValueError: if there is no such explainer, an option is out of range, or what the explainer
+            asks of inputs, baseline, layer or score is not given.
 
     Reference:
         https://github.com/sicara/tf-explain, version 0.3.1, where the papers are named.
@@ -115,31 +134,50 @@ def tf_explain(  # noqa: PLR0913 - the options of six explainers
         "IntegratedGradients": partial(_integrated_gradients, n_steps=n_steps, start=start),
         "SmoothGrad": partial(_smooth_grad, n_samples=n_samples, noise=noise, seed=seed),
         "GradCAM": partial(_grad_cam, layer=layer, use_guided_grads=use_guided_grads),
-        "OcclusionSensitivity": partial(_occlusion_sensitivity, patch_size=patch_size, start=start, micro_batch=micro_batch),
+        "OcclusionSensitivity": partial(
+            _occlusion_sensitivity, patch_size=patch_size, start=start, micro_batch=micro_batch
+        ),
     }
     if explainer not in explainers:
-        what = "shows activations and attributes nothing" if explainer == "ExtractActivations" else "is none of tf-explain's"
-        raise ValueError(f"`tf_explain`: explainer {explainer!r} {what}; pass explainer= one of {', '.join(map(repr, explainers))}")
+        what = (
+            "shows activations and attributes nothing"
+            if explainer == "ExtractActivations"
+            else "is none of tf-explain's"
+        )
+        raise ValueError(
+            f"`tf_explain`: explainer {explainer!r} {what}; pass explainer= one of"
+            f" {', '.join(map(repr, explainers))}"
+        )
     if n_steps < 2 or n_samples < 1 or not noise >= 0 or patch_size < 1:
         raise ValueError(
-            f"`tf_explain` needs n_steps >= 2, n_samples >= 1, noise >= 0 and patch_size >= 1; got {n_steps}, {n_samples}, {noise} and"
-            f" {patch_size}"
+            "`tf_explain` needs n_steps >= 2, n_samples >= 1, noise >= 0 and patch_size >= 1; got"
+            f" {n_steps}, {n_samples}, {noise} and {patch_size}"
         )
-    rows.check_micro_batch(micro_batch)
+    micro_batches.check_micro_batch(micro_batch)
     if explainer == "OcclusionSensitivity" and inputs.shape.rank not in {3, 4}:
-        raise ValueError(f"`tf_explain`: OcclusionSensitivity needs images, (n, h, w) or (n, h, w, channels); got {tuple(inputs.shape)}")
+        raise ValueError(
+            "`tf_explain`: OcclusionSensitivity needs images, (n, h, w) or (n, h, w, channels);"
+            f" got {tuple(inputs.shape)}"
+        )
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor | Attributed:
         try:
             return explainers[explainer](_Asked(model, x, target, sample_id, score))
         except (AttributeError, TypeError, ValueError):
-            # tf-explain stumbles over a score without a gradient; this says so. If it is not that, what was raised goes on.
+            # tf-explain stumbles over a score without a gradient; this says so. If it is not that,
+            # what was raised goes on.
             gradients.of_score(model, x, target, score)
             raise
 
     n_patches = math.prod(_n_patches(inputs, patch_size))
-    n_rows = {"IntegratedGradients": n_steps, "SmoothGrad": n_samples, "OcclusionSensitivity": n_patches}.get(explainer, 1)
-    returned = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), max(1, micro_batch // n_rows))
+    n_rows = {
+        "IntegratedGradients": n_steps,
+        "SmoothGrad": n_samples,
+        "OcclusionSensitivity": n_patches,
+    }.get(explainer, 1)
+    returned = micro_batches.map_rows(
+        attribute, (tf.cast(inputs, tf.float32), targets, ids), max(1, micro_batch // n_rows)
+    )
     return returned if isinstance(returned, Attributed) else Attributed(returned, {})
 
 
@@ -165,22 +203,29 @@ class _StandIn:
         self.output = tf.TensorSpec([None, n_outputs])
         self._function = function
 
-    # The explainers are tf.functions: AutoGraph would go on to rewrite the model's code, and its errors.
+    # The explainers are tf.functions: AutoGraph would go on to rewrite the model's code, and its
+    # errors.
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]  # TensorFlow ships no types
     def __call__(self, points: tf.Tensor) -> tf.Tensor:
         return self._function(points)
 
 
 def _scores(asked: _Asked, n_copies: int = 1) -> _StandIn:
-    """Returns the stand-in whose one output is the score, for rows that are `n_copies` of each example."""
+    """Returns the stand-in whose one output is the score, for rows that are `n_copies` of each
+    example.
+    """
     target = tf.repeat(asked.target, n_copies)
-    return _StandIn(lambda points: scores.evaluate(asked.model, points, target, asked.score)[:, None], 1)
+    return _StandIn(
+        lambda points: scores.evaluate(asked.model, points, target, asked.score)[:, None], 1
+    )
 
 
 def _cross_entropies(asked: _Asked, n_copies: int) -> _StandIn:
-    """Returns the stand-in with two probabilities, 1/2 each, the cross-entropy of which has the score's gradient.
+    """Returns the stand-in with two probabilities, 1/2 each, the cross-entropy of which has the
+    score's gradient.
 
-    Where p = 1/2 - (F - F')/2, and F' is the value of F taken as a constant, the gradient of -log p is that of F.
+    Where p = 1/2 - (F - F')/2, and F' is the value of F taken as a constant, the gradient of -log p
+    is that of F.
     """
     target = tf.repeat(asked.target, n_copies)
 
@@ -197,55 +242,89 @@ def _gradients(compute_gradients: Callable[..., tf.Tensor | None], asked: _Asked
 
 
 def _integrated_gradients(asked: _Asked, *, n_steps: int, start: Baseline) -> Attributed:
-    x, x_start = asked.x, baselines.held(asked.model, asked.x, baselines.reference(start, asked.x, asked.sample_id))
+    x, x_start = (
+        asked.x,
+        baselines.held(asked.model, asked.x, baselines.reference(start, asked.x, asked.sample_id)),
+    )
     half_a_step = (x - x_start) / (2 * n_steps)
-    path = core.IntegratedGradients.generate_linear_path(x_start + half_a_step, x - half_a_step, n_steps)
+    path = core.IntegratedGradients.generate_linear_path(
+        x_start + half_a_step, x - half_a_step, n_steps
+    )
     points = _one_row_each(tf.stack(path, axis=1))
-    mean = core.IntegratedGradients.get_integrated_gradients(points, _scores(asked, n_steps), 0, n_steps)
+    mean = core.IntegratedGradients.get_integrated_gradients(
+        points, _scores(asked, n_steps), 0, n_steps
+    )
     attributions = (x - x_start) * mean
-    delta = gradients.convergence_delta(asked.model, attributions, x, x_start, asked.target, asked.score)
+    delta = gradients.convergence_delta(
+        asked.model, attributions, x, x_start, asked.target, asked.score
+    )
     return Attributed(attributions, {"convergence_delta": delta})
 
 
 def _smooth_grad(asked: _Asked, *, n_samples: int, noise: float, seed: int) -> tf.Tensor:
     x = asked.x[:, None]
-    copies = baselines.held(asked.model, x, x + noise * noisy.normal([n_samples, *asked.x.shape[1:]], seed, asked.sample_id))
-    return core.SmoothGrad.get_averaged_gradients(_one_row_each(copies), _cross_entropies(asked, n_samples), 0, n_samples)
+    copies = baselines.held(
+        asked.model,
+        x,
+        x + noise * noisy.normal([n_samples, *asked.x.shape[1:]], seed, asked.sample_id),
+    )
+    return core.SmoothGrad.get_averaged_gradients(
+        _one_row_each(copies), _cross_entropies(asked, n_samples), 0, n_samples
+    )
 
 
 def _grad_cam(asked: _Asked, *, layer: str | None, use_guided_grads: bool) -> tf.Tensor:
-    activations, gradient = cam.activations_and_gradient(asked.model, asked.x, asked.target, asked.score, layer, asker="tf_explain")
+    activations, gradient = cam.activations_and_gradient(
+        asked.model, asked.x, asked.target, asked.score, layer, asker="tf_explain"
+    )
     if use_guided_grads:  # as its get_gradients_and_filters does, once it has rebuilt the model
         gradient = tf.where((activations > 0) & (gradient > 0), gradient, 0.0)
     n_examples, *places, n_channels = activations.shape
-    in_a_row = [tf.reshape(values, [n_examples, -1, 1, n_channels]) for values in (activations, gradient)]
+    in_a_row = [
+        tf.reshape(values, [n_examples, -1, 1, n_channels]) for values in (activations, gradient)
+    ]
     maps = tf.vectorized_map(lambda example: core.GradCAM.ponderate_output(*example), in_a_row)
     return tf.nn.relu(tf.reshape(maps, [n_examples, *places]))
 
 
-def _occlusion_sensitivity(asked: _Asked, *, patch_size: int, start: Baseline, micro_batch: int) -> tf.Tensor:
+def _occlusion_sensitivity(
+    asked: _Asked, *, patch_size: int, start: Baseline, micro_batch: int
+) -> tf.Tensor:
     x, x_start = asked.x, baselines.reference(start, asked.x, asked.sample_id)
     n_examples, height, width = x.shape[:3]
     n_down, n_across = _n_patches(x, patch_size)
     n_patches = n_down * n_across
-    hidden = tf.constant(_hidden(max(n_down, n_across))[:n_down, :n_across, :n_down, :n_across].reshape(n_patches, n_down, n_across))
+    hidden = tf.constant(
+        _hidden(max(n_down, n_across))[:n_down, :n_across, :n_down, :n_across].reshape(
+            n_patches, n_down, n_across
+        )
+    )
     score_of_all = scores.evaluate(asked.model, x, asked.target, asked.score)
 
     def fall(row: tf.Tensor) -> tf.Tensor:
         example, patch = row // n_patches, row % n_patches
-        is_hidden = tf.repeat(tf.repeat(tf.gather(hidden, patch), patch_size, axis=1), patch_size, axis=2)[:, :height, :width]
+        is_hidden = tf.repeat(
+            tf.repeat(tf.gather(hidden, patch), patch_size, axis=1), patch_size, axis=2
+        )[:, :height, :width]
         is_hidden = tf.reshape(is_hidden, [-1, height, width, *[1] * (x.shape.rank - 3)])
         patched = tf.where(is_hidden, tf.gather(x_start, example), tf.gather(x, example))
-        score_of_rest = scores.evaluate(asked.model, patched, tf.gather(asked.target, example), asked.score)
+        score_of_rest = scores.evaluate(
+            asked.model, patched, tf.gather(asked.target, example), asked.score
+        )
         return tf.gather(score_of_all, example) - score_of_rest
 
     n_rows = n_examples * n_patches
     n_rows_at_once = -(-n_rows // -(-n_rows // micro_batch))  # equal parts of at most a micro-batch
-    return tf.reshape(rows.map_rows(fall, (tf.range(n_rows),), n_rows_at_once), [n_examples, n_down, n_across])
+    return tf.reshape(
+        micro_batches.map_rows(fall, (tf.range(n_rows),), n_rows_at_once),
+        [n_examples, n_down, n_across],
+    )
 
 
 class _Numbers:
-    """What `OcclusionSensitivity` is given for a model: for the k-th picture it has k written to the map, as `1 - prediction`."""
+    """What `OcclusionSensitivity` is given for a model: for the k-th picture it has k written to
+    the map, as `1 - prediction`.
+    """
 
     pictures: np.ndarray
 
@@ -257,9 +336,13 @@ class _Numbers:
 
 
 def _hidden(side: int) -> Bool[np.ndarray, "side side side side"]:
-    """Returns for each place of the map of `OcclusionSensitivity` which pixels it hides, on a square image with patches of one pixel."""
+    """Returns for each place of the map of `OcclusionSensitivity` which pixels it hides, on a
+    square image with patches of one pixel.
+    """
     numbers = _Numbers()
-    written = core.OcclusionSensitivity().get_sensitivity_map(numbers, np.zeros([side, side, 1], np.uint8), 0, patch_size=1)
+    written = core.OcclusionSensitivity().get_sensitivity_map(
+        numbers, np.zeros([side, side, 1], np.uint8), 0, patch_size=1
+    )
     is_hidden: np.ndarray = numbers.pictures[written.astype(int), ..., 0] != 0
     return is_hidden
 

@@ -6,7 +6,7 @@ from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai.attributions.saliency import saliency
 from hvd_xai.primitives import noisy
-from hvd_xai.types import Attribution, Score
+from hvd_xai.protocols import Attribution, Score
 
 
 def vargrad(
@@ -38,23 +38,28 @@ def vargrad(
         method: whose attributions E vary; as of `smoothgrad`.
         n_samples: noisy copies of an example, at least 2.
         noise: standard deviation of the noise.
-        is_relative: the noise is a share of each example's range; else it is in units of the inputs.
+        is_relative: the noise is a share of each example's range; else it is in units of the
+            inputs.
         seed: another seed, other noise; the same seed gives the copies that `smoothgrad` takes.
         score: what is explained; the method is given it.
         micro_batch: the most (example x copy) rows that are handed to the method at once.
 
     Returns:
-        Attributions of the shape of the method's, float32, never negative, in the square of its units.
+        Attributions of the shape of the method's, float32, never negative, in the square of its
+        units.
 
     Raises:
         ValueError: as `smoothgrad`, and if there is but one copy.
 
     Reference:
-        J. Adebayo, J. Gilmer, I. Goodfellow, B. Kim: Local Explanation Methods for Deep Neural Networks Lack Sensitivity to Parameter
-        Values. ICLR 2018 workshop. https://arxiv.org/abs/1810.03307. The variance is that of the n copies, divided by n.
+        J. Adebayo, J. Gilmer, I. Goodfellow, B. Kim: Local Explanation Methods for Deep Neural
+        Networks Lack Sensitivity to Parameter Values. ICLR 2018 workshop.
+        https://arxiv.org/abs/1810.03307. The variance is that of the n copies, divided by n.
     """
     if n_samples < 2:
-        raise ValueError(f"`vargrad` needs n_samples >= 2, as one copy has no variance; got {n_samples}")
+        raise ValueError(
+            f"`vargrad` needs n_samples >= 2, as one copy has no variance; got {n_samples}"
+        )
     _, variance = noisy.moments(
         method,
         model,

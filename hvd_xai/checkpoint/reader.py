@@ -11,16 +11,17 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai.checkpoint.files import DAMAGED, CommittedArray, read_manifest, read_record
-from hvd_xai.checkpoint.place import Place, place
-from hvd_xai.checkpoint.probe import PROBE, ProbeReader
-from hvd_xai.checkpoint.run import EXPLANATIONS, RUN
-from hvd_xai.checkpoint.schema import MANIFEST, Manifest, content_hashes, decode
-from hvd_xai.checkpoint.sealed import unseal
-from hvd_xai.checkpoint.stack import Stack
+from hvd_xai.checkpoint.epochs import Stack
+from hvd_xai.checkpoint.integrity import DAMAGED, CommittedArray, read_manifest, read_record
+from hvd_xai.checkpoint.json_record import unseal
+from hvd_xai.checkpoint.manifest import MANIFEST, Manifest
+from hvd_xai.checkpoint.probe_reader import PROBE, ProbeReader
+from hvd_xai.checkpoint.rows import content_hashes, decode
+from hvd_xai.checkpoint.run_directory import EXPLANATIONS, RUN
 from hvd_xai.checkpoint.writer import EPOCHS
 from hvd_xai.errors import CheckpointError
-from hvd_xai.types import Json
+from hvd_xai.protocols import Json
+from hvd_xai.storage.paths import Place, place
 
 if TYPE_CHECKING:
     import xarray
@@ -30,8 +31,9 @@ def open_explanations(run: str | Place) -> "Explanations":
     """Opens the explanations of a run.
 
     Args:
-        run: the run's folder, or its folder `explanations`; or the URL of one, such as `s3://bucket/runs/demo`, which needs the extra
-            `remote` and, of fsspec's packages, the one for that kind of URL (s3fs, gcsfs, ...).
+        run: the run's folder, or its folder `explanations`; or the URL of one, such as
+            `s3://bucket/runs/demo`, which needs the extra `remote` and, of fsspec's packages, the
+            one for that kind of URL (s3fs, gcsfs, ...).
 
     Raises:
         CheckpointError: if there are none.
@@ -43,7 +45,10 @@ def open_explanations(run: str | Place) -> "Explanations":
         if (explanations_dir / RUN).is_file() or (explanations_dir / EPOCHS).is_dir():
             return Explanations(explanations_dir)
     why = f"it has no folder '{EXPLANATIONS}'" if path.is_dir() else "there is no such folder"
-    raise CheckpointError(f"{path} is no run of hvd_xai: {why}. Give the folder that was the --output of `hvd-xai train`.")
+    raise CheckpointError(
+        f"{path} is no run of hvd_xai: {why}. Give the folder that was the --output of `hvd-xai"
+        " train`."
+    )
 
 
 class Explanations:
@@ -69,13 +74,19 @@ class Explanations:
     @property
     def epochs(self) -> list[int]:
         """The epochs that have an explanation, ascending."""
-        numbers = sorted(int(path.name) for path in (self.path / EPOCHS).glob("*") if path.name.isdecimal())
+        numbers = sorted(
+            int(path.name) for path in (self.path / EPOCHS).glob("*") if path.name.isdecimal()
+        )
         return [number for number in numbers if self.methods(number)]
 
     def methods(self, epoch: int) -> list[str]:
-        """Returns the methods explained at an epoch, by name; none where the epoch has no explanation."""
+        """Returns the methods explained at an epoch, by name; none where the epoch has no
+        explanation.
+        """
         manifests = self._epoch_dir(epoch).glob(f"*/{MANIFEST}")
-        return sorted(path.parent.name for path in manifests if not path.parent.name.startswith("."))
+        return sorted(
+            path.parent.name for path in manifests if not path.parent.name.startswith(".")
+        )
 
     @property
     def epochs_by_method(self) -> dict[str, list[int]]:
@@ -90,16 +101,25 @@ class Explanations:
         """Opens one explanation.
 
         Raises:
-            CheckpointError: if it was not committed, its manifest is damaged, or it was committed in another place.
+            CheckpointError: if it was not committed, its manifest is damaged, or it was committed
+                in another place.
         """
         path = self._epoch_dir(epoch) / method
         if "/" in method or method.startswith(".") or not (path / MANIFEST).exists():
-            there = f"epoch {epoch} has {', '.join(self.methods(epoch))}" if self.methods(epoch) else f"there are the epochs {self.epochs}"
-            raise CheckpointError(f"{self.path} has no explanation '{method}' of epoch {epoch}; {there}")
+            there = (
+                f"epoch {epoch} has {', '.join(self.methods(epoch))}"
+                if self.methods(epoch)
+                else f"there are the epochs {self.epochs}"
+            )
+            raise CheckpointError(
+                f"{self.path} has no explanation '{method}' of epoch {epoch}; {there}"
+            )
         explanation = Explanation(path, self)
         said = (explanation.manifest.epoch, explanation.manifest.method)
         if said != (epoch, method):
-            raise CheckpointError(f"{path} was moved here: its manifest says epoch {said[0]}, {said[1]}; {DAMAGED}")
+            raise CheckpointError(
+                f"{path} was moved here: its manifest says epoch {said[0]}, {said[1]}; {DAMAGED}"
+            )
         return explanation
 
     def probe(self) -> ProbeReader | None:
@@ -112,7 +132,8 @@ class Explanations:
         return self.probe()
 
     def stack(self, method: str, epochs: Sequence[int] | None = None) -> Stack:
-        """Opens the explanations of one method, at all of its epochs or at some, to be compared row by row.
+        """Opens the explanations of one method, at all of its epochs or at some, to be compared row
+        by row.
 
         Raises:
             CheckpointError: if there are none, or epochs explain other samples.
@@ -120,11 +141,14 @@ class Explanations:
         chosen = self.epochs_by_method.get(method, []) if epochs is None else sorted(set(epochs))
         if not chosen:
             there = ", ".join(self.epochs_by_method) or "none yet"
-            raise CheckpointError(f"{self.path} has no explanation by '{method}'; methods with one: {there}")
+            raise CheckpointError(
+                f"{self.path} has no explanation by '{method}'; methods with one: {there}"
+            )
         return Stack([self.explanation(epoch, method) for epoch in chosen])
 
     def to_xarray(self) -> "xarray.DataTree":
-        """Opens the run as an `xarray.DataTree`, lazily: a node for each method, with the dimensions `epoch` and `sample`.
+        """Opens the run as an `xarray.DataTree`, lazily: a node for each method, with the
+        dimensions `epoch` and `sample`.
 
         Raises:
             CheckpointError: if a manifest is damaged, or epochs explain other samples.
@@ -135,7 +159,9 @@ class Explanations:
             tree["integrated_gradients"].attributions.sel(epoch=4).sel(sample_id=17)
         """
         labelled = _labelled()
-        opened: xarray.DataTree = labelled.tree([self.stack(method, epochs) for method, epochs in self.epochs_by_method.items()])
+        opened: xarray.DataTree = labelled.tree(
+            [self.stack(method, epochs) for method, epochs in self.epochs_by_method.items()]
+        )
         return opened
 
     def __iter__(self) -> "Iterator[Explanation]":
@@ -169,7 +195,10 @@ class Explanation:
 
     def __repr__(self) -> str:
         manifest = self.manifest
-        return f"Explanation({manifest.method!r}, epoch {manifest.epoch}, {manifest.n_samples} samples of {manifest.sample_shape})"
+        return (
+            f"Explanation({manifest.method!r}, epoch {manifest.epoch}, {manifest.n_samples} samples"
+            f" of {manifest.sample_shape})"
+        )
 
     @property
     def n_samples(self) -> int:
@@ -183,25 +212,34 @@ class Explanation:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the values of one sample's attributions; none unless these are of the features of a table that has names.
+        """Names of the values of one sample's attributions; none unless these are of the features
+        of a table that has names.
 
         Raises:
             CheckpointError: if the probe, which has the names, is damaged.
         """
-        if self._probe is None or any(name == "layer" and value is not None for name, value in _options(self.manifest.options)):
-            return ()  # a layer's units may be as many as the inputs' features, and are none of them
+        if self._probe is None or any(
+            name == "layer" and value is not None for name, value in _options(self.manifest.options)
+        ):
+            # a layer's units may be as many as the inputs' features, and are none of them
+            return ()
         names = self._probe.feature_names
         return names if self.sample_shape == (len(names),) else ()
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
-        """The word of each token id of the inputs; none unless the attributions are one a token, and the words are known.
+        """The word of each token id of the inputs; none unless the attributions are one a token,
+        and the words are known.
 
         Raises:
             CheckpointError: if the probe, which has the words, is damaged.
         """
-        if self._probe is None or any(name == "is_summed" and value is False for name, value in _options(self.manifest.options)):
-            return ()  # units of a layer; where they are summed, what remains of a text is its tokens
+        if self._probe is None or any(
+            name == "is_summed" and value is False
+            for name, value in _options(self.manifest.options)
+        ):
+            # units of a layer; where they are summed, what remains of a text is its tokens
+            return ()
         return self._probe.vocabulary if self.sample_shape == self._probe.input_shape else ()
 
     @functools.cached_property
@@ -214,7 +252,9 @@ class Explanation:
     @property
     def columns(self) -> list[str]:
         """Names of what has one number a sample, the method's own values last."""
-        return [name for name in self._dtype.names or () if name not in ("attributions", "thumbnail")]
+        return [
+            name for name in self._dtype.names or () if name not in ("attributions", "thumbnail")
+        ]
 
     def column(self, name: str, start: int = 0, stop: int | None = None) -> Shaped[np.ndarray, "b"]:
         """Returns one number a sample, of all or of rows `start` to `stop`.
@@ -223,11 +263,14 @@ class Explanation:
             CheckpointError: if there is no such column, or it is damaged.
         """
         if name not in self.columns:
-            raise CheckpointError(f"{self.path} has no column '{name}'; it has {', '.join(self.columns)}")
+            raise CheckpointError(
+                f"{self.path} has no column '{name}'; it has {', '.join(self.columns)}"
+            )
         return self._array(name).read(start, stop)
 
     def attributions(self, start: int = 0, stop: int | None = None) -> Float32[np.ndarray, "b ..."]:
-        """Returns the attributions of rows `start` to `stop`, `[b, *sample_shape]`; `blocks` goes through all in bounded memory.
+        """Returns the attributions of rows `start` to `stop`, `[b, *sample_shape]`; `blocks` goes
+        through all in bounded memory.
 
         Raises:
             CheckpointError: if a file of these rows is missing or damaged.
@@ -240,13 +283,20 @@ class Explanation:
         """Returns the attributions of the given sample ids, in the order given.
 
         Raises:
-            CheckpointError: if some are not in the explanation, or a file of theirs is missing or damaged.
+            CheckpointError: if some are not in the explanation, or a file of theirs is missing or
+                damaged.
         """
         rows = self.rows_of(sample_ids).tolist()
-        return np.concatenate([self.attributions(0, 0), *(self.attributions(row, row + 1) for row in rows)])
+        return np.concatenate(
+            [self.attributions(0, 0), *(self.attributions(row, row + 1) for row in rows)]
+        )
 
-    def blocks(self, n_bytes: int = 32 * 2**20) -> Iterator[tuple[int, Float32[np.ndarray, "b ..."]]]:
-        """Goes through all attributions in blocks of `n_bytes` at most (or one sample), each with the row it starts at."""
+    def blocks(
+        self, n_bytes: int = 32 * 2**20
+    ) -> Iterator[tuple[int, Float32[np.ndarray, "b ..."]]]:
+        """Goes through all attributions in blocks of `n_bytes` at most (or one sample), each with
+        the row it starts at.
+        """
         size = max(1, n_bytes // (4 * math.prod(self.sample_shape)))
         for start in range(0, self.n_samples, size):
             yield start, self.attributions(start, start + size)
@@ -256,10 +306,12 @@ class Explanation:
         return self._array("thumbnail").read(start, stop)
 
     def rows(self, start: int = 0, stop: int | None = None, *, checked: bool = True) -> np.ndarray:
-        """Returns the records of rows `start` to `stop` as they are stored, `[b]` of the dtype `manifest.dtype`.
+        """Returns the records of rows `start` to `stop` as they are stored, `[b]` of the dtype
+        `manifest.dtype`.
 
         Raises:
-            CheckpointError: if a file of these rows is missing or damaged; or, where they are `checked`, if they do not fit their hashes.
+            CheckpointError: if a file of these rows is missing or damaged; or, where they are
+                `checked`, if they do not fit their hashes.
         """
         rows = self._read(self._dtype.names or (), start, stop)
         if checked:
@@ -267,11 +319,16 @@ class Explanation:
         return rows
 
     def _check(self, rows: np.ndarray, start: int) -> None:
-        """Holds rows against their hashes, which tell a swapped Zarr shard where its own checksums do not."""
+        """Holds rows against their hashes, which tell a swapped Zarr shard where its own checksums
+        do not.
+        """
         changed = np.flatnonzero(content_hashes(rows) != rows["content_hash"])
         if len(changed):
             first = slice(start, None).indices(self.n_samples)[0] + int(changed[0])
-            raise CheckpointError(f"{self.path} has {len(changed)} rows that do not fit their content hash, the first {first}; {DAMAGED}")
+            raise CheckpointError(
+                f"{self.path} has {len(changed)} rows that do not fit their content hash, the first"
+                f" {first}; {DAMAGED}"
+            )
 
     def rows_of(self, sample_ids: npt.ArrayLike) -> Int64[np.ndarray, "m"]:
         """Returns the rows of the given sample ids, in the order given.
@@ -284,13 +341,18 @@ class Explanation:
         absent = wanted[stored[np.minimum(rows, len(stored) - 1)] != wanted]
         if len(absent):
             ids = f"{stored[0]} to {stored[-1]}, {len(stored)} of them"
-            raise CheckpointError(f"{self.path} has no sample ids {absent[:10].tolist()}{' ...' * (len(absent) > 10)}; its ids are {ids}")
+            raise CheckpointError(
+                f"{self.path} has no sample ids"
+                f" {absent[:10].tolist()}{' ...' * (len(absent) > 10)}; its ids are {ids}"
+            )
         return rows
 
     def to_xarray(self) -> "xarray.Dataset":
-        """Opens the explanation as an `xarray.Dataset`, lazily; its `attributions` are what the method `attributions` returns.
+        """Opens the explanation as an `xarray.Dataset`, lazily; its `attributions` are what the
+        method `attributions` returns.
 
-        Samples are chosen by `dataset.sel(sample_id=17)`. A missing or damaged file is an error when its rows are asked for.
+        Samples are chosen by `dataset.sel(sample_id=17)`. A missing or damaged file is an error
+        when its rows are asked for.
 
         Raises:
             CheckpointError: if the sample ids cannot be read.
@@ -304,7 +366,12 @@ class Explanation:
         if name not in self._arrays:
             field = self._dtype[name]
             self._arrays[name] = CommittedArray(
-                self.path, name, self._files, (self.n_samples, *field.shape), field.base, reads_whole=name != "attributions"
+                self.path,
+                name,
+                self._files,
+                (self.n_samples, *field.shape),
+                field.base,
+                reads_whole=name != "attributions",
             )
         return self._arrays[name]
 
@@ -329,6 +396,6 @@ def _options(options: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
 def _labelled() -> ModuleType:
     """Imports what needs xarray."""
     try:
-        return import_module("hvd_xai.checkpoint.labelled")
+        return import_module("hvd_xai.checkpoint.xarray_view")
     except ImportError as error:
         raise ImportError("`to_xarray` needs xarray: pip install 'hvd_xai[xarray]'") from error

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hvd_xai.checkpoint.commit import remove_durably, writing
-from hvd_xai.checkpoint.files import find_damage, read_manifest
-from hvd_xai.checkpoint.schema import MANIFEST, Manifest
+from hvd_xai.checkpoint.integrity import find_damage, read_manifest
+from hvd_xai.checkpoint.manifest import MANIFEST, Manifest
 from hvd_xai.checkpoint.writer import EPOCHS
 from hvd_xai.errors import CheckpointError
+from hvd_xai.storage.durable import remove_durably, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class Retention:
     Args:
         last: how many of the newest.
         every: those that are a multiple of it, epoch 0 first.
-        best: a metric of the epoch's logs, and whether a small ("min") or a large ("max") one is good; the epoch that has the best is kept,
-            of equal ones the newest.
+        best: a metric of the epoch's logs, and whether a small ("min") or a large ("max") one is
+            good; the epoch that has the best is kept, of equal ones the newest.
         pinned: epochs.
 
     Raises:
@@ -37,11 +37,19 @@ class Retention:
 
     def __post_init__(self) -> None:
         if self.last is None and self.every is None and self.best is None and not self.pinned:
-            raise ValueError("Retention must say what to keep: give last, every, best or pinned; without it everything is kept")
+            raise ValueError(
+                "Retention must say what to keep: give last, every, best or pinned; without it"
+                " everything is kept"
+            )
         if any(number is not None and number < 1 for number in (self.last, self.every)):
-            raise ValueError(f"last and every must be 1 or more epochs; got {self.last} and {self.every}")
+            raise ValueError(
+                f"last and every must be 1 or more epochs; got {self.last} and {self.every}"
+            )
         if self.best is not None and self.best[1] not in ("min", "max"):
-            raise ValueError(f"best must be a metric and 'min' or 'max', as ('val_loss', 'min'); got {self.best!r}")
+            raise ValueError(
+                "best must be a metric and 'min' or 'max', as ('val_loss', 'min'); got"
+                f" {self.best!r}"
+            )
 
     def kept(self, metrics: Mapping[int, Mapping[str, float]]) -> set[int]:
         """Returns which of these epochs, given with their metrics, are kept."""
@@ -52,12 +60,19 @@ class Retention:
         if self.best is not None:
             name, mode = self.best
             sign = 1 if mode == "max" else -1
-            kept |= {*sorted((epoch for epoch in epochs if name in metrics[epoch]), key=lambda epoch: sign * metrics[epoch][name])[-1:]}
+            kept |= {
+                *sorted(
+                    (epoch for epoch in epochs if name in metrics[epoch]),
+                    key=lambda epoch: sign * metrics[epoch][name],
+                )[-1:]
+            }
         return kept
 
 
 def retain(explanations_dir: Path, retention: Retention) -> list[int]:
-    """Removes the epochs that are not kept, each in one step for those who look. Call it when a newer epoch was committed.
+    """Removes the epochs that are not kept, each in one step for those who look.
+
+    Call it when a newer epoch was committed.
 
     What cannot be read is neither counted nor removed.
 
@@ -67,10 +82,20 @@ def retain(explanations_dir: Path, retention: Retention) -> list[int]:
     Raises:
         CheckpointError: if they cannot be removed.
     """
-    manifests = {int(path.name): _manifests(path) for path in (explanations_dir / EPOCHS).glob("*") if path.name.isdecimal()}
+    manifests = {
+        int(path.name): _manifests(path)
+        for path in (explanations_dir / EPOCHS).glob("*")
+        if path.name.isdecimal()
+    }
     committed = {epoch: found for epoch, found in sorted(manifests.items()) if found}
     kept = retention.kept({epoch: {**found[0][1].metrics} for epoch, found in committed.items()})
-    kept |= {*[epoch for epoch, found in committed.items() if not any(find_damage(path, one.files) for path, one in found)][-1:]}
+    kept |= {
+        *[
+            epoch
+            for epoch, found in committed.items()
+            if not any(find_damage(path, one.files) for path, one in found)
+        ][-1:]
+    }
     removed = [epoch for epoch in committed if epoch not in kept]
     for epoch in removed:
         path = committed[epoch][0][0].parent
@@ -82,6 +107,9 @@ def retain(explanations_dir: Path, retention: Retention) -> list[int]:
 def _manifests(epoch_dir: Path) -> list[tuple[Path, Manifest]]:
     """Returns an epoch's checkpoints and their manifests; none where one of them cannot be read."""
     try:
-        return [(path.parent, read_manifest(path.parent)) for path in sorted(epoch_dir.glob(f"*/{MANIFEST}"))]
+        return [
+            (path.parent, read_manifest(path.parent))
+            for path in sorted(epoch_dir.glob(f"*/{MANIFEST}"))
+        ]
     except CheckpointError:
         return []

@@ -5,24 +5,29 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from hvd_xai.checkpoint.files import Problem, find_changes, find_damage
-from hvd_xai.checkpoint.place import Place
-from hvd_xai.checkpoint.probe import PROBE, ProbeReader
+from hvd_xai.checkpoint.integrity import Problem, find_changes, find_damage
+from hvd_xai.checkpoint.manifest import MANIFEST
+from hvd_xai.checkpoint.probe_reader import PROBE, ProbeReader
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
-from hvd_xai.checkpoint.schema import MANIFEST, FileEntry, content_hashes
-from hvd_xai.checkpoint.staging import leftovers
+from hvd_xai.checkpoint.rows import content_hashes
 from hvd_xai.checkpoint.writer import EPOCHS
 from hvd_xai.errors import CheckpointError
-from hvd_xai.types import Progress, Silent
+from hvd_xai.protocols import Progress, Silent
+from hvd_xai.storage.durable import FileEntry
+from hvd_xai.storage.paths import Place
+from hvd_xai.storage.staging import leftovers
 
 _BLOCK_BYTES = 16 * 2**20
 
 
-def verify(run: str | Place, *, deep: bool = False, progress: Progress | None = None) -> list[Problem]:
+def verify(
+    run: str | Place, *, deep: bool = False, progress: Progress | None = None
+) -> list[Problem]:
     """Checks every checkpoint of a run against its manifest.
 
-    The quick check reads manifests and sizes: it finds what is missing, cut off or edited. The deep one reads everything: it finds every
-    changed bit, and holds the rows against the manifest. What unfinished writers left is a note to `progress`, no problem.
+    The quick check reads manifests and sizes: it finds what is missing, cut off or edited. The deep
+    one reads everything: it finds every changed bit, and holds the rows against the manifest. What
+    unfinished writers left is a note to `progress`, no problem.
 
     Args:
         run: the run's folder, or its URL.
@@ -48,7 +53,10 @@ def verify(run: str | Place, *, deep: bool = False, progress: Progress | None = 
         progress.advance()
     for directory in (explanations.path, explanations.path / EPOCHS):
         for path in leftovers(directory) if isinstance(directory, Path) else []:
-            progress.say(f"note: {path} is not committed: a writer is at work, or died and will be swept when the run is resumed")
+            progress.say(
+                f"note: {path} is not committed: a writer is at work, or died and will be swept"
+                " when the run is resumed"
+            )
     return problems
 
 
@@ -67,7 +75,10 @@ def _verify_unit(path: Place, explanations: Explanations, deep: bool) -> list[Pr
         return _verify_files(path, ProbeReader(path).files, deep)
     explanation = Explanation(path)
     problems = _verify_files(path, explanation.manifest.files, deep)
-    if (explanation.manifest.epoch, explanation.manifest.method) != (int(path.parent.name), path.name):
+    if (explanation.manifest.epoch, explanation.manifest.method) != (
+        int(path.parent.name),
+        path.name,
+    ):
         said = f"epoch {explanation.manifest.epoch}, {explanation.manifest.method}"
         problems.append(Problem(path, f"was moved here: its manifest says {said}"))
     if deep and not problems:
@@ -76,7 +87,9 @@ def _verify_unit(path: Place, explanations: Explanations, deep: bool) -> list[Pr
 
 
 def _verify_probe(explanations: Explanations) -> list[Problem]:
-    """Holds the probe that is stored, and those that were explained, against the one that the run was opened with."""
+    """Holds the probe that is stored, and those that were explained, against the one that the run
+    was opened with.
+    """
     expected = explanations.config.get("probe_digest")
     if expected is None:
         return []
@@ -85,9 +98,18 @@ def _verify_probe(explanations: Explanations) -> list[Problem]:
     if stored is None:
         problems.append(Problem(explanations.path / PROBE, "was deleted"))
     elif stored.digest != expected:
-        problems.append(Problem(explanations.path / PROBE, f"is another probe, {stored.digest}, than the run's, {expected}"))
+        problems.append(
+            Problem(
+                explanations.path / PROBE,
+                f"is another probe, {stored.digest}, than the run's, {expected}",
+            )
+        )
     for path in _unit_paths(explanations.path):
-        if path.parent != explanations.path and (path / MANIFEST).exists() and Explanation(path).manifest.probe_digest != expected:
+        if (
+            path.parent != explanations.path
+            and (path / MANIFEST).exists()
+            and Explanation(path).manifest.probe_digest != expected
+        ):
             problems.append(Problem(path, f"explains another probe than the run's, {expected}"))
     return problems
 
@@ -95,7 +117,11 @@ def _verify_probe(explanations: Explanations) -> list[Problem]:
 def _verify_files(directory: Place, files: tuple[FileEntry, ...], deep: bool) -> list[Problem]:
     problems = find_damage(directory, files)
     damaged = {problem.path for problem in problems}
-    return problems + (find_changes(directory, [file for file in files if directory / file.key not in damaged]) if deep else [])
+    return problems + (
+        find_changes(directory, [file for file in files if directory / file.key not in damaged])
+        if deep
+        else []
+    )
 
 
 def _verify_rows(explanation: Explanation) -> list[Problem]:
@@ -108,7 +134,10 @@ def _verify_rows(explanation: Explanation) -> list[Problem]:
     for start in range(0, manifest.n_samples, size):
         rows = explanation.rows(start, start + size, checked=False)
         sample_ids = np.ascontiguousarray(rows["sample_id"])
-        ascending &= bool(np.all(sample_ids[1:] > sample_ids[:-1]) and (last_id is None or sample_ids[0] > last_id))
+        ascending &= bool(
+            np.all(sample_ids[1:] > sample_ids[:-1])
+            and (last_id is None or sample_ids[0] > last_id)
+        )
         changed += (start + np.flatnonzero(content_hashes(rows) != rows["content_hash"])).tolist()
         order.update(sample_ids.data)
         nonfinite += int(np.count_nonzero(~np.isfinite(rows["attributions"])))
@@ -116,13 +145,31 @@ def _verify_rows(explanation: Explanation) -> list[Problem]:
         last_id = sample_ids[-1]
     problems = []
     if changed:
-        problems.append(Problem(path, f"has {len(changed)} rows that do not fit their content hash, the first {changed[0]}"))
+        problems.append(
+            Problem(
+                path,
+                f"has {len(changed)} rows that do not fit their content hash, the first"
+                f" {changed[0]}",
+            )
+        )
     if not ascending:
         problems.append(Problem(path, "has rows that are not in order of sample id"))
     if order.hexdigest() != manifest.sample_order_digest:
         problems.append(Problem(path, "has other sample ids than its manifest says"))
     if nonfinite != manifest.nonfinite:
-        problems.append(Problem(path, f"has {nonfinite} non-finite attribution values; the manifest says {manifest.nonfinite}"))
+        problems.append(
+            Problem(
+                path,
+                f"has {nonfinite} non-finite attribution values; the manifest says"
+                f" {manifest.nonfinite}",
+            )
+        )
     if manifest.negative not in (None, negative):
-        problems.append(Problem(path, f"has {negative} negative attribution values; the manifest says {manifest.negative}"))
+        problems.append(
+            Problem(
+                path,
+                f"has {negative} negative attribution values; the manifest says"
+                f" {manifest.negative}",
+            )
+        )
     return problems

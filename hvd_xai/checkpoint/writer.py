@@ -9,14 +9,29 @@ import numpy as np
 import xxhash
 from jaxtyping import Shaped
 
-from hvd_xai.checkpoint import staging
-from hvd_xai.checkpoint.arrays import METADATA, ArrayWriter, create_array, group_metadata, shard_key, shard_rows
-from hvd_xai.checkpoint.commit import digest_file, fsync_directory, fsync_file, remove_trash, writing
-from hvd_xai.checkpoint.files import find_damage, read_manifest
-from hvd_xai.checkpoint.schema import MANIFEST, FileEntry, Header, Manifest, axes_of, dtypes_of
-from hvd_xai.checkpoint.sealed import SCHEMA, plain
+from hvd_xai.checkpoint.integrity import find_damage, read_manifest
+from hvd_xai.checkpoint.json_record import SCHEMA, plain
+from hvd_xai.checkpoint.manifest import MANIFEST, Header, Manifest
+from hvd_xai.checkpoint.rows import axes_of, dtypes_of
 from hvd_xai.errors import CheckpointError
-from hvd_xai.types import Json
+from hvd_xai.protocols import Json
+from hvd_xai.storage import staging
+from hvd_xai.storage.arrays import (
+    METADATA,
+    ArrayWriter,
+    create_array,
+    group_metadata,
+    shard_key,
+    shard_rows,
+)
+from hvd_xai.storage.durable import (
+    FileEntry,
+    digest_file,
+    fsync_directory,
+    fsync_file,
+    remove_trash,
+    writing,
+)
 
 EPOCHS = "epochs"
 
@@ -25,7 +40,9 @@ _COORDINATES = "sample_id label prediction target"
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What somebody wrote of a checkpoint: files, and how many attribution values in them are NaN or infinite, and below zero."""
+    """What somebody wrote of a checkpoint: files, and how many attribution values in them are NaN
+    or infinite, and below zero.
+    """
 
     files: tuple[FileEntry, ...]
     nonfinite: int
@@ -35,14 +52,16 @@ class Written:
 class Writer:
     """Writes the explanation of one epoch and method.
 
-    Rows come in order of sample id, in blocks of any size; each array holds back one Zarr shard at most. The bytes of the arrays depend on
-    the rows and on `n_samples`, never on the blocks or the number of ranks, nor on who writes which Zarr shard.
+    Rows come in order of sample id, in blocks of any size; each array holds back one Zarr shard at
+    most. The bytes of the arrays depend on the rows and on `n_samples`, never on the blocks or the
+    number of ranks, nor on who writes which Zarr shard.
 
     Args:
         explanations_dir: `<run>/explanations`, as `open_run` returns it.
         header: what is known beforehand.
         dtype: of the rows, from `row_dtype`.
-        elsewhere: fields whose Zarr shards are written by others, with `write_shards`; rows that are appended come without them.
+        elsewhere: fields whose Zarr shards are written by others, with `write_shards`; rows that
+            are appended come without them.
 
     Attributes:
         appended: dtype of the rows that `append` takes.
@@ -53,9 +72,19 @@ class Writer:
         CheckpointError: if nothing can be written there.
     """
 
-    def __init__(self, explanations_dir: Path, header: Header, dtype: np.dtype, *, elsewhere: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        explanations_dir: Path,
+        header: Header,
+        dtype: np.dtype,
+        *,
+        elsewhere: Sequence[str] = (),
+    ) -> None:
         if dtype["attributions"].shape != tuple(header.sample_shape):
-            raise ValueError(f"rows hold attributions of shape {dtype['attributions'].shape}; the header says {header.sample_shape}")
+            raise ValueError(
+                f"rows hold attributions of shape {dtype['attributions'].shape}; the header says"
+                f" {header.sample_shape}"
+            )
         self._header = header
         self._dtype = dtype
         names = [name for name in dtype.names or () if name not in elsewhere]
@@ -72,7 +101,9 @@ class Writer:
         self._failed = False
         with writing(self.destination):
             (explanations_dir / EPOCHS).mkdir(parents=True, exist_ok=True)
-            self._staging = staging.Staging(explanations_dir / EPOCHS, f"{header.epoch:06d}-{header.method}")
+            self._staging = staging.Staging(
+                explanations_dir / EPOCHS, f"{header.epoch:06d}-{header.method}"
+            )
             try:
                 self._files = [self._create(name) for name in dtype.names or ()]
                 self._arrays = {name: self._fill(name) for name in names}
@@ -89,8 +120,18 @@ class Writer:
         field = self._dtype[name]
         attributes: dict[str, Json] = {}
         if name == "attributions":
-            attributes = {"long_name": "attributions divided by scale", "ancillary_variables": "scale", "coordinates": _COORDINATES}
-        return create_array(self.staged / name, self._shape(name), field.base, ("sample", *axes_of(name, len(field.shape))), attributes)
+            attributes = {
+                "long_name": "attributions divided by scale",
+                "ancillary_variables": "scale",
+                "coordinates": _COORDINATES,
+            }
+        return create_array(
+            self.staged / name,
+            self._shape(name),
+            field.base,
+            ("sample", *axes_of(name, len(field.shape))),
+            attributes,
+        )
 
     def _fill(self, name: str) -> ArrayWriter:
         return ArrayWriter(self.staged / name, self._shape(name), self._dtype[name].base)
@@ -102,23 +143,35 @@ class Writer:
         """Adds rows after those before.
 
         Args:
-            rows: `[n]` records of the writer's dtype, without the fields that are written elsewhere; n may be 0. Sample ids ascend,
-                within the block and from block to block.
+            rows: `[n]` records of the writer's dtype, without the fields that are written
+                elsewhere; n may be 0. Sample ids ascend, within the block and from block to block.
 
         Raises:
-            ValueError: if the rows are of another dtype, out of order, or more than `n_samples`; nothing of them is written.
+            ValueError: if the rows are of another dtype, out of order, or more than `n_samples`;
+                nothing of them is written.
             CheckpointError: if they cannot be written; the checkpoint cannot be committed any more.
         """
         self._check_open()
         if rows.dtype != self.appended or rows.ndim != 1:
-            raise ValueError(f"rows must be [n] records of the dtype the writer was made with; got {rows.ndim}-D {rows.dtype}")
+            raise ValueError(
+                f"rows must be [n] records of the dtype the writer was made with; got {rows.ndim}-D"
+                f" {rows.dtype}"
+            )
         if self._n_rows + len(rows) > self._header.n_samples:
-            raise ValueError(f"{self.destination.name} must have {self._header.n_samples} rows; got {self._n_rows + len(rows)}")
+            raise ValueError(
+                f"{self.destination.name} must have {self._header.n_samples} rows; got"
+                f" {self._n_rows + len(rows)}"
+            )
         if len(rows) == 0:
             return
         sample_ids = np.ascontiguousarray(rows["sample_id"])
-        if np.any(sample_ids[1:] <= sample_ids[:-1]) or (self._last_id is not None and sample_ids[0] <= self._last_id):
-            raise ValueError("rows must come in order of sample id, each id once; sort them by 'sample_id' and merge ranks in order")
+        if np.any(sample_ids[1:] <= sample_ids[:-1]) or (
+            self._last_id is not None and sample_ids[0] <= self._last_id
+        ):
+            raise ValueError(
+                "rows must come in order of sample id, each id once; sort them by 'sample_id' and"
+                " merge ranks in order"
+            )
         self._failed = True
         with writing(self.destination):
             for name, array in self._arrays.items():
@@ -133,10 +186,11 @@ class Writer:
             self._negative += int(np.count_nonzero(rows["attributions"] < 0))
 
     def commit(self, replace: bool = False, written: Iterable[Written] = ()) -> Path:
-        """Makes the checkpoint durable and renames it into place; from then on it exists, and is never changed.
+        """Makes the checkpoint durable and renames it into place; from then on it exists, and is
+        never changed.
 
-        Committing what is there already, of the same weights, probe, method and options, is a success: a job that died just after a commit
-        can do its epoch again.
+        Committing what is there already, of the same weights, probe, method and options, is a
+        success: a job that died just after a commit can do its epoch again.
 
         Args:
             replace: takes the place of a checkpoint that is there, in one step.
@@ -146,11 +200,15 @@ class Writer:
             The checkpoint's folder.
 
         Raises:
-            CheckpointError: if rows or Zarr shards are missing, it cannot be written, or another explanation was committed there first.
+            CheckpointError: if rows or Zarr shards are missing, it cannot be written, or another
+                explanation was committed there first.
         """
         self._check_open()
         if self._n_rows != self._header.n_samples:
-            raise CheckpointError(f"{self.destination} must have {self._header.n_samples} rows to be committed; got {self._n_rows}")
+            raise CheckpointError(
+                f"{self.destination} must have {self._header.n_samples} rows to be committed; got"
+                f" {self._n_rows}"
+            )
         self._failed = True
         with writing(self.destination):
             theirs = self._check_shards(written)
@@ -168,7 +226,10 @@ class Writer:
         return self.destination
 
     def discard(self) -> None:
-        """Removes what was written, unless it was committed. Safe to call at any time, and twice."""
+        """Removes what was written, unless it was committed.
+
+        Safe to call at any time, and twice.
+        """
         self._failed = self._failed or not self._committed
         self._staging.discard()
 
@@ -185,15 +246,25 @@ class Writer:
             self._nonfinite += part.nonfinite
             self._negative += part.negative
         found = sorted(file.key for file in files)
-        expected = sorted(key for name in self._elsewhere for key in _shard_keys(name, self._shape(name), self._dtype[name].base))
+        expected = sorted(
+            key
+            for name in self._elsewhere
+            for key in _shard_keys(name, self._shape(name), self._dtype[name].base)
+        )
         if found != expected:
-            odd = next(key for key in sorted({*found, *expected}) if found.count(key) != expected.count(key))
+            odd = next(
+                key
+                for key in sorted({*found, *expected})
+                if found.count(key) != expected.count(key)
+            )
             often = f"{expected.count(odd)} times; got it {found.count(odd)} times"
             raise CheckpointError(f"{self.destination} must have the Zarr shard '{odd}' {often}")
         return files
 
     def _create_group(self) -> FileEntry:
-        """Writes the group's metadata; made late, so that Zarr does not list a checkpoint that is being written."""
+        """Writes the group's metadata; made late, so that Zarr does not list a checkpoint that is
+        being written.
+        """
         attributes: dict[str, Json] = {
             "Conventions": "CF-1.11",
             "hvd_xai_schema": SCHEMA,
@@ -206,7 +277,9 @@ class Writer:
         return FileEntry(METADATA, *digest_file(path))
 
     def _make_epoch(self) -> None:
-        """Makes the epoch's folder, a Zarr group; other methods' writers may do so at the same time."""
+        """Makes the epoch's folder, a Zarr group; other methods' writers may do so at the same
+        time.
+        """
         self._epoch_dir.mkdir(exist_ok=True)
         if not (self._epoch_dir / METADATA).exists():
             prepared = self.staged / ".epoch"
@@ -228,8 +301,15 @@ class Writer:
         )
 
 
-def write_shards(staged: Path, name: str, shape: tuple[int, ...], first: int, blocks: Iterable[Shaped[np.ndarray, "n ..."]]) -> Written:
-    """Writes Zarr shards of one array into a checkpoint that another process commits; they are on the disk when this returns.
+def write_shards(
+    staged: Path,
+    name: str,
+    shape: tuple[int, ...],
+    first: int,
+    blocks: Iterable[Shaped[np.ndarray, "n ..."]],
+) -> Written:
+    """Writes Zarr shards of one array into a checkpoint that another process commits; they are on
+    the disk when this returns.
 
     Args:
         staged: the folder of the checkpoint that is being written, as `Writer.staged` says.
@@ -252,32 +332,54 @@ def write_shards(staged: Path, name: str, shape: tuple[int, ...], first: int, bl
         files = writer.close() if writer is not None else []
         for file in files:
             fsync_file(staged / file.key)
-        for directory in {parent for file in files for parent in (staged / file.key).relative_to(staged).parents}:
+        for directory in {
+            parent for file in files for parent in (staged / file.key).relative_to(staged).parents
+        }:
             fsync_directory(staged / directory)
     return Written(tuple(files), nonfinite, negative)
 
 
 def _shard_keys(name: str, shape: tuple[int, ...], dtype: np.dtype) -> list[str]:
-    return [shard_key(name, index, len(shape)) for index in range(-(-shape[0] // shard_rows(shape, dtype)))]
+    return [
+        shard_key(name, index, len(shape))
+        for index in range(-(-shape[0] // shard_rows(shape, dtype)))
+    ]
 
 
 def sweep(explanations_dir: Path) -> list[Path]:
-    """Removes what dead writers left behind in a run, and returns what they had staged; writers at work are left alone."""
+    """Removes what dead writers left behind in a run, and returns what they had staged; writers at
+    work are left alone.
+    """
     remove_trash(explanations_dir / EPOCHS)
-    return [path for directory in (explanations_dir, explanations_dir / EPOCHS) for path in staging.sweep(directory)]
+    return [
+        path
+        for directory in (explanations_dir, explanations_dir / EPOCHS)
+        for path in staging.sweep(directory)
+    ]
 
 
 def _check_same(destination: Path, manifest: Manifest) -> None:
     """Raises unless the checkpoint that took the name first holds the same explanation, whole."""
     existing = read_manifest(destination)
-    names = ("weights_digest", "probe_digest", "function", "n_samples", "sample_order_digest", "dtypes")
+    names = (
+        "weights_digest",
+        "probe_digest",
+        "function",
+        "n_samples",
+        "sample_order_digest",
+        "dtypes",
+    )
     differing = [name for name in names if getattr(existing, name) != getattr(manifest, name)]
     differing += ["options"] if plain(existing.options) != plain(manifest.options) else []
     if differing:
         raise CheckpointError(
-            f"{destination} was committed before by another writer and differs in {', '.join(differing)}; this one was discarded."
-            " Write to another run, or commit with replace=True."
+            f"{destination} was committed before by another writer and differs in"
+            f" {', '.join(differing)}; this one was discarded. Write to another run, or commit with"
+            " replace=True."
         )
     damage = find_damage(destination, existing.files)
     if damage:
-        raise CheckpointError(f"{destination} exists but is damaged: {damage[0]}. Commit with replace=True to mend it.")
+        raise CheckpointError(
+            f"{destination} exists but is damaged: {damage[0]}. Commit with replace=True to"
+            " mend it."
+        )

@@ -14,17 +14,27 @@ from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
-from hvd_xai import types
 from hvd_xai.errors import HvdXaiError
-from hvd_xai.world import is_agreed
+from hvd_xai.protocols import Silent
+from hvd_xai.ranks.world import is_agreed
 
 # What launchers tell a process about its rank, before any of MPI or Horovod is loaded.
 _RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
 _SECONDS_BETWEEN_LINES = 10.0
-# What `pip install hvd_xai` leaves out, and what brings it; where Keras is missing, TensorFlow is as well.
+# What `pip install hvd_xai` leaves out, and what brings it; where Keras is missing, TensorFlow is
+# as well.
 _BROUGHT_BY = {
     **dict.fromkeys(("keras", "tensorflow"), "'hvd_xai[cpu]', or 'hvd_xai[gpu]'"),
     "mpi4py": "'hvd_xai[train]'",
@@ -45,15 +55,17 @@ def rank() -> int:
 
 
 def progress(stream: TextIO | None = None) -> "Bar | Lines | _Quiet":
-    """Returns the `Progress` for this process: a bar on a terminal, plain lines elsewhere, nothing on ranks that are not the root.
+    """Returns the `Progress` for this process: a bar on a terminal, plain lines elsewhere, nothing
+    on ranks that are not the root.
 
-    What a rank writes goes through a pipe to its launcher; the terminal that the launcher was started from may still be in reach, and
-    then the bar is drawn there.
+    What a rank writes goes through a pipe to its launcher; the terminal that the launcher was
+    started from may still be in reach, and then the bar is drawn there.
 
     It is a context manager; leaving it clears the bar.
 
     Args:
-        stream: where to show it; standard error if left out, so that standard output stays clean for what was asked.
+        stream: where to show it; standard error if left out, so that standard output stays clean
+            for what was asked.
     """
     stream = stream or sys.stderr
     if rank() != 0:
@@ -73,13 +85,18 @@ def _terminal_of_launcher() -> TextIO | None:
         return None
 
 
-class _Quiet(types.Silent):
+class _Quiet(Silent):
     """Shows nothing, as a context manager."""
 
     def __enter__(self) -> "_Quiet":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         pass
 
 
@@ -109,7 +126,12 @@ class Bar:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._bar.stop()
         if self._stream is not None:
             self._terminal.close()
@@ -130,7 +152,8 @@ class Bar:
         if self._stream is None:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
             return
-        self._bar.stop()  # the line comes to the terminal by way of the launcher: it must find the bar gone
+        # the line comes to the terminal by way of the launcher: it must find the bar gone
+        self._bar.stop()
         print(line, file=self._stream, flush=True)
         time.sleep(_SECONDS_FOR_THE_LAUNCHER)
         self._bar.start()
@@ -146,7 +169,9 @@ class _Rate(ProgressColumn):
 
 
 class Lines:
-    """Plain lines for logs and pipes: one at a task's start, one every 10 s, one at its end if that took as long."""
+    """Plain lines for logs and pipes: one at a task's start, one every 10 s, one at its end if that
+    took as long.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -155,7 +180,12 @@ class Lines:
     def __enter__(self) -> "Lines":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         pass
 
     def start(self, task: str, total: int) -> None:
@@ -179,25 +209,31 @@ class Lines:
 
 
 def program(name: str) -> str:
-    """Returns what to type for a program of this environment: its name where the user's PATH leads there, or else where it lies.
+    """Returns what to type for a program of this environment: its name where the user's PATH leads
+    there, or else where it lies.
 
-    In an environment that is not activated the PATH is nobody's but this process's own, such as what `make` set.
+    In an environment that is not activated the PATH is nobody's but this process's own, such as
+    what `make` set.
     """
     ours = Path(sys.executable).with_name(name)
     is_activated = sys.prefix == sys.base_prefix or os.environ.get("VIRTUAL_ENV") == sys.prefix
     found = shutil.which(name)
-    if not ours.exists() or (is_activated and found is not None and Path(found).resolve() == ours.resolve()):
+    if not ours.exists() or (
+        is_activated and found is not None and Path(found).resolve() == ours.resolve()
+    ):
         return name
     return shlex.quote(os.path.relpath(ours) if ours.is_relative_to(Path.cwd()) else str(ours))
 
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Turns an error into one line on standard error and exit code 1; with HVD_XAI_DEBUG=1 the traceback stands above it.
+    """Turns an error into one line on standard error and exit code 1; with HVD_XAI_DEBUG=1 the
+    traceback stands above it.
 
-    An error that the ranks agreed on is shown by the root only; what befell one rank alone is shown by that rank, with its number.
-    A package that was not asked for when hvd_xai was installed is named with the extra that brings it. Anything but this, our own errors,
-    `ValueError` and `OSError` is a bug in somebody's code, and keeps its traceback.
+    An error that the ranks agreed on is shown by the root only; what befell one rank alone is shown
+    by that rank, with its number. A package that was not asked for when hvd_xai was installed is
+    named with the extra that brings it. Anything but this, our own errors, `ValueError` and
+    `OSError` is a bug in somebody's code, and keeps its traceback.
     """
     try:
         yield
@@ -205,7 +241,9 @@ def report_errors() -> Iterator[None]:
         advice = _BROUGHT_BY.get((error.name or "").partition(".")[0])
         if advice is None:
             raise
-        advised = HvdXaiError(f"'{error.name}' is not installed. Install it with: pip install {advice}")
+        advised = HvdXaiError(
+            f"'{error.name}' is not installed. Install it with: pip install {advice}"
+        )
         advised.__cause__ = error
         _show(advised)
         raise SystemExit(1) from None

@@ -7,11 +7,15 @@ from typing import Annotated
 import typer
 
 from hvd_xai.errors import RecipeError
-from hvd_xai.loading import Folder, nearest, shipped
+from hvd_xai.lookup.modules import nearest
+from hvd_xai.lookup.recipes import Folder, shipped
 
 
 def copy(
-    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, such as digits_cnn or explain_every_epoch.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="Name of a shipped recipe, such as digits_cnn or explain_every_epoch."),
+    ],
     destination: Annotated[Path, typer.Argument(help="A folder, or a file's name.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
 ) -> None:
@@ -24,16 +28,26 @@ def copy(
     folders: tuple[Folder, ...] = ("models", "callbacks")
     found = {name: (folder, path) for folder in folders for name, path in shipped(folder).items()}
     if recipe not in found:
-        there = ", ".join(f"{name} ({folder})" for name, (folder, _) in sorted(found.items())) or "none ships with this installation"
-        raise RecipeError(f"there is no recipe '{recipe}'{nearest(recipe, found)}. There are: {there}.")
+        there = (
+            ", ".join(f"{name} ({folder})" for name, (folder, _) in sorted(found.items()))
+            or "none ships with this installation"
+        )
+        raise RecipeError(
+            f"there is no recipe '{recipe}'{nearest(recipe, found)}. There are: {there}."
+        )
     folder, source = found[recipe]
     target = destination / source.name if destination.is_dir() else destination
     if target.exists() and not force:
         raise RecipeError(f"'{target}' exists. Give another name, or overwrite it with --force.")
     if not target.parent.is_dir():
-        raise RecipeError(f"the folder '{target.parent}' does not exist. Make it, or choose another.")
+        raise RecipeError(
+            f"the folder '{target.parent}' does not exist. Make it, or choose another."
+        )
     if target.exists() and target.samefile(source):
         raise RecipeError(f"'{target}' is the shipped recipe itself. Give another folder or name.")
     shutil.copyfile(source, target)
     option = "" if folder == "models" else "RECIPE --callback "
-    print(f"{target}\nRun it: hvd-xai train {option}{target if target.suffix == '.py' else target.name}")
+    print(
+        f"{target}\nRun it: hvd-xai train"
+        f" {option}{target if target.suffix == '.py' else target.name}"
+    )

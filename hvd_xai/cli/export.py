@@ -12,18 +12,29 @@ from hvd_xai.errors import CheckpointError
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.", metavar="RUN")],
+    run: Annotated[
+        str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.", metavar="RUN")
+    ],
     to: Annotated[
         Path,
         typer.Option(
-            help="The file to write: .npz, .nc (NetCDF) or .parquet (a table of samples, with the sums of their attributions, and each"
-            " attribution where features have names).",
+            help=(
+                "The file to write: .npz, .nc (NetCDF) or .parquet (a table of samples, with the"
+                " sums of their attributions, and each"
+                " attribution where features have names)."
+            ),
             metavar="FILE",
         ),
     ],
-    epoch: Annotated[list[int] | None, typer.Option(help="Only this epoch. Can be given again.")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="Only this method. Can be given again.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")] = False,
+    epoch: Annotated[
+        list[int] | None, typer.Option(help="Only this epoch. Can be given again.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Only this method. Can be given again.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace FILE if it is there.")
+    ] = False,
 ) -> None:
     """Writes a run's explanations into one file, in bounded memory.
 
@@ -40,11 +51,19 @@ def export(
     epochs = {number for numbers in having.values() for number in numbers}
     absent = [number for number in epoch or [] if number not in epochs]
     if absent:
-        raise CheckpointError(f"{run} has no explanation of epoch {absent[0]}; there are the epochs {sorted(epochs)}")
+        raise CheckpointError(
+            f"{run} has no explanation of epoch {absent[0]}; there are the epochs {sorted(epochs)}"
+        )
     unknown = [name for name in method or [] if name not in having]
     if unknown:
-        raise CheckpointError(f"{run} has no explanation by '{unknown[0]}'; methods with one: {', '.join(having) or 'none yet'}")
-    wanted = {name: [number for number in having[name] if not epoch or number in epoch] for name in method or having}
+        raise CheckpointError(
+            f"{run} has no explanation by '{unknown[0]}'; methods with one:"
+            f" {', '.join(having) or 'none yet'}"
+        )
+    wanted = {
+        name: [number for number in having[name] if not epoch or number in epoch]
+        for name in method or having
+    }
     stacks = [explanations.stack(name, numbers) for name, numbers in wanted.items() if numbers]
     if not stacks:
         raise CheckpointError(f"{run} holds no such explanation; there are: {having or 'none yet'}")

@@ -1,4 +1,6 @@
-"""Puts the commands together: every module of this package that defines a function of its own name is one."""
+"""Puts the commands together: every module of this package that defines a function of its own name
+is one.
+"""
 
 import os
 import pkgutil
@@ -35,17 +37,32 @@ def _version(asked: bool) -> bool:
 
 def build() -> typer.Typer:
     """Returns the command line, made of the modules that are there."""
-    app = typer.Typer(name="hvd-xai", help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app = typer.Typer(
+        name="hvd-xai",
+        help=_HELP,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
 
     @app.callback()
     def options(
-        version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")] = False,
+        version: Annotated[
+            bool,
+            typer.Option(
+                "--version", callback=_version, is_eager=True, help="Show the version and end."
+            ),
+        ] = False,
     ) -> None:
         """Takes what stands before the command."""
 
     options.__doc__ = _HELP
     for module in pkgutil.iter_modules(cli.__path__):
-        command = getattr(import_module(f"hvd_xai.cli.{module.name}"), module.name, None) if module.name != "main" else None
+        command = (
+            getattr(import_module(f"hvd_xai.cli.{module.name}"), module.name, None)
+            if module.name != "main"
+            else None
+        )
         if command is not None:
             app.command(module.name.replace("_", "-"))(command)
     return app
@@ -53,6 +70,7 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Runs the command line; an error ends it with one line and exit code 1, wrong usage with 2."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is loaded, or it greets with 20 lines a rank
+    # before TensorFlow is loaded, or it greets with 20 lines a rank
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with report_errors():
         build()()

@@ -10,12 +10,17 @@ from rich.table import Table
 
 from hvd_xai import attributions
 from hvd_xai.errors import RecipeError
-from hvd_xai.loading import methods as shipped_methods
-from hvd_xai.loading import nearest
+from hvd_xai.lookup.methods import methods as shipped_methods
+from hvd_xai.lookup.modules import nearest
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="A method, to read all about it: equation, options, paper.", metavar="METHOD")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="A method, to read all about it: equation, options, paper.", metavar="METHOD"
+        ),
+    ] = None,
 ) -> None:
     """Lists the attribution methods, or tells all about one.
 
@@ -34,17 +39,32 @@ def methods(
         console.print(table)
         return
     if name not in names:
-        raise RecipeError(f"there is no method '{name}'{nearest(name, names)}. `hvd-xai methods` lists those there are.")
+        raise RecipeError(
+            f"there is no method '{name}'{nearest(name, names)}. `hvd-xai methods` lists those"
+            " there are."
+        )
     function = _definition(name)
     options = [
         f"  {argument.arg} = {'(must be given)' if default is None else ast.unparse(default)}"
-        for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+        for argument, default in zip(
+            function.args.kwonlyargs, function.args.kw_defaults, strict=True
+        )
         if argument.arg != "ids"
     ]
-    print("\n".join([name, "", ast.get_docstring(function) or "", "", "Options and defaults:", *options]))
+    print(
+        "\n".join(
+            [name, "", ast.get_docstring(function) or "", "", "Options and defaults:", *options]
+        )
+    )
 
 
 def _definition(name: str) -> ast.FunctionDef:
-    """Returns a method's definition, read from its source: importing it would take TensorFlow, which this need not."""
+    """Returns a method's definition, read from its source: importing it would take TensorFlow,
+    which this need not.
+    """
     source = Path(attributions.__path__[0], f"{name}.py").read_text("utf-8")
-    return next(node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == name)
+    return next(
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and node.name == name
+    )

@@ -1,4 +1,5 @@
-"""Horovod for Keras 3: what `horovod.keras` offers, under the same names, working with today's Keras.
+"""Horovod for Keras 3: what `horovod.keras` offers, under the same names, working with today's
+Keras.
 
 `import hvd_xai.keras as hvd` ports a script. Importing this needs TensorFlow and Horovod.
 """
@@ -44,7 +45,14 @@ from hvd_xai.keras.collectives import (
 )
 from hvd_xai.keras.data import agree_steps, shard
 from hvd_xai.keras.model_files import load_model
-from hvd_xai.keras.operations import allgather, allreduce, broadcast, broadcast_global_variables, broadcast_variables, reducescatter
+from hvd_xai.keras.operations import (
+    allgather,
+    allreduce,
+    broadcast,
+    broadcast_global_variables,
+    broadcast_variables,
+    reducescatter,
+)
 from hvd_xai.keras.optimizer import DistributedOptimizer, PartialDistributedOptimizer
 from hvd_xai.keras.streams import batches, join_batches
 from hvd_xai.keras.tape import DistributedGradientTape, PartialDistributedGradientTape

@@ -1,4 +1,6 @@
-"""Horovod itself, as Keras 3 needs it: started once, and reducing the values of variables between steps."""
+"""Horovod itself, as Keras 3 needs it: started once, and reducing the values of variables between
+steps.
+"""
 
 import logging
 import os
@@ -9,12 +11,15 @@ import numpy as np
 import tensorflow as tf
 
 from hvd_xai.errors import HorovodMissingError, WorldError
-from hvd_xai.world import World
+from hvd_xai.ranks.world import World
 
 try:
     import horovod.tensorflow as horovod
 except ImportError as _error:
-    raise HorovodMissingError(f"Horovod is not installed or does not load ({_error}). Build it with: hvd-xai install-horovod") from _error
+    raise HorovodMissingError(
+        f"Horovod is not installed or does not load ({_error}). Build it with: hvd-xai"
+        " install-horovod"
+    ) from _error
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +67,17 @@ _connected: list[World] = []
 
 
 def init(*, process_sets: "Sequence[horovod.ProcessSet] | str | None" = None) -> World:
-    """Brings the launched ranks together, and gives each its device and its cores. Collective: every rank must call this.
+    """Brings the launched ranks together, and gives each its device and its cores.
 
-    Where there are GPUs, a rank sees only the one of its local rank. Where several ranks share a host's cores, TensorFlow gets this
-    rank's share of them, unless the thread counts are already set. A second call returns the same world.
+    Collective: every rank must call this.
+
+    Where there are GPUs, a rank sees only the one of its local rank. Where several ranks share a
+    host's cores, TensorFlow gets this rank's share of them, unless the thread counts are already
+    set. A second call returns the same world.
 
     Args:
-        process_sets: groups of ranks to reduce over, as `ProcessSet([0, 2])`, the same on every rank; or "dynamic", if some will be added
-            later with `add_process_set`.
+        process_sets: groups of ranks to reduce over, as `ProcessSet([0, 2])`, the same on every
+            rank; or "dynamic", if some will be added later with `add_process_set`.
 
     Returns:
         The world: pass it to `Explain` and to whatever else asks for one.
@@ -84,7 +92,9 @@ def init(*, process_sets: "Sequence[horovod.ProcessSet] | str | None" = None) ->
         _claim_gpu(world)
         _claim_cores(world)
         _connected.append(world)
-    new: Sequence[horovod.ProcessSet] = [] if process_sets is None or process_sets == "dynamic" else process_sets
+    new: Sequence[horovod.ProcessSet] = (
+        [] if process_sets is None or process_sets == "dynamic" else process_sets
+    )
     for process_set in new:
         if process_set.process_set_id is None:
             horovod.add_process_set(process_set)
@@ -99,24 +109,32 @@ def is_started() -> bool:
 def require_started(what: str) -> None:
     """Raises `WorldError` if `init()` was not called."""
     if not is_started():
-        raise WorldError(f"{what} needs the ranks to be connected first; call `hvd_xai.keras.init()` at the start of the script.")
+        raise WorldError(
+            f"{what} needs the ranks to be connected first; call `hvd_xai.keras.init()` at the"
+            " start of the script."
+        )
 
 
 def broadcast(variables: Sequence["keras.Variable | tf.Variable"], root_rank: int) -> None:
     """Gives every rank the root's values of variables. Collective: every rank must call this.
 
-    The names are ours: Horovod pairs tensors by name, and Keras's names count what a process has built, which may differ between ranks.
+    The names are ours: Horovod pairs tensors by name, and Keras's names count what a process has
+    built, which may differ between ranks.
     """
 
     def received() -> "list[tf.Tensor]":
         return [
             horovod.broadcast(
-                sendable(tf.convert_to_tensor(variable)), root_rank, name=f"hvd_xai.broadcast.{index}", ignore_name_scope=True
+                sendable(tf.convert_to_tensor(variable)),
+                root_rank,
+                name=f"hvd_xai.broadcast.{index}",
+                ignore_name_scope=True,
             )
             for index, variable in enumerate(variables)
         ]
 
-    # in one graph, so that all travel at once; a concrete one, for TensorFlow warns of functions that are made often
+    # in one graph, so that all travel at once; a concrete one, for TensorFlow warns of functions
+    # that are made often
     together = tf.function(received, autograph=False).get_concrete_function()
     with init().waiting("broadcasting variables"):
         values = together()
@@ -146,7 +164,10 @@ def reduce_values(values: Sequence[np.ndarray], *, op: int = Sum, name: str) -> 
     with init().waiting(f"reducing {name}"):
         reduced = np.asarray(horovod.allreduce(tf.constant(flat), op=op, name=name))
     ends = np.cumsum([np.size(value) for value in values])
-    return [part.reshape(np.shape(value)) for part, value in zip(np.split(reduced, ends[:-1]), values, strict=True)]
+    return [
+        part.reshape(np.shape(value))
+        for part, value in zip(np.split(reduced, ends[:-1]), values, strict=True)
+    ]
 
 
 def _claim_gpu(world: World) -> None:
@@ -160,16 +181,23 @@ def _claim_gpu(world: World) -> None:
         tf.config.set_visible_devices(mine, "GPU")
         tf.config.experimental.set_memory_growth(mine, enable=True)
     except RuntimeError as error:
-        raise WorldError(f"TensorFlow took its GPUs before `init()` was called; call `init()` first in the script. ({error})") from error
+        raise WorldError(
+            "TensorFlow took its GPUs before `init()` was called; call `init()` first in the"
+            f" script. ({error})"
+        ) from error
 
 
 def _claim_cores(world: World) -> None:
     threads = tf.config.threading
-    untouched = threads.get_intra_op_parallelism_threads() == 0 and "OMP_NUM_THREADS" not in os.environ
+    untouched = (
+        threads.get_intra_op_parallelism_threads() == 0 and "OMP_NUM_THREADS" not in os.environ
+    )
     if world.local_size == 1 or not untouched:
         return
     share = max(1, len(os.sched_getaffinity(0)) // world.local_size)
     try:
         threads.set_intra_op_parallelism_threads(share)
-    except RuntimeError:  # TensorFlow is already running: it keeps its threads, which costs speed but nothing else
+    except (
+        RuntimeError
+    ):  # TensorFlow is already running: it keeps its threads, which costs speed but nothing else
         log.info("TensorFlow was running before init(); its threads are left as they are")

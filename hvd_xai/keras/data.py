@@ -7,27 +7,33 @@ import numpy as np
 import tensorflow as tf
 
 from hvd_xai.keras.collectives import init
-from hvd_xai.world import World
+from hvd_xai.ranks.world import World
 
 Shared: TypeAlias = "tuple[np.ndarray, ...] | tf.data.Dataset | keras.utils.PyDataset"
 
 
-def shard(*data: "np.ndarray | tf.data.Dataset | keras.utils.PyDataset", world: World | None = None) -> Shared:
-    """Returns this rank's part of data that every rank holds: every `world.size`-th row, element or batch, the same number on each rank.
+def shard(
+    *data: "np.ndarray | tf.data.Dataset | keras.utils.PyDataset", world: World | None = None
+) -> Shared:
+    """Returns this rank's part of data that every rank holds: every `world.size`-th row, element or
+    batch, the same number on each rank.
 
-    Up to `world.size - 1` of them at the end are left out: uneven ranks would slip epochs. `batches` need leave out none, and shuffles
-    over all ranks, anew each epoch.
+    Up to `world.size - 1` of them at the end are left out: uneven ranks would slip epochs.
+    `batches` need leave out none, and shuffles over all ranks, anew each epoch.
 
     Args:
-        data: arrays `[n, ...]` with one n; or one `tf.data.Dataset`, which must give the same elements in the same order on every rank:
-            examples, or batches; or one `keras.utils.PyDataset`, whose batches are dealt out.
+        data: arrays `[n, ...]` with one n; or one `tf.data.Dataset`, which must give the same
+            elements in the same order on every rank: examples, or batches; or one
+            `keras.utils.PyDataset`, whose batches are dealt out.
         world: the ranks; those of `init()` if None.
 
     Returns:
-        A tuple of arrays `[n // world.size, ...]`; or a dataset, which TensorFlow will not shard again; or a `PyDataset`.
+        A tuple of arrays `[n // world.size, ...]`; or a dataset, which TensorFlow will not shard
+        again; or a `PyDataset`.
 
     Raises:
-        ValueError: if the arrays differ in length, there is less data than ranks, or a dataset is infinite.
+        ValueError: if the arrays differ in length, there is less data than ranks, or a dataset is
+            infinite.
         TypeError: if the data are none of these, or several datasets.
     """
     world = world or init()
@@ -49,10 +55,19 @@ def rows_of(arrays: "tuple[Any, ...]") -> int:
         ValueError: if they differ in length.
     """
     odd = next(
-        (array for array in arrays if isinstance(array, tf.data.Dataset | keras.utils.PyDataset) or not hasattr(array, "shape")), None
+        (
+            array
+            for array in arrays
+            if isinstance(array, tf.data.Dataset | keras.utils.PyDataset)
+            or not hasattr(array, "shape")
+        ),
+        None,
     )
     if odd is not None or not arrays:
-        raise TypeError(f"give arrays, one tf.data.Dataset, or one keras.utils.PyDataset; got {[type(one).__name__ for one in arrays]}")
+        raise TypeError(
+            "give arrays, one tf.data.Dataset, or one keras.utils.PyDataset; got"
+            f" {[type(one).__name__ for one in arrays]}"
+        )
     lengths = {len(array) for array in arrays}
     if len(lengths) != 1:
         raise ValueError(f"arrays to shard must have one length; got {sorted(lengths)}")
@@ -60,14 +75,18 @@ def rows_of(arrays: "tuple[Any, ...]") -> int:
 
 
 def count_elements(dataset: "tf.data.Dataset") -> int:
-    """Returns how many elements a dataset gives; goes through it once where TensorFlow does not know.
+    """Returns how many elements a dataset gives; goes through it once where TensorFlow does not
+    know.
 
     Raises:
         ValueError: if it is infinite.
     """
     count = int(dataset.cardinality())
     if count == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("the dataset never ends, so it has no epochs to share; leave out repeat(), or cut it with take(n)")
+        raise ValueError(
+            "the dataset never ends, so it has no epochs to share; leave out repeat(), or cut it"
+            " with take(n)"
+        )
     if count == tf.data.UNKNOWN_CARDINALITY:
         count = int(dataset.reduce(np.int64(0), lambda counted, *_: counted + 1))
     return count
@@ -81,12 +100,15 @@ def settled(dataset: "tf.data.Dataset") -> "tf.data.Dataset":
     return dataset.with_options(options)
 
 
-def agree_steps(world: World, n_steps: int | None, *, uneven: Literal["refuse", "min", "max"] = "refuse") -> int | None:
+def agree_steps(
+    world: World, n_steps: int | None, *, uneven: Literal["refuse", "min", "max"] = "refuse"
+) -> int | None:
     """Returns the steps of an epoch that all ranks take. Collective: every rank must call this.
 
-    Where each rank reads data of its own, call it before `fit`, and give what it returns as `steps_per_epoch` with a dataset that repeats:
-    with "min" the longer ranks' last batches wait for a later epoch, with "max" the shorter ranks begin anew. `join_batches` counts every
-    batch once.
+    Where each rank reads data of its own, call it before `fit`, and give what it returns as
+    `steps_per_epoch` with a dataset that repeats: with "min" the longer ranks' last batches wait
+    for a later epoch, with "max" the shorter ranks begin anew. `join_batches` counts every batch
+    once.
 
     Args:
         world: the ranks.
@@ -94,22 +116,27 @@ def agree_steps(world: World, n_steps: int | None, *, uneven: Literal["refuse", 
         uneven: what to do where the ranks differ.
 
     Raises:
-        ValueError: on every rank, naming the ranks' counts, if they differ and `uneven` is "refuse", or if one of several ranks does not
-            know its own; ranks that step unequally wait for each other for ever, or pair one's epoch with another's.
+        ValueError: on every rank, naming the ranks' counts, if they differ and `uneven` is
+            "refuse", or if one of several ranks does not know its own; ranks that step unequally
+            wait for each other for ever, or pair one's epoch with another's.
     """
     counts = world.allgather("counting the batches of an epoch", n_steps)
     known = [int(count) for count in counts if isinstance(count, int)]
-    said = ", ".join(f"rank {rank}: {'unknown' if count is None else count}" for rank, count in enumerate(counts))
+    said = ", ".join(
+        f"rank {rank}: {'unknown' if count is None else count}" for rank, count in enumerate(counts)
+    )
     error = None
     if len(known) < len(counts) and world.size > 1:
         error = ValueError(
-            f"it is not known how many batches an epoch has ({said}), as for a generator and a dataset that is filtered or repeated; ranks"
-            " that end it at different batches would wait for each other for ever. Pass steps_per_epoch to fit, the same on all ranks."
+            f"it is not known how many batches an epoch has ({said}), as for a generator and a"
+            " dataset that is filtered or repeated; ranks that end it at different batches would"
+            " wait for each other for ever. Pass steps_per_epoch to fit, the same on all ranks."
         )
     elif len(set(counts)) > 1 and uneven == "refuse":
         error = ValueError(
-            f"the ranks have different numbers of batches an epoch ({said}). Pass steps_per_epoch={min(known)} to fit, or give each rank"
-            " the same number of rows, as `hvd_xai.keras.shard` does."
+            f"the ranks have different numbers of batches an epoch ({said}). Pass"
+            f" steps_per_epoch={min(known)} to fit, or give each rank the same number of rows, as"
+            " `hvd_xai.keras.shard` does."
         )
     world.agree("comparing the batches of an epoch", error)
     if not known:
@@ -119,7 +146,9 @@ def agree_steps(world: World, n_steps: int | None, *, uneven: Literal["refuse", 
 
 def _share(count: int, world: World, what: str) -> int:
     if count < world.size:
-        raise ValueError(f"{count} {what} cannot be shared by {world.size} ranks; start at most {count} ranks")
+        raise ValueError(
+            f"{count} {what} cannot be shared by {world.size} ranks; start at most {count} ranks"
+        )
     return count // world.size
 
 
@@ -127,9 +156,15 @@ class _Dealt(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no typ
     """Every `world.size`-th batch of a PyDataset."""
 
     def __init__(self, whole: "keras.utils.PyDataset", world: World) -> None:
-        super().__init__(workers=whole.workers, use_multiprocessing=whole.use_multiprocessing, max_queue_size=whole.max_queue_size)
+        super().__init__(
+            workers=whole.workers,
+            use_multiprocessing=whole.use_multiprocessing,
+            max_queue_size=whole.max_queue_size,
+        )
         if whole.num_batches is None:
-            raise ValueError("the PyDataset never ends, so it has no epochs to share; give it a num_batches")
+            raise ValueError(
+                "the PyDataset never ends, so it has no epochs to share; give it a num_batches"
+            )
         self._whole = whole
         self._rank, self._size = world.rank, world.size
         self._n_batches = _share(whole.num_batches, world, "batches")

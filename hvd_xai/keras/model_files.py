@@ -1,4 +1,6 @@
-"""Models as files: those of a run, from which training goes on to the bit, and any saved model with its optimizer distributed."""
+"""Models as files: those of a run, from which training goes on to the bit, and any saved model with
+its optimizer distributed.
+"""
 
 import json
 import os
@@ -20,7 +22,8 @@ from hvd_xai.keras.variables import seeds_of
 
 _NAME = re.compile(r"epoch-(\d{6})\.keras")
 _WRITING = ".writing-"
-_MEMBER = "hvd_xai.json"  # within the .keras file, which is a zip: both are there or neither is; Keras passes over it
+# within the .keras file, which is a zip: both are there or neither is; Keras passes over it
+_MEMBER = "hvd_xai.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ def load_model(
     custom_objects: Mapping[str, Any] | None = None,
     compression: type[Compressor] = Compression.none,
 ) -> "keras.Model":
-    """Loads a saved model and makes its optimizer reduce over the ranks, with the state that it was saved with.
+    """Loads a saved model and makes its optimizer reduce over the ranks, with the state that it was
+    saved with.
 
     Args:
         filepath: a `.keras` file, from a distributed run or from plain Keras.
@@ -57,12 +61,16 @@ def load_model(
         compression: as in `DistributedOptimizer`.
 
     Returns:
-        The model; where it was saved without having been compiled, it has no optimizer, and `compile` wants a distributed one.
+        The model; where it was saved without having been compiled, it has no optimizer, and
+        `compile` wants a distributed one.
 
     Raises:
         ValueError: if the file is no model, or is of a class that is not given.
     """
-    known = {**{optimizer.__name__: optimizer for optimizer in custom_optimizers or ()}, **(custom_objects or {})}
+    known = {
+        **{optimizer.__name__: optimizer for optimizer in custom_optimizers or ()},
+        **(custom_objects or {}),
+    }
     model = keras.saving.load_model(filepath, custom_objects=known)
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None and not is_distributed(optimizer):
@@ -72,7 +80,8 @@ def load_model(
 
 
 def stage_model(model: "keras.Model", folder: Path, trained: Trained) -> None:
-    """Saves the model and its optimizer's state after an epoch under a name that nobody resumes from, until `publish_model`.
+    """Saves the model and its optimizer's state after an epoch under a name that nobody resumes
+    from, until `publish_model`.
 
     Raises:
         OSError: if the disk is full or read-only.
@@ -91,7 +100,8 @@ def stage_model(model: "keras.Model", folder: Path, trained: Trained) -> None:
 
 
 def publish_model(folder: Path, epoch: int) -> Path:
-    """Makes what was staged the model that a run is resumed from, in one step, and then removes older ones.
+    """Makes what was staged the model that a run is resumed from, in one step, and then removes
+    older ones.
 
     Raises:
         OSError: if the disk is read-only; the older file is kept then.
@@ -137,15 +147,20 @@ def read_trained(folder: Path) -> Trained | None:
             trained = Trained(**record)
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError) as error:
         raise CheckpointError(
-            f"{path} is damaged or was not saved by a run ({error}), so training cannot go on from it. Start the run anew with --overwrite."
+            f"{path} is damaged or was not saved by a run ({error}), so training cannot go on from"
+            " it. Start the run anew with --overwrite."
         ) from error
     if damaged is not None or trained.epoch != epoch:
-        raise CheckpointError(f"{path} is damaged, so training cannot go on from it. Start the run anew with --overwrite.")
+        raise CheckpointError(
+            f"{path} is damaged, so training cannot go on from it. Start the run anew with"
+            " --overwrite."
+        )
     return trained
 
 
 def load_state(model: "keras.Model", folder: Path, trained: Trained) -> None:
-    """Loads weights and optimizer state into a model that is built and compiled as the one that was saved.
+    """Loads weights and optimizer state into a model that is built and compiled as the one that was
+    saved.
 
     Raises:
         CheckpointError: if the model or its optimizer is another.
@@ -155,21 +170,32 @@ def load_state(model: "keras.Model", folder: Path, trained: Trained) -> None:
         model.load_weights(path)
     except ValueError as error:
         raise CheckpointError(
-            f"the model of {path} is another than the recipe now builds; resume with the same options. ({error})"
+            f"the model of {path} is another than the recipe now builds; resume with the same"
+            f" options. ({error})"
         ) from error
     if int(model.optimizer.iterations) != trained.step:
-        raise CheckpointError(f"the optimizer of {path} is another than the recipe now compiles with; resume with the same options.")
+        raise CheckpointError(
+            f"the optimizer of {path} is another than the recipe now compiles with; resume with the"
+            " same options."
+        )
 
 
 def seed_states(model: "keras.Model") -> list[list[int]]:
     """Returns the states of this rank's seed generators."""
-    return [[int(word) for word in np.asarray(seed.value.numpy()).reshape(-1)] for seed in seeds_of(model)]
+    return [
+        [int(word) for word in np.asarray(seed.value.numpy()).reshape(-1)]
+        for seed in seeds_of(model)
+    ]
 
 
 def set_seed_states(model: "keras.Model", states: Sequence[Sequence[int]]) -> None:
     """Sets what `seed_states` returned."""
     for seed, state in zip(seeds_of(model), states, strict=True):
-        seed.assign(np.array(state, np.uint32).astype(keras.backend.standardize_dtype(seed.dtype)).reshape(seed.shape))
+        seed.assign(
+            np.array(state, np.uint32)
+            .astype(keras.backend.standardize_dtype(seed.dtype))
+            .reshape(seed.shape)
+        )
 
 
 def _epochs(folder: Path) -> list[int]:

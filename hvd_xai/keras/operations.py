@@ -1,4 +1,6 @@
-"""Horovod's collectives on single values and on variables, in the terms of `horovod.tensorflow.keras`."""
+"""Horovod's collectives on single values and on variables, in the terms of
+`horovod.tensorflow.keras`.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -42,22 +44,35 @@ def allreduce(
 
 
 def allgather(value: Any, name: str | None = None) -> "tf.Tensor":
-    """Concatenates the ranks' values along their first axis, which may differ in length. Collective: every rank must call this."""
+    """Concatenates the ranks' values along their first axis, which may differ in length.
+
+    Collective: every rank must call this.
+    """
     return horovod.allgather(_tensor(value), name=name)
 
 
 def broadcast(value: Any, root_rank: int, name: str | None = None) -> "tf.Tensor":
-    """Returns the value of the root on all ranks; shape and dtype are the same on all. Collective: every rank must call this."""
+    """Returns the value of the root on all ranks; shape and dtype are the same on all.
+
+    Collective: every rank must call this.
+    """
     return horovod.broadcast(_tensor(value), root_rank, name=name)
 
 
 def reducescatter(value: Any, name: str | None = None, op: int = Average) -> "tf.Tensor":
-    """Reduces a value and gives each rank its part along the first axis. Collective: every rank must call this."""
+    """Reduces a value and gives each rank its part along the first axis.
+
+    Collective: every rank must call this.
+    """
     return horovod.reducescatter(_tensor(value), name=name, op=op)
 
 
-def broadcast_variables(variables: "Iterable[keras.Variable | tf.Variable]", root_rank: int) -> None:
-    """Gives every rank the root's values of Keras's or TensorFlow's variables. Collective: every rank must call this.
+def broadcast_variables(
+    variables: "Iterable[keras.Variable | tf.Variable]", root_rank: int
+) -> None:
+    """Gives every rank the root's values of Keras's or TensorFlow's variables.
+
+    Collective: every rank must call this.
 
     Leave the states of seed generators out: with equal ones every rank drops out the same units, as
     `BroadcastGlobalVariablesCallback` knows.
@@ -72,8 +87,8 @@ def broadcast_global_variables(root_rank: int) -> None:
         RuntimeError: always, with what to call instead.
     """
     raise RuntimeError(
-        "TensorFlow 2 has no global variables. Call"
-        f" broadcast_variables([*model.variables, *model.optimizer.variables], root_rank={root_rank}), or pass"
+        "TensorFlow 2 has no global variables. Call broadcast_variables([*model.variables,"
+        f" *model.optimizer.variables], root_rank={root_rank}), or pass"
         f" BroadcastGlobalVariablesCallback({root_rank}) to fit"
     )
 

@@ -18,13 +18,16 @@ from hvd_xai.keras.collectives import Adasum, Average, Compression, Max, is_star
 Gradient: TypeAlias = "tf.Tensor | tf.IndexedSlices | None"
 Groups: TypeAlias = "int | list[list[Any]] | None"  # Any: Keras's variables, or TensorFlow's
 
-# a count for each process set, since ranks outside of it may make none: names are equal on all ranks of a set
+# a count for each process set, since ranks outside of it may make none: names are equal on all
+# ranks of a set
 _MADE: defaultdict[tuple[int, ...], "itertools.count[int]"] = defaultdict(itertools.count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reduction:
-    """Reduces gradients over the ranks. The options are those of `DistributedOptimizer`, which says what they mean.
+    """Reduces gradients over the ranks.
+
+    The options are those of `DistributedOptimizer`, which says what they mean.
 
     Attributes:
         local: the keys of the variables whose gradients stay on their rank.
@@ -52,17 +55,23 @@ class Reduction:
         return self.process_set.process_set_id != 0 and not self.process_set.included()
 
     def numbered(self) -> "Reduction":
-        """Returns this under a name that none made before has. Collective: every rank of the process set must call this."""
+        """Returns this under a name that none made before has.
+
+        Collective: every rank of the process set must call this.
+        """
         ranks = () if self.process_set.process_set_id == 0 else tuple(self.process_set.ranks)
         return replace(self, name=f"{self.name}.{next(_MADE[ranks])}")
 
     def reduce(self, gradients: "Sequence[Gradient]", variables: Sequence[Any]) -> "list[Gradient]":
-        """Returns the gradients of all ranks. Collective: every rank of the process set must call this.
+        """Returns the gradients of all ranks.
+
+        Collective: every rank of the process set must call this.
 
         Horovod pairs tensors by name, and waits for ever for one that another rank calls otherwise.
 
         Args:
-            gradients: of this rank, one for each variable; None, as for a head that the loss does not use, stays None.
+            gradients: of this rank, one for each variable; None, as for a head that the loss does
+                not use, stays None.
             variables: Keras's or TensorFlow's.
         """
         reduced = list(gradients)
@@ -77,20 +86,33 @@ class Reduction:
                 reduced[index] = self._scaled(gradient) if self.scale_local_gradients else gradient
             elif overwrites(variable):
                 overwriting.append((index, tf.convert_to_tensor(gradient)))
-            elif isinstance(gradient, tf.IndexedSlices) and not self.sparse_as_dense and self.op != Adasum:
+            elif (
+                isinstance(gradient, tf.IndexedSlices)
+                and not self.sparse_as_dense
+                and self.op != Adasum
+            ):
                 reduced[index] = self._gather_slices(gradient, name=f"{self.name}.{index}")
             else:
                 dense.append((index, tf.convert_to_tensor(gradient)))
         for number, group in enumerate(_grouped(dense, variables, self.groups)):
             indices, tensors = zip(*group, strict=True)
-            for index, value in zip(indices, self._reduce_dense(tensors, name=f"{self.name}.group{number}", op=self.op), strict=True):
+            for index, value in zip(
+                indices,
+                self._reduce_dense(tensors, name=f"{self.name}.group{number}", op=self.op),
+                strict=True,
+            ):
                 reduced[index] = value
         for index, tensor in overwriting:
-            (reduced[index],) = self._reduce_dense([tensor], name=f"{self.name}.{index}.largest", op=Max)
+            (reduced[index],) = self._reduce_dense(
+                [tensor], name=f"{self.name}.{index}.largest", op=Max
+            )
         return reduced
 
     def everywhere(self, claim: "tf.Tensor") -> "tf.Tensor":
-        """Returns whether a claim is true on all ranks. Collective: every rank of the process set must call this."""
+        """Returns whether a claim is true on all ranks.
+
+        Collective: every rank of the process set must call this.
+        """
         if self.leaves_out_this_rank:
             return claim
         doubt = tf.cast(tf.logical_not(claim), tf.float32)
@@ -105,7 +127,9 @@ class Reduction:
         """Takes these variables out of the reduction."""
         self.local.update(key(variable) for variable in variables)
 
-    def _reduce_dense(self, tensors: "Sequence[tf.Tensor]", *, name: str, op: int) -> "list[tf.Tensor]":
+    def _reduce_dense(
+        self, tensors: "Sequence[tf.Tensor]", *, name: str, op: int
+    ) -> "list[tf.Tensor]":
         sent = [sendable(tensor) for tensor in tensors]
         predivide = self.gradient_predivide_factor if op == Average else 1.0
         if op == Adasum:  # Horovod's grouped allreduce fails with it
@@ -116,52 +140,88 @@ class Reduction:
                 )
                 for index, tensor in enumerate(sent)
             ]  # fmt: skip
-            return [tf.cast(value, tensor.dtype) for tensor, value in zip(tensors, received, strict=True)]
+            return [
+                tf.cast(value, tensor.dtype)
+                for tensor, value in zip(tensors, received, strict=True)
+            ]
         received = horovod.grouped_allreduce(
             sent, op=op, compression=self.compression if op != Max else Compression.none, name=name, ignore_name_scope=True,
             prescale_factor=1.0 / predivide, postscale_factor=predivide, process_set=self.process_set, device_dense=self.device_dense,
         )  # fmt: skip
-        return [tf.cast(value, tensor.dtype) for tensor, value in zip(tensors, received, strict=True)]
+        return [
+            tf.cast(value, tensor.dtype) for tensor, value in zip(tensors, received, strict=True)
+        ]
 
     def _gather_slices(self, gradient: "tf.IndexedSlices", *, name: str) -> "tf.IndexedSlices":
-        """Reduces a sparse gradient by bringing all ranks' slices together; those of one row are added when they are applied.
+        """Reduces a sparse gradient by bringing all ranks' slices together; those of one row are
+        added when they are applied.
 
-        Horovod's own reduction of slices names its tensors after ours, which may differ between ranks; and it gives grouped slices the
-        dense shape of their neighbours.
+        Horovod's own reduction of slices names its tensors after ours, which may differ between
+        ranks; and it gives grouped slices the dense shape of their neighbours.
         """
         with tf.device(self.device_sparse):
             values, context = self.compression.compress(sendable(gradient.values))
-            values = horovod.allgather(values, name=f"{name}.values", ignore_name_scope=True, process_set=self.process_set)
-            indices = horovod.allgather(gradient.indices, name=f"{name}.indices", ignore_name_scope=True, process_set=self.process_set)
+            values = horovod.allgather(
+                values, name=f"{name}.values", ignore_name_scope=True, process_set=self.process_set
+            )
+            indices = horovod.allgather(
+                gradient.indices,
+                name=f"{name}.indices",
+                ignore_name_scope=True,
+                process_set=self.process_set,
+            )
         values = tf.cast(self.compression.decompress(values, context), gradient.values.dtype)
         gathered = tf.IndexedSlices(values, indices, gradient.dense_shape)
         return self._scaled(gathered) if self.op == Average else gathered
 
     def _scaled(self, gradient: "tf.Tensor | tf.IndexedSlices") -> "tf.Tensor | tf.IndexedSlices":
         """Divides by the number of ranks; asked when it runs, since an elastic job changes it."""
-        values = gradient.values if isinstance(gradient, tf.IndexedSlices) else tf.convert_to_tensor(gradient)
-        values /= tf.cast(horovod.size_op(process_set_id=self.process_set.process_set_id), values.dtype)
-        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape) if isinstance(gradient, tf.IndexedSlices) else values
+        values = (
+            gradient.values
+            if isinstance(gradient, tf.IndexedSlices)
+            else tf.convert_to_tensor(gradient)
+        )
+        values /= tf.cast(
+            horovod.size_op(process_set_id=self.process_set.process_set_id), values.dtype
+        )
+        return (
+            tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+            if isinstance(gradient, tf.IndexedSlices)
+            else values
+        )
 
 
 def refuse_xla() -> None:
-    """Raises while a model's training step is traced that XLA is to compile: its own error names a line of ours and no cure."""
+    """Raises while a model's training step is traced that XLA is to compile: its own error names a
+    line of ours and no cure.
+    """
     for frame, _ in itertools.islice(traceback.walk_stack(None), 12):
         model = frame.f_locals.get("self")
-        if frame.f_code.co_name.endswith("train_step") and isinstance(model, keras.Model) and model.jit_compile and not model.run_eagerly:
+        if (
+            frame.f_code.co_name.endswith("train_step")
+            and isinstance(model, keras.Model)
+            and model.jit_compile
+            and not model.run_eagerly
+        ):
             raise ValueError(
-                f"model '{model.name}' is compiled with jit_compile=True, but XLA cannot compile Horovod's allreduce. Compile it with"
-                " jit_compile=False, or pass BroadcastGlobalVariablesCallback to fit, which turns it off."
+                f"model '{model.name}' is compiled with jit_compile=True, but XLA cannot compile"
+                " Horovod's allreduce. Compile it with jit_compile=False, or pass"
+                " BroadcastGlobalVariablesCallback to fit, which turns it off."
             )
 
 
 def key(variable: Any) -> Hashable:
-    """Returns what stands for a variable in sets: Keras's and TensorFlow's of the same storage are one."""
+    """Returns what stands for a variable in sets.
+
+    Keras's and TensorFlow's of the same storage are one.
+    """
     return (variable.value if isinstance(variable, keras.Variable) else variable).ref()  # type: ignore[no-any-return]
 
 
 def overwrites(variable: object) -> bool:
-    """Returns whether the "gradient" of this variable is its next value, as the scales of 8-bit floats: we take the largest."""
+    """Returns whether the "gradient" of this variable is its next value, as the scales of 8-bit
+    floats: we take the largest.
+    """
     return bool(getattr(variable, "overwrite_with_gradient", False))
 
 
@@ -169,11 +229,17 @@ def resolve_groups(num_groups: int, groups: Groups) -> Groups:
     """Returns the groups under Horovod's newer name."""
     if num_groups == 0:
         return groups
-    warnings.warn("`num_groups` is Horovod's old name for `groups`; use `groups`", DeprecationWarning, stacklevel=3)
+    warnings.warn(
+        "`num_groups` is Horovod's old name for `groups`; use `groups`",
+        DeprecationWarning,
+        stacklevel=3,
+    )
     return num_groups if groups is None else groups
 
 
-def local_variables_of(layers: "keras.layers.Layer | Iterable[keras.layers.Layer] | None") -> "list[keras.Variable]":
+def local_variables_of(
+    layers: "keras.layers.Layer | Iterable[keras.layers.Layer] | None",
+) -> "list[keras.Variable]":
     """Returns the trainable variables of layers, which must be built.
 
     Raises:
@@ -188,22 +254,38 @@ def local_variables_of(layers: "keras.layers.Layer | Iterable[keras.layers.Layer
 
 def _check(op: int, predivide: float, groups: Groups, process_set: horovod.ProcessSet) -> None:
     if predivide != 1.0 and op != Average:
-        raise ValueError(f"gradient_predivide_factor={predivide} splits the division of an average; it needs op=Average")
+        raise ValueError(
+            f"gradient_predivide_factor={predivide} splits the division of an average; it needs"
+            " op=Average"
+        )
     if groups is not None and not isinstance(groups, list) and not groups > 0:
-        raise ValueError(f"groups must be a number above 0, or a list of lists of variables; got {groups}")
+        raise ValueError(
+            f"groups must be a number above 0, or a list of lists of variables; got {groups}"
+        )
     if op == Adasum:
         if process_set.process_set_id != 0:
             raise ValueError("Adasum reduces over all ranks; leave process_set out")
         if is_started() and size() & (size() - 1):
             raise ValueError(f"Adasum needs 2, 4, 8, ... ranks; there are {size()}. Use op=Average")
         if is_started() and size() > 1 and not horovod.mpi_enabled():
-            raise ValueError("Horovod has Adasum over MPI only, and this job runs over Gloo. Use op=Average, or start it with mpirun")
+            raise ValueError(
+                "Horovod has Adasum over MPI only, and this job runs over Gloo. Use op=Average, or"
+                " start it with mpirun"
+            )
     if process_set.process_set_id is None:
-        raise ValueError(f"the process set of ranks {process_set.ranks} is not known to Horovod yet; pass it to init(process_sets=[...])")
+        raise ValueError(
+            f"the process set of ranks {process_set.ranks} is not known to Horovod yet; pass it to"
+            " init(process_sets=[...])"
+        )
 
 
-def _grouped(dense: "list[tuple[int, tf.Tensor]]", variables: Sequence[Any], groups: Groups) -> "list[list[tuple[int, tf.Tensor]]]":
-    """Says which tensors travel together: all, unless groups are asked for. Those of one group have one dtype, as Horovod needs."""
+def _grouped(
+    dense: "list[tuple[int, tf.Tensor]]", variables: Sequence[Any], groups: Groups
+) -> "list[list[tuple[int, tf.Tensor]]]":
+    """Says which tensors travel together: all, unless groups are asked for.
+
+    Those of one group have one dtype, as Horovod needs.
+    """
     if isinstance(groups, list):
         named = {key(variable): number for number, group in enumerate(groups) for variable in group}
         chosen = [named.get(key(variables[index]), len(groups) + index) for index, _ in dense]

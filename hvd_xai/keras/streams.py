@@ -1,4 +1,6 @@
-"""Endless streams of training batches: every epoch another order, the same on all ranks, of which each rank takes its share."""
+"""Endless streams of training batches: every epoch another order, the same on all ranks, of which
+each rank takes its share.
+"""
 
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
@@ -9,7 +11,7 @@ import tensorflow as tf
 
 from hvd_xai.keras.collectives import init
 from hvd_xai.keras.data import agree_steps, count_elements, rows_of, settled
-from hvd_xai.world import World
+from hvd_xai.ranks.world import World
 
 Remainder: TypeAlias = Literal["drop", "pad"]
 Stream: TypeAlias = "tf.data.Dataset | keras.utils.PyDataset"
@@ -24,58 +26,82 @@ def batches(
     remainder: Remainder = "drop",
     buffer: int | None = None,
 ) -> tuple[Stream, int]:
-    """Returns this rank's endless stream of training batches, and how many make an epoch: `fit(stream, steps_per_epoch=n_steps)`.
+    """Returns this rank's endless stream of training batches, and how many make an epoch.
 
-    Epoch e is a permutation of all rows drawn from `(seed, e)`, the same on every rank, of which each rank takes its share: the ranks see
-    every row once an epoch, and a training that is resumed at epoch e sees the rows it would have seen. No epoch slips: all ranks take the
-    same number of steps, and the stream never ends.
+    `fit(stream, steps_per_epoch=n_steps)`.
 
-    The rows that are left over when the batches of all ranks are full are dropped, others in each epoch, or padded: then the last batches
-    are filled with rows that weigh 0, and those that count weigh more, so that the step is that of one process with a last, smaller batch.
-    Every row then counts once an epoch. The loss and `weighted_metrics` take the last batch for a full one; `metrics` count the padding,
-    too, and so does a batch normalisation.
+    Epoch e is a permutation of all rows drawn from `(seed, e)`, the same on every rank, of which
+    each rank takes its share: the ranks see every row once an epoch, and a training that is resumed
+    at epoch e sees the rows it would have seen. No epoch slips: all ranks take the same number of
+    steps, and the stream never ends.
+
+    The rows that are left over when the batches of all ranks are full are dropped, others in each
+    epoch, or padded: then the last batches are filled with rows that weigh 0, and those that count
+    weigh more, so that the step is that of one process with a last, smaller batch. Every row then
+    counts once an epoch. The loss and `weighted_metrics` take the last batch for a full one;
+    `metrics` count the padding, too, and so does a batch normalisation.
 
     Args:
-        data: `[n, ...]` arrays, the inputs and the targets, the same on every rank; or one `tf.data.Dataset` of single examples, which must
-            give the same in the same order on every rank; or one `keras.utils.PyDataset`, whose batches are dealt out as they are.
+        data: `[n, ...]` arrays, the inputs and the targets, the same on every rank; or one
+            `tf.data.Dataset` of single examples, which must give the same in the same order on
+            every rank; or one `keras.utils.PyDataset`, whose batches are dealt out as they are.
         world: the ranks; those of `init()` if None.
         batch_size: rows of one rank's batch; None for a PyDataset.
         seed: of the permutations, the same on every rank.
         initial_epoch: the first epoch of the stream.
         remainder: "drop" or "pad".
-        buffer: elements that a `tf.data.Dataset` is shuffled among; all if None, which holds them in memory.
+        buffer: elements that a `tf.data.Dataset` is shuffled among; all if None, which holds them
+            in memory.
 
     Returns:
-        A stream of batches `(inputs, targets)`, or `(inputs, targets, sample_weight)` where they are padded, and the steps of an epoch.
+        A stream of batches `(inputs, targets)`, or `(inputs, targets, sample_weight)` where they
+        are padded, and the steps of an epoch.
 
     Raises:
-        ValueError: if there are too few rows for one batch on each rank, or `batch_size` is missing or not wanted.
+        ValueError: if there are too few rows for one batch on each rank, or `batch_size` is missing
+            or not wanted.
         TypeError: if the data are none of these, or no `(inputs, targets)` to pad.
     """
     world = world or init()
     wants_size = not (len(data) == 1 and isinstance(data[0], keras.utils.PyDataset))
     if wants_size != (batch_size is not None) or (batch_size is not None and batch_size < 1):
-        raise ValueError(f"batches needs batch_size, 1 or more, unless a PyDataset makes the batches; got {batch_size}")
+        raise ValueError(
+            "batches needs batch_size, 1 or more, unless a PyDataset makes the batches; got"
+            f" {batch_size}"
+        )
     if not wants_size:
         return _of_py_dataset(data[0], world, seed, initial_epoch, remainder)
     if len(data) == 1 and isinstance(data[0], tf.data.Dataset):
-        return _of_dataset(data[0], _Steps(count_elements(data[0]), batch_size or 0, world, remainder), seed, initial_epoch, buffer)
-    return _of_arrays(data, _Steps(rows_of(data), batch_size or 0, world, remainder), seed, initial_epoch)
+        return _of_dataset(
+            data[0],
+            _Steps(count_elements(data[0]), batch_size or 0, world, remainder),
+            seed,
+            initial_epoch,
+            buffer,
+        )
+    return _of_arrays(
+        data, _Steps(rows_of(data), batch_size or 0, world, remainder), seed, initial_epoch
+    )
 
 
-def join_batches(dataset: "tf.data.Dataset", *, world: World | None = None) -> "tuple[tf.data.Dataset, int]":
-    """Returns an endless stream of this rank's own batches, and the steps of an epoch, for ranks that have different numbers of batches.
+def join_batches(
+    dataset: "tf.data.Dataset", *, world: World | None = None
+) -> "tuple[tf.data.Dataset, int]":
+    """Returns an endless stream of this rank's own batches, and the steps of an epoch, for ranks
+    that have different numbers of batches.
 
-    Collective: every rank must call this. A rank whose batches are used up goes on with batches that weigh 0, and those of the others weigh
-    more, so that a step is that of one process with the batches that are left: no rank waits, no epoch slips, every batch counts once.
+    Collective: every rank must call this. A rank whose batches are used up goes on with batches
+    that weigh 0, and those of the others weigh more, so that a step is that of one process with the
+    batches that are left: no rank waits, no epoch slips, every batch counts once.
 
     Args:
-        dataset: this rank's batches `(inputs, targets)` or `(inputs, targets, sample_weight)`, at least one; it may shuffle at each
-            iteration.
+        dataset: this rank's batches `(inputs, targets)` or `(inputs, targets, sample_weight)`, at
+            least one; it may shuffle at each iteration.
         world: the ranks; those of `init()` if None.
 
     Returns:
-        A dataset of `(inputs, targets, sample_weight)`, and the steps of an epoch: the most batches that a rank has.
+        A dataset of `(inputs, targets, sample_weight)`, and the steps of an epoch: the most batches
+        that a rank has.
 
     Raises:
         PeerError: on all ranks, if one has no batch, or a dataset that never ends.
@@ -90,7 +116,12 @@ def join_batches(dataset: "tf.data.Dataset", *, world: World | None = None) -> "
     n_steps = agree_steps(world, n_mine, uneven="max") or n_mine
     present = np.array([sum(count > step for count in counts) for step in range(n_steps)])
     factors = np.where(np.arange(n_steps) < n_mine, world.size / present, 0).astype(np.float32)
-    rounds = tf.data.Dataset.zip((dataset.concatenate(dataset.take(1).repeat()).take(n_steps), tf.data.Dataset.from_tensor_slices(factors)))
+    rounds = tf.data.Dataset.zip(
+        (
+            dataset.concatenate(dataset.take(1).repeat()).take(n_steps),
+            tf.data.Dataset.from_tensor_slices(factors),
+        )
+    )
     return settled(rounds.map(_weighted).repeat().prefetch(2)), n_steps
 
 
@@ -108,23 +139,32 @@ class _Steps:
         self.batch_size = batch_size
         self.n_steps = -(-n_rows // self.together) if self.pads else n_rows // self.together
         if self.n_steps == 0:
-            raise ValueError(f"{n_rows} training examples cannot be shared by {world.size} ranks; start at most {n_rows} ranks")
+            raise ValueError(
+                f"{n_rows} training examples cannot be shared by {world.size} ranks; start at most"
+                f" {n_rows} ranks"
+            )
 
     def deal(self, n_real: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
-        """Returns which of a step's rows this rank takes, and their weights, where all ranks together have `n_real` rows."""
+        """Returns which of a step's rows this rank takes, and their weights, where all ranks
+        together have `n_real` rows.
+        """
         mine = tf.range(self.rank, self.together, self.size, dtype=tf.int64)
         weight = tf.cast(self.together, tf.float32) / tf.cast(n_real, tf.float32)
         return mine % n_real, tf.where(mine < n_real, weight, 0.0)
 
 
-def _of_arrays(arrays: tuple[Any, ...], steps: _Steps, seed: int, initial_epoch: int) -> "tuple[tf.data.Dataset, int]":
+def _of_arrays(
+    arrays: tuple[Any, ...], steps: _Steps, seed: int, initial_epoch: int
+) -> "tuple[tf.data.Dataset, int]":
     if steps.pads and len(arrays) != 2:
         raise TypeError(f"padding weighs rows: give inputs and targets; got {len(arrays)} arrays")
     held = [tf.constant(array) for array in arrays]
     starts = tf.data.Dataset.range(0, steps.n_steps * steps.together, steps.together)
 
     def epoch_of(epoch: "tf.Tensor") -> "tf.data.Dataset":
-        order = tf.random.experimental.stateless_shuffle(tf.range(steps.n_rows, dtype=tf.int64), seed=tf.stack([np.int64(seed), epoch]))
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(steps.n_rows, dtype=tf.int64), seed=tf.stack([np.int64(seed), epoch])
+        )
         return starts.map(lambda start: order[start : start + steps.together])
 
     def batch_of(rows: "tf.Tensor") -> "tuple[tf.Tensor, ...]":
@@ -141,24 +181,35 @@ def _of_dataset(
 ) -> "tuple[tf.data.Dataset, int]":
     spec = dataset.element_spec
     if steps.pads and not (isinstance(spec, tuple) and len(spec) in (2, 3)):
-        raise TypeError(f"padding weighs rows: the dataset must give (inputs, targets); it gives {spec}")
+        raise TypeError(
+            f"padding weighs rows: the dataset must give (inputs, targets); it gives {spec}"
+        )
 
     def epoch_of(epoch: "tf.Tensor") -> "tf.data.Dataset":
-        # The order must not hang on TensorFlow's global seed, which scripts set to another value on each rank. 0 stands for no seed.
+        # The order must not hang on TensorFlow's global seed, which scripts set to another value on
+        # each rank. 0 stands for no seed.
         tf.compat.v1.get_default_graph().seed = seed % (2**31 - 2) + 1
-        shuffled = dataset.shuffle(buffer or steps.n_rows, seed=epoch, reshuffle_each_iteration=False)
+        shuffled = dataset.shuffle(
+            buffer or steps.n_rows, seed=epoch, reshuffle_each_iteration=False
+        )
         return shuffled.batch(steps.together, drop_remainder=not steps.pads).take(steps.n_steps)
 
     def batch_of(*rows: Any) -> Any:
         together = rows if len(rows) > 1 else rows[0]
         mine, weights = steps.deal(tf.shape(tf.nest.flatten(together)[0], out_type=tf.int64)[0])
-        taken = tf.nest.map_structure(lambda tensor: tf.gather(tensor, tf.ensure_shape(mine, [steps.batch_size])), together)
+        taken = tf.nest.map_structure(
+            lambda tensor: tf.gather(tensor, tf.ensure_shape(mine, [steps.batch_size])), together
+        )
         return _weighted(taken, weights) if steps.pads else taken
 
     return _endless(epoch_of, initial_epoch, batch_of), steps.n_steps
 
 
-def _endless(epoch_of: "Callable[[tf.Tensor], tf.data.Dataset]", initial_epoch: int, batch_of: Callable[..., Any]) -> "tf.data.Dataset":
+def _endless(
+    epoch_of: "Callable[[tf.Tensor], tf.data.Dataset]",
+    initial_epoch: int,
+    batch_of: Callable[..., Any],
+) -> "tf.data.Dataset":
     epochs = tf.data.Dataset.range(initial_epoch, np.iinfo(np.int64).max)
     return settled(epochs.flat_map(epoch_of).map(batch_of).prefetch(2))
 
@@ -172,20 +223,39 @@ def _weighted(batch: Any, factor: "tf.Tensor") -> "tuple[Any, Any, tf.Tensor]":
 
 
 def _of_py_dataset(
-    whole: "keras.utils.PyDataset", world: World, seed: int, initial_epoch: int, remainder: Remainder
+    whole: "keras.utils.PyDataset",
+    world: World,
+    seed: int,
+    initial_epoch: int,
+    remainder: Remainder,
 ) -> "tuple[keras.utils.PyDataset, int]":
     if whole.num_batches is None:
-        raise ValueError("the PyDataset never ends, so it has no epochs to share; give it a num_batches")
+        raise ValueError(
+            "the PyDataset never ends, so it has no epochs to share; give it a num_batches"
+        )
     steps = _Steps(whole.num_batches, 1, world, remainder)
     return _Dealing(whole, steps, seed, initial_epoch), steps.n_steps
 
 
 class _Dealing(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no types
-    """The batches of a PyDataset in an endless row: of every epoch's permutation, those of this rank."""
+    """The batches of a PyDataset in an endless row: of every epoch's permutation, those of this
+    rank.
+    """
 
-    def __init__(self, whole: "keras.utils.PyDataset", steps: _Steps, seed: int, initial_epoch: int) -> None:
-        super().__init__(workers=whole.workers, use_multiprocessing=whole.use_multiprocessing, max_queue_size=whole.max_queue_size)
-        self._whole, self._steps, self._seed, self._initial_epoch = whole, steps, seed, initial_epoch
+    def __init__(
+        self, whole: "keras.utils.PyDataset", steps: _Steps, seed: int, initial_epoch: int
+    ) -> None:
+        super().__init__(
+            workers=whole.workers,
+            use_multiprocessing=whole.use_multiprocessing,
+            max_queue_size=whole.max_queue_size,
+        )
+        self._whole, self._steps, self._seed, self._initial_epoch = (
+            whole,
+            steps,
+            seed,
+            initial_epoch,
+        )
 
     @property
     def num_batches(self) -> None:
@@ -195,13 +265,18 @@ class _Dealing(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no t
     def __getitem__(self, index: int) -> Any:
         steps = self._steps
         epoch, step = divmod(index, steps.n_steps)
-        order = np.random.default_rng((self._seed, self._initial_epoch + epoch)).permutation(steps.n_rows)
+        order = np.random.default_rng((self._seed, self._initial_epoch + epoch)).permutation(
+            steps.n_rows
+        )
         together = order[step * steps.size : (step + 1) * steps.size]
         batch = self._whole[int(together[steps.rank % len(together)])]
         if not steps.pads:
             return batch
         if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
-            raise TypeError(f"padding weighs rows: the PyDataset must give (inputs, targets); it gives {type(batch).__name__}")
+            raise TypeError(
+                "padding weighs rows: the PyDataset must give (inputs, targets); it gives"
+                f" {type(batch).__name__}"
+            )
         factor = steps.size / len(together) if steps.rank < len(together) else 0.0
         weights = np.full(len(batch[1]), factor, np.float32)
         return (batch[0], batch[1], weights * np.asarray(batch[2]) if len(batch) > 2 else weights)

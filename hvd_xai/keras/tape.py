@@ -10,10 +10,17 @@ import tensorflow as tf
 from horovod.tensorflow.compression import Compressor
 
 from hvd_xai.keras.collectives import Average, Compression
-from hvd_xai.keras.reduction import Gradient, Groups, Reduction, local_variables_of, refuse_xla, resolve_groups
+from hvd_xai.keras.reduction import (
+    Gradient,
+    Groups,
+    Reduction,
+    local_variables_of,
+    refuse_xla,
+    resolve_groups,
+)
 
 
-def DistributedGradientTape(  # noqa: N802 - Horovod's name, and the order of its arguments
+def DistributedGradientTape(  # noqa: N802
     gradtape: "tf.GradientTape",
     device_dense: str = "",
     device_sparse: str = "",
@@ -26,7 +33,8 @@ def DistributedGradientTape(  # noqa: N802 - Horovod's name, and the order of it
     process_set: horovod.ProcessSet = horovod.global_process_set,
     scale_local_gradients: bool = True,
 ) -> "DistributedTape":
-    """Wraps a tape so that it returns the gradients of all ranks; for a plain optimizer in a training loop of one's own.
+    """Wraps a tape so that it returns the gradients of all ranks; for a plain optimizer in a
+    training loop of one's own.
 
     With a `DistributedOptimizer` use a plain tape: the optimizer reduces what it is given.
 
@@ -44,14 +52,16 @@ def DistributedGradientTape(  # noqa: N802 - Horovod's name, and the order of it
         scale_local_gradients: see there.
 
     Returns:
-        A tape whose `gradient` reduces over the ranks, and which otherwise does what the given one does.
+        A tape whose `gradient` reduces over the ranks, and which otherwise does what the given one
+        does.
 
     Raises:
         ValueError: if the options do not fit together.
     """
     return DistributedTape(
         gradtape,
-        # one name for all tapes: a loop makes one per step, and TensorFlow numbers those of one graph
+        # one name for all tapes: a loop makes one per step, and TensorFlow numbers those of one
+        # graph
         Reduction(
             name="hvd_xai.tape",
             op=op, compression=compression, sparse_as_dense=sparse_as_dense, gradient_predivide_factor=gradient_predivide_factor,
@@ -61,7 +71,7 @@ def DistributedGradientTape(  # noqa: N802 - Horovod's name, and the order of it
     )  # fmt: skip
 
 
-def PartialDistributedGradientTape(  # noqa: N802 - as above
+def PartialDistributedGradientTape(  # noqa: N802
     gradtape: "tf.GradientTape",
     device_dense: str = "",
     device_sparse: str = "",
@@ -75,7 +85,8 @@ def PartialDistributedGradientTape(  # noqa: N802 - as above
     local_layers: "keras.layers.Layer | Iterable[keras.layers.Layer] | None" = None,
     scale_local_gradients: bool = True,
 ) -> "DistributedTape":
-    """Wraps a tape so that it returns the gradients of all ranks, but for those of layers that each rank has for itself.
+    """Wraps a tape so that it returns the gradients of all ranks, but for those of layers that each
+    rank has for itself.
 
     Args:
         gradtape: as everything but `local_layers`, an argument of `DistributedGradientTape`.
@@ -119,7 +130,12 @@ class DistributedTape:
         self._tape.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._tape.__exit__(kind, error, trace)
 
     def __getattr__(self, name: str) -> Any:
@@ -136,7 +152,7 @@ class DistributedTape:
         target: Any,
         sources: Any,
         output_gradients: Any = None,
-        use_generic_names: bool = False,  # noqa: ARG002 - Horovod's way to have names that do not depend on the model's; ours never do
+        use_generic_names: bool = False,
     ) -> Any:
         """Returns the gradients of all ranks. Collective: every rank must call this.
 
@@ -147,7 +163,8 @@ class DistributedTape:
             use_generic_names: has no effect.
 
         Returns:
-            The gradients in the structure of `sources`; None where `target` does not depend on a source.
+            The gradients in the structure of `sources`; None where `target` does not depend on a
+            source.
         """
         refuse_xla()
         flat = [_of_tensorflow(source) for source in tf.nest.flatten(sources)]
@@ -165,8 +182,17 @@ class DistributedTape:
         output_gradients: Any = None,
         use_generic_names: bool = False,
     ) -> "tuple[list[tuple[Any, Gradient]], list[tuple[Any, Gradient]]]":
-        """Returns (source, gradient) of the local sources, and of the others. Collective: every rank must call this."""
-        pairs = list(zip(sources, self.gradient(target, sources, output_gradients, use_generic_names), strict=True))
+        """Returns (source, gradient) of the local sources, and of the others.
+
+        Collective: every rank must call this.
+        """
+        pairs = list(
+            zip(
+                sources,
+                self.gradient(target, sources, output_gradients, use_generic_names),
+                strict=True,
+            )
+        )
         local = [pair for pair in pairs if self._reduction.is_local(pair[0])]
         return local, [pair for pair in pairs if not self._reduction.is_local(pair[0])]
 

@@ -15,7 +15,9 @@ def unique(variables: "Iterable[keras.Variable]") -> "Iterator[keras.Variable]":
 
 
 def is_seed(variable: "keras.Variable") -> bool:
-    """Returns whether this is the state of a seed generator: equal ones would drop out the same units on every rank."""
+    """Returns whether this is the state of a seed generator: equal ones would drop out the same
+    units on every rank.
+    """
     return "seed_generator_state" in variable.path
 
 

@@ -1,1 +1,3 @@
-"""What attribution methods are made of: gradients along paths, layers caught, coalitions of features, rules of backward passes."""
+"""What attribution methods are made of: gradients along paths, layers caught, coalitions of
+features, rules of backward passes.
+"""

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from jaxtyping import Float32
 
-from hvd_xai.replacing import replaced, unwrapped
+from hvd_xai.tracing.layer_patching import replaced, unwrapped
 
 # The layers, with the attribute that holds their dropout rate.
 _KINDS = {keras.layers.MultiHeadAttention: "_dropout", keras.layers.GroupQueryAttention: "dropout"}
@@ -19,8 +19,10 @@ class Attention(NamedTuple):
 
     Attributes:
         layer: the layer.
-        scores: how much each query (axis before the last) takes of each key (last axis), summing to 1; `[n, heads, t, t]` as a rule.
-        mask: true where a query may attend to a key, of a shape that broadcasts with the heads' axis left out; None if it always may.
+        scores: how much each query (axis before the last) takes of each key (last axis), summing to
+            1; `[n, heads, t, t]` as a rule.
+        mask: true where a query may attend to a key, of a shape that broadcasts with the heads'
+            axis left out; None if it always may.
     """
 
     layer: keras.Layer
@@ -29,14 +31,19 @@ class Attention(NamedTuple):
 
 
 @contextmanager
-def tap(model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None) -> Iterator[list[Attention]]:
-    """Collects the attention of the model's layers for as long as the context lasts, in the order of their calls.
+def tap(
+    model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None
+) -> Iterator[list[Attention]]:
+    """Collects the attention of the model's layers for as long as the context lasts, in the order
+    of their calls.
 
-    Meanwhile the layers compute their scores explicitly, also those that would use a fused kernel (flash attention).
+    Meanwhile the layers compute their scores explicitly, also those that would use a fused kernel
+    (flash attention).
 
     Args:
         model: the model to run within the context, in inference mode; once.
-        watch: gets the scores of each layer before anything uses them, such as `tf.GradientTape.watch`.
+        watch: gets the scores of each layer before anything uses them, such as
+            `tf.GradientTape.watch`.
 
     Yields:
         A list that fills while the model runs.
@@ -45,9 +52,12 @@ def tap(model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None) ->
 
     def explicit(of: keras.Layer, rate: float) -> float:
         del of
-        return rate or 1e-9  # a layer that might drop scores computes them; the rate itself is in a layer of its own
+        # a layer that might drop scores computes them; the rate itself is in a layer of its own
+        return rate or 1e-9
 
-    def intercepted(of: keras.Layer, masked_softmax: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    def intercepted(
+        of: keras.Layer, masked_softmax: Callable[..., tf.Tensor]
+    ) -> Callable[..., tf.Tensor]:
         def softmax_and_keep(scores: tf.Tensor, attention_mask: Any = None) -> tf.Tensor:
             kept = tf.identity(masked_softmax(scores, attention_mask))
             if watch is not None:
@@ -57,7 +67,12 @@ def tap(model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None) ->
 
         return softmax_and_keep
 
-    found = {kind: [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, kind)] for kind in _KINDS}
+    found = {
+        kind: [
+            layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, kind)
+        ]
+        for kind in _KINDS
+    }
     first, second = ((of, _KINDS[kind]) for kind, of in found.items())
     with (
         unwrapped(model),
@@ -68,7 +83,9 @@ def tap(model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None) ->
         yield collected
 
 
-def check_chain(collected: list[Attention], model: keras.Model, n_examples: int, asker: str) -> None:
+def check_chain(
+    collected: list[Attention], model: keras.Model, n_examples: int, asker: str
+) -> None:
     """Raises `ValueError` unless there is attention, all of it of one sequence to itself.
 
     Args:
@@ -78,26 +95,39 @@ def check_chain(collected: list[Attention], model: keras.Model, n_examples: int,
         asker: name of the method that asks, for the error.
     """
     if not collected:
-        kinds = ", ".join(dict.fromkeys(type(layer).__name__ for layer in model._flatten_layers(include_self=False)))
+        kinds = ", ".join(
+            dict.fromkeys(
+                type(layer).__name__ for layer in model._flatten_layers(include_self=False)
+            )
+        )
         raise ValueError(
-            f"`{asker}` needs layers of keras.layers.MultiHeadAttention or GroupQueryAttention, and model {model.name!r} calls none outside"
-            f" of tf.functions of its own; it has {kinds or 'no layers'}"
+            f"`{asker}` needs layers of keras.layers.MultiHeadAttention or GroupQueryAttention, and"
+            f" model {model.name!r} calls none outside of tf.functions of its own; it has"
+            f" {kinds or 'no layers'}"
         )
     graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
     length = collected[0].scores.shape[-1]
     for layer, scores, _ in collected:
         if getattr(scores, "graph", None) is not graph:
-            raise ValueError(f"`{asker}` cannot reach the attention of layer {layer.name!r}, which is called in a loop")
+            raise ValueError(
+                f"`{asker}` cannot reach the attention of layer {layer.name!r}, which is called in"
+                " a loop"
+            )
         shape = tuple(scores.shape)
         if len(shape) != 4 or shape[0] != n_examples or shape[2] != length or shape[3] != length:
-            shapes = ", ".join(f"{of.name!r} {(None, *of_layer.shape[1:])}" for of, of_layer, _ in collected)
+            shapes = ", ".join(
+                f"{of.name!r} {(None, *of_layer.shape[1:])}" for of, of_layer, _ in collected
+            )
             raise ValueError(
-                f"`{asker}` follows attention of one sequence to itself from layer to layer, scores (n, heads, t, t) with one t and one row"
-                f" an example; layer {layer.name!r} gives {shape} for {n_examples} examples. The model's layers give {shapes}."
+                f"`{asker}` follows attention of one sequence to itself from layer to layer, scores"
+                f" (n, heads, t, t) with one t and one row an example; layer {layer.name!r} gives"
+                f" {shape} for {n_examples} examples. The model's layers give {shapes}."
             )
 
 
-def row_of(flow: Float32[tf.Tensor, "n t t"], collected: list[Attention], token: int | None, asker: str) -> Float32[tf.Tensor, "n t"]:
+def row_of(
+    flow: Float32[tf.Tensor, "n t t"], collected: list[Attention], token: int | None, asker: str
+) -> Float32[tf.Tensor, "n t"]:
     """Returns what the tokens give to the one that the model reads its output from.
 
     Args:
@@ -112,7 +142,10 @@ def row_of(flow: Float32[tf.Tensor, "n t t"], collected: list[Attention], token:
     length = flow.shape[-1]
     if token is not None:
         if not -length <= token < length:
-            raise ValueError(f"`{asker}` needs token= a place in 0 to {length - 1}, or None for the mean over all; got {token}")
+            raise ValueError(
+                f"`{asker}` needs token= a place in 0 to {length - 1}, or None for the mean over"
+                f" all; got {token}"
+            )
         return flow[:, token]
     mask = next((attention.mask for attention in collected if attention.mask is not None), None)
     if mask is None:
@@ -121,4 +154,6 @@ def row_of(flow: Float32[tf.Tensor, "n t t"], collected: list[Attention], token:
     pairs = tf.cast(mask, tf.bool)
     pairs = tf.reduce_any(pairs, axis=1) if pairs.shape.rank == 4 else pairs
     is_there = tf.cast(tf.reduce_any(tf.broadcast_to(pairs, tf.shape(flow)), axis=1), tf.float32)
-    return tf.math.divide_no_nan(tf.einsum("nq,nqt->nt", is_there, flow), tf.reduce_sum(is_there, axis=1, keepdims=True))
+    return tf.math.divide_no_nan(
+        tf.einsum("nq,nqt->nt", is_there, flow), tf.reduce_sum(is_there, axis=1, keepdims=True)
+    )

@@ -1,8 +1,9 @@
-"""Gradients by rules of one's own: walks the operations of a traced function from its value back to its inputs.
+"""Gradients by rules of one's own: walks the operations of a traced function from its value back to
+its inputs.
 
-Wherever an operation comes from (a layer, its activation, a Lambda, a subclassed model's `call`), it is one of the same few kinds in the
-graph, so a rule for the kind reaches it. Model, layers and TensorFlow's registry of gradients stay as they are: there is nothing to put
-back.
+Wherever an operation comes from (a layer, its activation, a Lambda, a subclassed model's `call`),
+it is one of the same few kinds in the graph, so a rule for the kind reaches it. Model, layers and
+TensorFlow's registry of gradients stay as they are: there is nothing to put back.
 """
 
 import re
@@ -15,7 +16,7 @@ from jaxtyping import Float32, Shaped
 from tensorflow.python.framework import ops  # the only way to the gradient of one operation
 
 from hvd_xai import scores
-from hvd_xai.types import Score
+from hvd_xai.protocols import Score
 
 Gradients: TypeAlias = Sequence[tf.Tensor | None]
 Rule: TypeAlias = Callable[[tf.Operation, Gradients], Gradients]
@@ -26,18 +27,26 @@ _RELUS = {"Relu", "Relu6"}
 
 
 def between(source: tf.Tensor, value: tf.Tensor) -> list[tf.Operation]:
-    """Returns the operations by which `value` depends on `source`, of the same graph, each after those it uses.
+    """Returns the operations by which `value` depends on `source`, of the same graph, each after
+    those it uses.
 
-    Whole numbers that are made only of what the model takes for constants (`tf.stop_gradient`) depend on nothing.
+    Whole numbers that are made only of what the model takes for constants (`tf.stop_gradient`)
+    depend on nothing.
     """
     if value is source:
         return []
     reached, followed, following = {source.ref()}, {source.ref()}, []
     for operation in source.graph.get_operations():
-        if operation.type in _ONLY_SHAPE or not any(tensor.ref() in reached for tensor in operation.inputs):
+        if operation.type in _ONLY_SHAPE or not any(
+            tensor.ref() in reached for tensor in operation.inputs
+        ):
             continue
-        is_followed = operation.type != "StopGradient" and any(tensor.ref() in followed for tensor in operation.inputs)
-        outputs = {tensor.ref() for tensor in operation.outputs if is_followed or tensor.dtype.is_floating}
+        is_followed = operation.type != "StopGradient" and any(
+            tensor.ref() in followed for tensor in operation.inputs
+        )
+        outputs = {
+            tensor.ref() for tensor in operation.outputs if is_followed or tensor.dtype.is_floating
+        }
         if outputs:
             reached |= outputs
             followed |= outputs if is_followed else set()
@@ -51,7 +60,9 @@ def between(source: tf.Tensor, value: tf.Tensor) -> list[tf.Operation]:
 
 
 def derivative(operation: tf.Operation, gradients: Gradients) -> Gradients:
-    """Returns TensorFlow's gradient at each input of an operation, given those at its outputs: the `Rule` of backpropagation."""
+    """Returns TensorFlow's gradient at each input of an operation, given those at its outputs: the
+    `Rule` of backpropagation.
+    """
     function = ops.get_gradient_function(operation)
     if function is None:
         return [None] * len(operation.inputs)
@@ -61,25 +72,35 @@ def derivative(operation: tf.Operation, gradients: Gradients) -> Gradients:
     ]
     returned = function(operation, *filled)
     several = list(returned) if isinstance(returned, list | tuple) else [returned]
-    return [None if sent is None else tf.convert_to_tensor(sent) for sent in several]  # rows that were looked up come as slices
+    # rows that were looked up come as slices
+    return [None if sent is None else tf.convert_to_tensor(sent) for sent in several]
 
 
 def has_gradient(operation: tf.Operation) -> bool:
-    """Whether TensorFlow knows the gradient of an operation. Where it does not, `tf.gradients` fails, or takes it for 0."""
+    """Whether TensorFlow knows the gradient of an operation.
+
+    Where it does not, `tf.gradients` fails, or takes it for 0.
+    """
     try:
-        return operation.type.endswith("PartitionedCall") or ops.get_gradient_function(operation) is not None
+        return (
+            operation.type.endswith("PartitionedCall")
+            or ops.get_gradient_function(operation) is not None
+        )
     except LookupError:
         return False
 
 
-def propagate(source: tf.Tensor, value: tf.Tensor, path: Sequence[tf.Operation], rule: Rule) -> tf.Tensor | None:
+def propagate(
+    source: tf.Tensor, value: tf.Tensor, path: Sequence[tf.Operation], rule: Rule
+) -> tf.Tensor | None:
     """Carries ones from `value` back to `source`.
 
     Args:
         source: where to.
         value: where from, of the same graph.
         path: what `between` returned for them.
-        rule: gets an operation and what has arrived at its outputs; returns what it sends to its inputs. `derivative` makes a gradient.
+        rule: gets an operation and what has arrived at its outputs; returns what it sends to its
+            inputs. `derivative` makes a gradient.
 
     Returns:
         What has arrived, of the shape of `source`; None if nothing has.
@@ -104,7 +125,9 @@ def through_relus(
     relu: Rule,
     asker: str,
 ) -> Float32[tf.Tensor, "n ..."]:
-    """Returns the gradient of the score at the inputs, with another rule for rectifiers: `max(x, 0)`, and `min(max(x, 0), 6)`.
+    """Returns the gradient of the score at the inputs, with another rule for rectifiers.
+
+    `max(x, 0)`, and `min(max(x, 0), 6)`.
 
     Args:
         model: any built Keras model of one input.
@@ -115,38 +138,54 @@ def through_relus(
         asker: name of the method that asks, for errors.
 
     Raises:
-        ValueError: if no rectifier lies between inputs and score, one is out of reach, or there is no gradient.
+        ValueError: if no rectifier lies between inputs and score, one is out of reach, or there is
+            no gradient.
     """
 
     def run(points: tf.Tensor) -> tf.Tensor:
         value = scores.evaluate(model, points, targets, score)
         path = between(points, value)
         if not path:
-            raise ValueError(f"`{asker}` needs a score that depends on the inputs; this one does not")
+            raise ValueError(
+                f"`{asker}` needs a score that depends on the inputs; this one does not"
+            )
         for operation in path:
             if any(inner.type in _RELUS for inner in _within(operation)):
                 raise ValueError(
-                    f"`{asker}` replaces the gradient of rectifiers (ReLU), and cannot reach one in the loop, branch or tf.function at"
-                    f" {place(operation, model)!r}"
+                    f"`{asker}` replaces the gradient of rectifiers (ReLU), and cannot reach one in"
+                    f" the loop, branch or tf.function at {place(operation, model)!r}"
                 )
         if not any(operation.type in _RELUS for operation in path):
             raise ValueError(
-                f"`{asker}` replaces the gradient of rectifiers (ReLU), and there is none between the inputs of model {model.name!r} and"
-                " the score; take a method that does not need one, such as `integrated_gradients`"
+                f"`{asker}` replaces the gradient of rectifiers (ReLU), and there is none between"
+                f" the inputs of model {model.name!r} and the score; take a method that does not"
+                " need one, such as `integrated_gradients`"
             )
-        gradient = propagate(points, value, path, lambda operation, g: (relu if operation.type in _RELUS else derivative)(operation, g))
+        gradient = propagate(
+            points,
+            value,
+            path,
+            lambda operation, g: (relu if operation.type in _RELUS else derivative)(operation, g),
+        )
         if gradient is None:
-            raise ValueError(f"`{asker}` needs a score that depends smoothly on the inputs; this one has no gradient there")
+            raise ValueError(
+                f"`{asker}` needs a score that depends smoothly on the inputs; this one has no"
+                " gradient there"
+            )
         return gradient
 
     # A graph of its own, also where we are called eagerly: it holds nothing but the model.
     points = tf.cast(inputs, tf.float32)
-    gradient: tf.Tensor = tf.function(run, autograph=False).get_concrete_function(tf.TensorSpec(points.shape, points.dtype))(points)
+    gradient: tf.Tensor = tf.function(run, autograph=False).get_concrete_function(
+        tf.TensorSpec(points.shape, points.dtype)
+    )(points)
     return gradient
 
 
 def place(operation: tf.Operation, model: keras.Model) -> str:
-    """Returns the names of the layers around an operation, outermost first, joined by `/`; the operation's own name if there are none."""
+    """Returns the names of the layers around an operation, outermost first, joined by `/`; the
+    operation's own name if there are none.
+    """
     names = {layer.name for layer in model._flatten_layers()}
     around = []
     for scope in str(operation.name).split("/")[:-1]:
@@ -156,7 +195,9 @@ def place(operation: tf.Operation, model: keras.Model) -> str:
 
 
 def _within(operation: tf.Operation) -> Iterator[tf.Operation]:
-    """Yields the operations of the functions that an operation calls: bodies of loops, branches, and tf.functions."""
+    """Yields the operations of the functions that an operation calls: bodies of loops, branches,
+    and tf.functions.
+    """
     for attribute in operation.node_def.attr.values():
         if attribute.HasField("func") and attribute.func.name:
             for inner in operation.graph._get_function(attribute.func.name).graph.get_operations():

@@ -7,7 +7,7 @@ from jaxtyping import Float32, Shaped
 from hvd_xai import scores
 from hvd_xai.primitives import layers
 from hvd_xai.primitives.layers import Call
-from hvd_xai.types import Score
+from hvd_xai.protocols import Score
 
 
 def activations(
@@ -18,7 +18,8 @@ def activations(
     Args:
         model: any built Keras model of one input.
         inputs: `[n, ...]`.
-        layer: name of the layer, or as much of its path as tells it apart; the last one with a spatial output if left out.
+        layer: name of the layer, or as much of its path as tells it apart; the last one with a
+            spatial output if left out.
         asker: name of the method that asks, for the error.
 
     Returns:
@@ -43,28 +44,37 @@ def activations_and_gradient(
     *,
     asker: str,
 ) -> tuple[Float32[tf.Tensor, "n *places channels"], Float32[tf.Tensor, "n *places channels"]]:
-    """Runs the model forward and back to a layer, and returns what the layer returns and the score's gradient there.
+    """Runs the model forward and back to a layer, and returns what the layer returns and the
+    score's gradient there.
 
     Args:
         model: any built Keras model of one input.
         inputs: `[n, ...]`.
         targets: `[n]`, what the score selects.
         score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        layer: name of the layer, or as much of its path as tells it apart; the last one with a spatial output if left out.
+        layer: name of the layer, or as much of its path as tells it apart; the last one with a
+            spatial output if left out.
         asker: name of the method that asks, for the error.
 
     Returns:
         Activations and gradient, channels on the last axis wherever the layer has them.
 
     Raises:
-        ValueError: if the layer is not there, is not one, has no spatial output, or the score does not depend on it.
+        ValueError: if the layer is not there, is not one, has no spatial output, or the score does
+            not depend on it.
     """
-    with tf.GradientTape(watch_accessed_variables=False) as tape, layers.tap(model, tape.watch, layer) as calls:
+    with (
+        tf.GradientTape(watch_accessed_variables=False) as tape,
+        layers.tap(model, tape.watch, layer) as calls,
+    ):
         total = tf.reduce_sum(scores.evaluate(model, inputs, targets, score))
     call = layers.spatial(calls, layer, asker)
     gradient = tape.gradient(total, call.output)
     if gradient is None:
-        raise ValueError(f"`{asker}` needs a layer that the score depends on; it does not depend on layer {call.path!r}")
+        raise ValueError(
+            f"`{asker}` needs a layer that the score depends on; it does not depend on layer"
+            f" {call.path!r}"
+        )
     channel = _channel_axis(calls, call)
     return _channels_last(call.output, channel), _channels_last(gradient, channel)
 
@@ -77,8 +87,8 @@ def places(maps: Float32[tf.Tensor, "n *places channels"]) -> list[int]:
 def _channel_axis(calls: list[Call], call: Call) -> int:
     """Returns the axis of a layer's channels.
 
-    Activations, normalisations and sums do not say where their channels are: these are where the layer before them that does say so has
-    put them. A layer that moves axes ends the search.
+    Activations, normalisations and sums do not say where their channels are: these are where the
+    layer before them that does say so has put them. A layer that moves axes ends the search.
     """
     last = len(call.shape or ()) - 1
     for before in reversed(calls[: calls.index(call) + 1]):

@@ -1,8 +1,10 @@
-"""Inputs with some of their features absent: what all methods share that look at a model by taking parts of its inputs away.
+"""Inputs with some of their features absent: what all methods share that look at a model by taking
+parts of its inputs away.
 
-A coalition says which features are present, yes or no, or from 0 to 1 for one that may be half there. Features are the cells of a grid
-over the places of an input: pixels, time steps, voxels, all channels of a place together; of tabular inputs, each value is a place. What
-stands where a feature is absent is the baseline's business.
+A coalition says which features are present, yes or no, or from 0 to 1 for one that may be half
+there. Features are the cells of a grid over the places of an input: pixels, time steps, voxels, all
+channels of a place together; of tabular inputs, each value is a place. What stands where a feature
+is absent is the baseline's business.
 """
 
 import math
@@ -14,10 +16,12 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int, Int32, Int64, Shaped
 
-from hvd_xai import rows, scores, unpacking
-from hvd_xai.types import Score
+from hvd_xai import scores
+from hvd_xai.protocols import Score
+from hvd_xai.tracing import micro_batches, packed_model
 
-CELLS_OF_AN_AXIS = 7  # where nothing else is asked for: 49 features of an image, which a few hundred rows tell apart
+# where nothing else is asked for: 49 features of an image, which a few hundred rows tell apart
+CELLS_OF_AN_AXIS = 7
 
 
 class Cells(NamedTuple):
@@ -52,13 +56,16 @@ class Cut(NamedTuple):
 
 
 def places(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the axes of an input along which it has places: all of them of a table's row, all but the channels of anything else.
+    """Returns the axes of an input along which it has places: all of them of a table's row, all but
+    the channels of anything else.
 
     Raises:
         ValueError: if an input is a single number.
     """
     if not shape:
-        raise ValueError("an input of shape () has no parts that could be taken away; give it an axis")
+        raise ValueError(
+            "an input of shape () has no parts that could be taken away; give it an axis"
+        )
     return shape if len(shape) == 1 else shape[:-1]
 
 
@@ -67,24 +74,32 @@ def sides(shape: tuple[int, ...], patch: int | tuple[int, ...] | None) -> tuple[
 
     Args:
         shape: shape of an input, without the examples.
-        patch: side of a patch along every axis, or along each; if left out, a seventh of each axis, and single values of tabular inputs.
+        patch: side of a patch along every axis, or along each; if left out, a seventh of each axis,
+            and single values of tabular inputs.
 
     Raises:
-        ValueError: if a patch has another number of sides than the input has axes of places, or a side does not fit its axis.
+        ValueError: if a patch has another number of sides than the input has axes of places, or a
+            side does not fit its axis.
     """
     sizes = places(shape)
     if patch is None:
         return (1,) if len(shape) == 1 else tuple(-(-size // CELLS_OF_AN_AXIS) for size in sizes)
     lengths = (patch,) * len(sizes) if isinstance(patch, int) else tuple(patch)
-    if len(lengths) != len(sizes) or any(not 1 <= length <= size for length, size in zip(lengths, sizes, strict=True)):
-        raise ValueError(f"a patch has one side for each of the axes {sizes}, from 1 to the axis' size; got patch={patch}")
+    if len(lengths) != len(sizes) or any(
+        not 1 <= length <= size for length, size in zip(lengths, sizes, strict=True)
+    ):
+        raise ValueError(
+            f"a patch has one side for each of the axes {sizes}, from 1 to the axis' size; got"
+            f" patch={patch}"
+        )
     return lengths
 
 
 def divide(shape: tuple[int, ...], patch: int | tuple[int, ...] | None) -> Cells:
     """Divides the places of an input into cells of about the size of a patch.
 
-    Each axis gets as many cells as patches are needed to cover it, as equal as can be: their sides differ by one place at most.
+    Each axis gets as many cells as patches are needed to cover it, as equal as can be: their sides
+    differ by one place at most.
 
     Args:
         shape: shape of an input, without the examples.
@@ -95,34 +110,48 @@ def divide(shape: tuple[int, ...], patch: int | tuple[int, ...] | None) -> Cells
     """
     sizes = places(shape)
     counts = tuple(-(-size // side) for size, side in zip(sizes, sides(shape, patch), strict=True))
-    return Cells(tuple(np.arange(size) * count // size for size, count in zip(sizes, counts, strict=True)), counts)
+    return Cells(
+        tuple(np.arange(size) * count // size for size, count in zip(sizes, counts, strict=True)),
+        counts,
+    )
 
 
 def spread(cells: Cells, present: Shaped[tf.Tensor, "a r m"]) -> Shaped[tf.Tensor, "a r ..."]:
-    """Returns whether, or how much, each place is present, `[a, r, h, w]`: as its feature is, `[a, r, m]`."""
+    """Returns whether, or how much, each place is present, `[a, r, h, w]`: as its feature is, `[a,
+    r, m]`.
+    """
     lead = present.shape[:2]
     spread_out = tf.reshape(present, [lead[0] * lead[1], *cells.counts])
-    for axis in reversed(range(len(cells.counts))):  # the last axis first, as long as there is little to copy
+    # the last axis first, as long as there is little to copy
+    for axis in reversed(range(len(cells.counts))):
         if cells.counts[axis] != len(cells.along[axis]):
             spread_out = tf.gather(spread_out, cells.along[axis], axis=axis + 1)
     return tf.reshape(spread_out, [*lead, *[len(cell) for cell in cells.along]])
 
 
-def settled(model: keras.Model, present: Float32[tf.Tensor, "a r ..."]) -> Float32[tf.Tensor, "a r ..."]:
-    """Returns how much each place is present, whole numbers among packed inputs either wholly or not: half a token is another token."""
-    is_whole = unpacking.whole_numbers(model)
+def settled(
+    model: keras.Model, present: Float32[tf.Tensor, "a r ..."]
+) -> Float32[tf.Tensor, "a r ..."]:
+    """Returns how much each place is present, whole numbers among packed inputs either wholly or
+    not: half a token is another token.
+    """
+    is_whole = packed_model.whole_numbers(model)
     return present if is_whole is None else tf.where(is_whole, tf.round(present), present)
 
 
 def mix(
-    inputs: Float32[tf.Tensor, "n ..."], absent: Float32[tf.Tensor, "n ..."], present: Shaped[tf.Tensor, "a r ..."]
+    inputs: Float32[tf.Tensor, "n ..."],
+    absent: Float32[tf.Tensor, "n ..."],
+    present: Shaped[tf.Tensor, "a r ..."],
 ) -> Float32[tf.Tensor, "n r ..."]:
-    """Returns each input once for each row, with what is absent in its place where it is not present. What is present keeps its very value.
+    """Returns each input once for each row, with what is absent in its place where it is not
+    present. What is present keeps its very value.
 
     Args:
         inputs: `[n, ...]`.
         absent: of the shape of the inputs, or `[n, r, ...]`, another one for each row.
-        present: whether each place is present, or how much, from 0 to 1: `[n, r, h, w]`, or `[1, r, h, w]` for the same of each input.
+        present: whether each place is present, or how much, from 0 to 1: `[n, r, h, w]`, or `[1, r,
+            h, w]` for the same of each input.
     """
     if absent.shape.rank == inputs.shape.rank:
         absent = absent[:, None]
@@ -139,7 +168,7 @@ def cut(n_rows: int, micro_batch: int) -> Cut:
     Raises:
         ValueError: if `micro_batch` is less than 1.
     """
-    rows.check_micro_batch(micro_batch)
+    micro_batches.check_micro_batch(micro_batch)
     n_chunks = -(-n_rows // micro_batch)
     n_at_once = -(-n_rows // n_chunks)
     return Cut(micro_batch // n_at_once, n_rows, n_at_once)
@@ -151,9 +180,13 @@ def evaluate(
     targets: Shaped[tf.Tensor, "n"],
     score: str | Score,
 ) -> Float32[tf.Tensor, "n r"]:
-    """Returns the scores of several versions of each example, which all go through the model at once."""
+    """Returns the scores of several versions of each example, which all go through the model at
+    once.
+    """
     n_examples, n_rows = points.shape[:2]
-    values = scores.evaluate(model, tf.reshape(points, [-1, *points.shape[2:]]), tf.repeat(targets, n_rows), score)
+    values = scores.evaluate(
+        model, tf.reshape(points, [-1, *points.shape[2:]]), tf.repeat(targets, n_rows), score
+    )
     return tf.reshape(values, [n_examples, n_rows])
 
 
@@ -164,11 +197,13 @@ def evaluate_rows(
     score: str | Score,
     cut: Cut,
 ) -> Float32[tf.Tensor, "n r"]:
-    """Returns the scores of all rows of `cut.n_examples` examples, computed a micro-batch at a time.
+    """Returns the scores of all rows of `cut.n_examples` examples, computed a micro-batch at a
+    time.
 
     Args:
         model: any built Keras model of one input.
-        points: gets numbers of rows `[r]`, from 0 on; returns these versions of each example, `[n, r, ...]`.
+        points: gets numbers of rows `[r]`, from 0 on; returns these versions of each example, `[n,
+            r, ...]`.
         targets: what the score selects.
         score: what is explained.
         cut: how the rows are cut.
@@ -179,19 +214,27 @@ def evaluate_rows(
     def of_rows(row: tf.Tensor) -> tf.Tensor:
         return tf.transpose(evaluate(model, points(row), targets, score))
 
-    values = rows.map_rows(of_rows, (tf.range(cut.n_rows),), cut.n_at_once)
+    values = micro_batches.map_rows(of_rows, (tf.range(cut.n_rows),), cut.n_at_once)
     return tf.ensure_shape(tf.transpose(values), [cut.n_examples, cut.n_rows])
 
 
-def uniform(seed: int, ids: Int64[tf.Tensor, "n"], shape: tuple[int, ...]) -> Float32[tf.Tensor, "n ..."]:
-    """Returns numbers between 0 and 1, `[n, *shape]`, that depend on the seed and on each example's sample id alone."""
+def uniform(
+    seed: int, ids: Int64[tf.Tensor, "n"], shape: tuple[int, ...]
+) -> Float32[tf.Tensor, "n ..."]:
+    """Returns numbers between 0 and 1, `[n, *shape]`, that depend on the seed and on each example's
+    sample id alone.
+    """
     return tf.map_fn(
-        lambda sample_id: tf.random.stateless_uniform(shape, tf.stack([tf.constant(seed, tf.int64), sample_id]), alg="philox"),
+        lambda sample_id: tf.random.stateless_uniform(
+            shape, tf.stack([tf.constant(seed, tf.int64), sample_id]), alg="philox"
+        ),
         ids,
         fn_output_signature=tf.TensorSpec(shape, tf.float32),
     )
 
 
 def orders(drawn: Float32[tf.Tensor, "*any m"]) -> Int32[tf.Tensor, "*any m"]:
-    """Returns random orders, the place of each of `m` features in a permutation, from numbers drawn independently."""
+    """Returns random orders, the place of each of `m` features in a permutation, from numbers drawn
+    independently.
+    """
     return tf.argsort(drawn, axis=-1)

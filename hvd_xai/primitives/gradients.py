@@ -5,7 +5,7 @@ import tensorflow as tf
 from jaxtyping import Float32, Shaped
 
 from hvd_xai import scores
-from hvd_xai.types import Score
+from hvd_xai.protocols import Score
 
 
 def of_score(
@@ -14,7 +14,8 @@ def of_score(
     targets: Shaped[tf.Tensor, "n"],
     score: str | Score,
 ) -> Float32[tf.Tensor, "n ..."]:
-    """Returns the gradient of each example's score with respect to its input; those of the weights are not computed.
+    """Returns the gradient of each example's score with respect to its input; those of the weights
+    are not computed.
 
     Raises:
         ValueError: if the score has no gradient there.
@@ -25,8 +26,9 @@ def of_score(
     gradient = tape.gradient(total, inputs)
     if gradient is None:
         raise ValueError(
-            "gradients need a score that depends smoothly on the inputs; this one has no gradient there. A model of integer inputs (tokens,"
-            " a cast) has none: take `layer_integrated_gradients` at its embedding."
+            "gradients need a score that depends smoothly on the inputs; this one has no gradient"
+            " there. A model of integer inputs (tokens, a cast) has none: take"
+            " `layer_integrated_gradients` at its embedding."
         )
     return gradient
 
@@ -39,7 +41,8 @@ def integrate(
     targets: Shaped[tf.Tensor, "n"],
     score: str | Score,
 ) -> Float32[tf.Tensor, "n ..."]:
-    """Returns what some points of each example's path add to its integral, `Σ_s weight_s * velocity_s * ∂F(points_s)`.
+    """Returns what some points of each example's path add to its integral, `Σ_s weight_s *
+    velocity_s * ∂F(points_s)`.
 
     Args:
         model: any built Keras model of one input.
@@ -55,7 +58,9 @@ def integrate(
     n_examples, n_points, *shape = points.shape
     flat = tf.reshape(points, [n_examples * n_points, *shape])
     gradient = tf.reshape(of_score(model, flat, tf.repeat(targets, n_points), score), points.shape)
-    return tf.reduce_sum(tf.reshape(weight, [1, n_points, *[1] * len(shape)]) * velocity * gradient, axis=1)
+    return tf.reduce_sum(
+        tf.reshape(weight, [1, n_points, *[1] * len(shape)]) * velocity * gradient, axis=1
+    )
 
 
 def convergence_delta(
@@ -66,6 +71,12 @@ def convergence_delta(
     targets: Shaped[tf.Tensor, "n"],
     score: str | Score,
 ) -> Float32[tf.Tensor, "n"]:
-    """Returns by how much the sum of each example's attributions misses what the score gains from `start` to the input."""
-    at_end, at_start = tf.split(scores.evaluate(model, tf.concat([inputs, start], 0), tf.tile(targets, [2]), score), 2)
-    return tf.reduce_sum(attributions, axis=list(range(1, attributions.shape.rank))) - (at_end - at_start)
+    """Returns by how much the sum of each example's attributions misses what the score gains from
+    `start` to the input.
+    """
+    at_end, at_start = tf.split(
+        scores.evaluate(model, tf.concat([inputs, start], 0), tf.tile(targets, [2]), score), 2
+    )
+    return tf.reduce_sum(attributions, axis=list(range(1, attributions.shape.rank))) - (
+        at_end - at_start
+    )

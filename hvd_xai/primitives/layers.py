@@ -1,8 +1,10 @@
 """Catches, and replaces, what a model's layers return, without rebuilding the model.
 
-While a model runs (or is traced), the `call` of each of its layers is replaced on the instance by one that also keeps the output (or puts
-another in its place), and put back afterwards, whatever happens. This reaches every layer of functional, Sequential, subclassed and nested
-models alike, where `keras.Model(inputs, [layer.output, model.output])` reaches only those of a functional model's own graph.
+While a model runs (or is traced), the `call` of each of its layers is replaced on the instance by
+one that also keeps the output (or puts another in its place), and put back afterwards, whatever
+happens. This reaches every layer of functional, Sequential, subclassed and nested models alike,
+where `keras.Model(inputs, [layer.output, model.output])` reaches only those of a functional model's
+own graph.
 """
 
 import functools
@@ -16,7 +18,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvd_xai.replacing import replaced, unwrapped
+from hvd_xai.tracing.layer_patching import replaced, unwrapped
 
 _SPATIAL_RANKS = (3, 4, 5)
 _N_NAMED = 12
@@ -30,8 +32,10 @@ class Call:
         layer: the layer.
         path: names of the model, the layers around this one, and this one, joined by `/`.
         number: which of the layer's calls it is, from 0.
-        output: what it returned; None if that was not one tensor, or one of a loop that cannot be reached from outside.
-        is_new: the layer computed its output, and did not pass on another layer's (as dropout does in inference, or a nested model).
+        output: what it returned; None if that was not one tensor, or one of a loop that cannot be
+            reached from outside.
+        is_new: the layer computed its output, and did not pass on another layer's (as dropout does
+            in inference, or a nested model).
     """
 
     layer: keras.Layer
@@ -48,7 +52,11 @@ class Call:
     @property
     def shape(self) -> tuple[int | None, ...] | None:
         """Shape of the output, the axis of examples as None."""
-        return None if self.output is None or self.output.shape.rank == 0 else (None, *self.output.shape[1:])
+        return (
+            None
+            if self.output is None or self.output.shape.rank == 0
+            else (None, *self.output.shape[1:])
+        )
 
     def answers_to(self, name: str) -> bool:
         """Whether `name` is this call's path or its last parts, with the number or without."""
@@ -56,13 +64,17 @@ class Call:
 
 
 @contextmanager
-def tap(model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None, layer: str | None = None) -> Iterator[list[Call]]:
-    """Collects the calls of the model's layers for as long as the context lasts, in the order in which they end.
+def tap(
+    model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None, layer: str | None = None
+) -> Iterator[list[Call]]:
+    """Collects the calls of the model's layers for as long as the context lasts, in the order in
+    which they end.
 
     Args:
         model: the model to run within the context; once.
         watch: gets each layer's output before anything uses it, such as `tf.GradientTape.watch`.
-        layer: watches only the layers of that name or path, or the call of that name; all calls are collected all the same.
+        layer: watches only the layers of that name or path, or the call of that name; all calls are
+            collected all the same.
 
     Yields:
         A list that fills while the model runs.
@@ -106,12 +118,15 @@ def tap(model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None, la
 
 @contextmanager
 def put(at: Call, function: Callable[[tf.Tensor], tf.Tensor]) -> Iterator[None]:
-    """Hands a function of what a call of a layer returns, of the same shape, to all that follows, for as long as the context lasts.
+    """Hands a function of what a call of a layer returns, of the same shape, to all that follows,
+    for as long as the context lasts.
 
-    It leaves with the dtype and the Keras mask of what the layer returned. What the layer returns to other calls stays.
+    It leaves with the dtype and the Keras mask of what the layer returned. What the layer returns
+    to other calls stays.
 
     Args:
-        at: a call that returned one tensor; the model is to run within the context once, as it ran then.
+        at: a call that returned one tensor; the model is to run within the context once, as it ran
+            then.
         function: gets the output; returns what stands in for it.
     """
     numbers = itertools.count()
@@ -122,7 +137,11 @@ def put(at: Call, function: Callable[[tf.Tensor], tf.Tensor]) -> Iterator[None]:
         @functools.wraps(call)
         def call_and_put(*args: Any, **kwargs: Any) -> Any:
             output = call(*args, **kwargs)
-            return _masked_as(output, tf.cast(function(output), output.dtype)) if next(numbers) == at.number else output
+            return (
+                _masked_as(output, tf.cast(function(output), output.dtype))
+                if next(numbers) == at.number
+                else output
+            )
 
         return call_and_put
 
@@ -131,28 +150,34 @@ def put(at: Call, function: Callable[[tf.Tensor], tf.Tensor]) -> Iterator[None]:
 
 
 def spatial(calls: list[Call], layer: str | None, asker: str, *, otherwise: str = "") -> Call:
-    """Returns the call of the layer of that name, or the last one whose output has places: rank 3 (series), 4 (images) or 5 (volumes).
+    """Returns the call of the layer of that name, or the last one whose output has places: rank 3
+    (series), 4 (images) or 5 (volumes).
 
     Args:
         calls: what `tap` collected in one forward pass.
-        layer: name of a layer, or as much of its path as tells it apart, such as `backbone/conv`, and of one that is called several times
-            the number of the call, `conv[0]`; None for the last that will do.
+        layer: name of a layer, or as much of its path as tells it apart, such as `backbone/conv`,
+            and of one that is called several times the number of the call, `conv[0]`; None for the
+            last that will do.
         asker: name of the method that asks, for the error.
-        otherwise: what the error says where no layer has a spatial output, beside what layers there are.
+        otherwise: what the error says where no layer has a spatial output, beside what layers there
+            are.
 
     Raises:
-        ValueError: if there is no such layer, if it has no spatial output, if several layers have the name, or if it was called twice and
-            the name does not say which call is meant.
+        ValueError: if there is no such layer, if it has no spatial output, if several layers have
+            the name, or if it was called twice and the name does not say which call is meant.
     """
     fit = [call for call in calls if call.shape is not None and len(call.shape) in _SPATIAL_RANKS]
     if layer is None:
         if not any(call.is_new for call in fit):
             given = ", ".join(_shown(calls, calls)) or "no layer at all"
             raise ValueError(
-                f"`{asker}` needs a layer with a spatial output, of rank 3 to 5, and the model has none; it has {given}{otherwise}"
+                f"`{asker}` needs a layer with a spatial output, of rank 3 to 5, and the model has"
+                f" none; it has {given}{otherwise}"
             )
         last = [call for call in fit if call.is_new][-1]
-        return _only([call for call in fit if call.layer is last.layer and call.is_new], calls, asker)
+        return _only(
+            [call for call in fit if call.layer is last.layer and call.is_new], calls, asker
+        )
     return _named(calls, layer, asker, fit, "a spatial output, of rank 3 to 5")
 
 
@@ -167,23 +192,44 @@ def single(calls: list[Call], layer: str, asker: str) -> Call:
     Raises:
         ValueError: as `spatial`, or if there is no such output.
     """
-    fit = [call for call in calls if call.output is not None and call.output.shape.rank and call.output.dtype.is_floating]
+    fit = [
+        call
+        for call in calls
+        if call.output is not None and call.output.shape.rank and call.output.dtype.is_floating
+    ]
     return _named(calls, layer, asker, fit, "one output of floats")
 
 
 def _named(calls: list[Call], layer: str, asker: str, fit: list[Call], wanted: str) -> Call:
     """Returns the one call of that name, or of the layer of that name, among those that fit."""
-    named = [call for call in calls if layer in {call.path, call.name}] or [call for call in calls if call.answers_to(layer)]
-    advice = f"Pass layer= one of {', '.join(_shown(fit, calls))}." if fit else "The model has no layer that would do."
+    named = [call for call in calls if layer in {call.path, call.name}] or [
+        call for call in calls if call.answers_to(layer)
+    ]
+    advice = (
+        f"Pass layer= one of {', '.join(_shown(fit, calls))}."
+        if fit
+        else "The model has no layer that would do."
+    )
     if not named:
-        raise ValueError(f"`{asker}` finds no layer {layer!r} among those the model calls. {advice}")
+        raise ValueError(
+            f"`{asker}` finds no layer {layer!r} among those the model calls. {advice}"
+        )
     if len({id(call.layer) for call in named}) > 1:
         paths = ", ".join(map(repr, dict.fromkeys(call.path for call in named)))
-        raise ValueError(f"`{asker}` finds {len(named)} layers named {layer!r}. Pass layer= the path of one of them: {paths}.")
+        raise ValueError(
+            f"`{asker}` finds {len(named)} layers named {layer!r}. Pass layer= the path of one of"
+            f" them: {paths}."
+        )
     fitting = [call for call in named if call in fit]
     if not fitting:
-        given = "several tensors, or one of an inner loop" if named[0].shape is None else str(named[0].shape)
-        raise ValueError(f"`{asker}` needs a layer with {wanted}; layer {layer!r} gives {given}. {advice}")
+        given = (
+            "several tensors, or one of an inner loop"
+            if named[0].shape is None
+            else str(named[0].shape)
+        )
+        raise ValueError(
+            f"`{asker}` needs a layer with {wanted}; layer {layer!r} gives {given}. {advice}"
+        )
     return _only(fitting, calls, asker)
 
 
@@ -191,14 +237,17 @@ def _only(of_layer: list[Call], calls: list[Call], asker: str) -> Call:
     """Returns the call of a layer that is called once."""
     if len(of_layer) > 1:
         raise ValueError(
-            f"`{asker}` looks at one call of a layer, and the model calls layer {of_layer[0].layer.name!r} {len(of_layer)} times. Pass"
-            f" layer= one of {', '.join(_shown(of_layer, calls))}."
+            f"`{asker}` looks at one call of a layer, and the model calls layer"
+            f" {of_layer[0].layer.name!r} {len(of_layer)} times. Pass layer= one of"
+            f" {', '.join(_shown(of_layer, calls))}."
         )
     return of_layer[0]
 
 
 def _own(tensor: tf.Tensor) -> tf.Tensor:
-    """Returns a copy, Keras mask included, that only what follows the layer uses: else gradients leak past a layer that passes on."""
+    """Returns a copy, Keras mask included, that only what follows the layer uses: else gradients
+    leak past a layer that passes on.
+    """
     return _masked_as(tensor, tf.identity(tensor))
 
 
@@ -211,7 +260,9 @@ def _masked_as(tensor: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
 
 
 def _shown(calls: list[Call], among: list[Call]) -> list[str]:
-    """Returns what the last few calls are to be named by, and their shapes: the path or the number only where they tell calls apart."""
+    """Returns what the last few calls are to be named by, and their shapes: the path or the number
+    only where they tell calls apart.
+    """
     named: dict[str, set[int]] = {}
     n_calls: Counter[int] = Counter()
     for call in among:

@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai import baselines, rows, unpacking
-from hvd_xai.loading import load_method
-from hvd_xai.types import Attributed, Attribution, Score
+from hvd_xai import baselines
+from hvd_xai.lookup.methods import load_method
+from hvd_xai.protocols import Attributed, Attribution, Score
+from hvd_xai.tracing import micro_batches, packed_model
 
 
 def moments(
@@ -29,96 +30,136 @@ def moments(
     score: str | Score,
     micro_batch: int,
 ) -> tuple[Float32[tf.Tensor, "n ..."], Float32[tf.Tensor, "n ..."]]:
-    """Returns mean and variance of a method's attributions over copies of each example with normal noise.
+    """Returns mean and variance of a method's attributions over copies of each example with normal
+    noise.
 
-    The noise comes from `(seed, sample id)`, so an example has the same copies in any batch and on any rank. A method that is random itself
-    is given the sample id too, and so is equally random for each copy. What it returns beside the attributions is about the copies, and
-    is dropped.
+    The noise comes from `(seed, sample id)`, so an example has the same copies in any batch and on
+    any rank. A method that is random itself is given the sample id too, and so is equally random
+    for each copy. What it returns beside the attributions is about the copies, and is dropped.
 
     Args:
-        method: whose attributions are meant, a name or a function; it gets `score`, and `micro_batch` unless that is bound, where it has
-            such options.
+        method: whose attributions are meant, a name or a function; it gets `score`, and
+            `micro_batch` unless that is bound, where it has such options.
         model: any built Keras model of one input.
         inputs: computed in float32.
         targets: what the score selects.
         ids: sample ids.
         n_samples: copies of an example, at least 1.
         noise: standard deviation of the noise.
-        is_relative: the noise is a share of each example's range, its largest value minus its smallest; else in units of the inputs.
+        is_relative: the noise is a share of each example's range, its largest value minus its
+            smallest; else in units of the inputs.
         seed: another seed, other noise.
         score: what is explained.
         micro_batch: the most copies that are handed to the method at once.
 
     Returns:
-        Mean and variance, each of the shape of the method's attributions. The variance divides by the number of copies.
+        Mean and variance, each of the shape of the method's attributions. The variance divides by
+        the number of copies.
 
     Raises:
         ValueError: if an option is out of range, or a score is bound to the method.
     """
     if n_samples < 1:
-        raise ValueError(f"n_samples is how many noisy copies of an example are explained, at least 1; got {n_samples}")
+        raise ValueError(
+            "n_samples is how many noisy copies of an example are explained, at least 1; got"
+            f" {n_samples}"
+        )
     if not noise >= 0:
         raise ValueError(f"noise is a standard deviation, at least 0; got {noise}")
-    attribute_rows = _bound(load_method(method) if isinstance(method, str) else method, score, micro_batch)
-    blocks = rows.cut(np.arange(n_samples, dtype=np.float64), np.full(n_samples, 1.0 / n_samples), micro_batch)
+    attribute_rows = _bound(
+        load_method(method) if isinstance(method, str) else method, score, micro_batch
+    )
+    blocks = micro_batches.cut(
+        np.arange(n_samples, dtype=np.float64), np.full(n_samples, 1.0 / n_samples), micro_batch
+    )
 
-    def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def attribute(
+        x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         scale = noise * _ranges(model, x) if is_relative else noise
-        moved = x[:, None] + tf.reshape(scale, [-1, *[1] * x.shape.rank]) * normal([n_samples, *x.shape[1:]], seed, sample_id)
+        moved = x[:, None] + tf.reshape(scale, [-1, *[1] * x.shape.rank]) * normal(
+            [n_samples, *x.shape[1:]], seed, sample_id
+        )
         copies = baselines.held(model, x[:, None], moved)
 
         def attributions_of(chosen: tf.Tensor) -> tf.Tensor:
             chunk = tf.gather(copies, tf.cast(chosen, tf.int32), axis=1)
             n_examples, n_copies, *shape = chunk.shape
             repeated = [tf.repeat(values, n_copies) for values in (target, sample_id)]
-            returned = attribute_rows(model, tf.reshape(chunk, [n_examples * n_copies, *shape]), repeated[0], ids=repeated[1])
+            returned = attribute_rows(
+                model,
+                tf.reshape(chunk, [n_examples * n_copies, *shape]),
+                repeated[0],
+                ids=repeated[1],
+            )
             attributions = returned.attributions if isinstance(returned, Attributed) else returned
-            return tf.reshape(tf.cast(attributions, tf.float32), [n_examples, n_copies, *attributions.shape[1:]])
+            return tf.reshape(
+                tf.cast(attributions, tf.float32), [n_examples, n_copies, *attributions.shape[1:]]
+            )
 
-        # Sums of deviations from one of the copies: sums of the attributions themselves would lose a small variance beside a large mean.
+        # Sums of deviations from one of the copies: sums of the attributions themselves would lose
+        # a small variance beside a large mean.
         first = attributions_of(tf.constant(blocks.nodes[0]))
         pivot = first[:, :1]
 
         def sums(attributions: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
             deviation = attributions - pivot
             weighted = tf.reshape(weight, [1, -1, *[1] * (deviation.shape.rank - 2)]) * deviation
-            return tf.stack([tf.reduce_sum(weighted, axis=1), tf.reduce_sum(weighted * deviation, axis=1)])
+            return tf.stack(
+                [tf.reduce_sum(weighted, axis=1), tf.reduce_sum(weighted * deviation, axis=1)]
+            )
 
         total = sums(first, tf.constant(blocks.weights[0], tf.float32))
         if len(blocks.nodes) > 1:
             rest = blocks._replace(nodes=blocks.nodes[1:], weights=blocks.weights[1:])
-            total += rows.sum_over_chunks(lambda chosen, weight: sums(attributions_of(chosen), weight), rest, tuple(total.shape))
+            total += micro_batches.sum_over_chunks(
+                lambda chosen, weight: sums(attributions_of(chosen), weight),
+                rest,
+                tuple(total.shape),
+            )
         mean, mean_square = tf.unstack(total)
         return pivot[:, 0] + mean, tf.maximum(mean_square - mean**2, 0.0)
 
-    of_noise: tuple[tf.Tensor, tf.Tensor] = rows.map_rows(attribute, (tf.cast(inputs, tf.float32), targets, ids), blocks.n_examples)
+    of_noise: tuple[tf.Tensor, tf.Tensor] = micro_batches.map_rows(
+        attribute, (tf.cast(inputs, tf.float32), targets, ids), blocks.n_examples
+    )
     return of_noise
 
 
-def _bound(method: Attribution, score: str | Score, micro_batch: int) -> Callable[..., tf.Tensor | Attributed]:
+def _bound(
+    method: Attribution, score: str | Score, micro_batch: int
+) -> Callable[..., tf.Tensor | Attributed]:
     """Returns the method with score and micro-batch bound, where it has these options."""
     bound = getattr(method, "keywords", {})
     if "score" in bound:
         raise ValueError(
-            f"what is explained is an option of the outer method; the inner one has score={bound['score']!r}. Bind it outside."
+            "what is explained is an option of the outer method; the inner one has"
+            f" score={bound['score']!r}. Bind it outside."
         )
     given: dict[str, Any] = {"score": score, "micro_batch": micro_batch}
     options = inspect.signature(method).parameters
-    return partial(method, **{name: value for name, value in given.items() if name in options and name not in bound})
+    return partial(
+        method,
+        **{name: value for name, value in given.items() if name in options and name not in bound},
+    )
 
 
 def normal(shape: list[int], seed: int, sample_ids: tf.Tensor) -> tf.Tensor:
-    """Returns `[n, *shape]` normal numbers, those of each example from `(seed, sample id)`, by the same generator on any device."""
+    """Returns `[n, *shape]` normal numbers, those of each example from `(seed, sample id)`, by the
+    same generator on any device.
+    """
 
     def draw(sample_id: tf.Tensor) -> tf.Tensor:
-        return tf.random.stateless_normal(shape, tf.stack([tf.constant(seed, tf.int64), sample_id]), alg="philox")
+        return tf.random.stateless_normal(
+            shape, tf.stack([tf.constant(seed, tf.int64), sample_id]), alg="philox"
+        )
 
     return tf.map_fn(draw, sample_ids, fn_output_signature=tf.TensorSpec(shape, tf.float32))
 
 
 def _ranges(model: keras.Model, x: tf.Tensor) -> tf.Tensor:
     """Returns each example's largest value minus its smallest, of those that noise moves."""
-    is_whole = unpacking.whole_numbers(model)
+    is_whole = packed_model.whole_numbers(model)
     moving = x if is_whole is None or is_whole.all() else tf.boolean_mask(x, ~is_whole, axis=1)
     axes = list(range(1, x.shape.rank))
     return tf.reduce_max(moving, axis=axes) - tf.reduce_min(moving, axis=axes)

@@ -1,7 +1,8 @@
 """Rules that turn an integral over a path into a weighted sum over a few of its points.
 
-Every rule here is open: it never evaluates the ends of the path. At the baseline itself, a network of rectifiers whose biases are zero has
-no gradient, and a rule that looks there loses that node's share (1 % of the attributions at 50 nodes).
+Every rule here is open: it never evaluates the ends of the path. At the baseline itself, a network
+of rectifiers whose biases are zero has no gradient, and a rule that looks there loses that node's
+share (1 % of the attributions at 50 nodes).
 """
 
 from collections.abc import Callable
@@ -16,7 +17,8 @@ Rule: TypeAlias = Callable[[int], tuple[Float64[np.ndarray, "s"], Float64[np.nda
 def midpoint(n_nodes: int) -> tuple[Float64[np.ndarray, "s"], Float64[np.ndarray, "s"]]:
     """Returns the middles of `n_nodes` equal parts of (0, 1), all of the same weight.
 
-    The rule to start with: where gradients jump along the path, as with rectifiers and max-pooling, no rule of as many nodes does better.
+    The rule to start with: where gradients jump along the path, as with rectifiers and max-pooling,
+    no rule of as many nodes does better.
 
     Args:
         n_nodes: number of nodes, at least 1.
@@ -28,24 +30,29 @@ def midpoint(n_nodes: int) -> tuple[Float64[np.ndarray, "s"], Float64[np.ndarray
 
 
 def nested_midpoint(level: int) -> Float64[np.ndarray, "s"]:
-    """Returns the nodes that the midpoint rule of `3 ** level` nodes has and that of a third as many has not.
+    """Returns the nodes that the midpoint rule of `3 ** level` nodes has and that of a third as
+    many has not.
 
-    Cutting each part of a midpoint rule in three keeps its nodes, so a rule is refined by adding to what was computed of it.
+    Cutting each part of a midpoint rule in three keeps its nodes, so a rule is refined by adding to
+    what was computed of it.
 
     Args:
         level: at least 0, where the middle alone is the rule.
 
     Returns:
-        Nodes, `[1]` at level 0, `[2 * 3 ** (level - 1)]` above. Each has the weight `3 ** -level`, as the earlier ones then have.
+        Nodes, `[1]` at level 0, `[2 * 3 ** (level - 1)]` above. Each has the weight `3 ** -level`,
+        as the earlier ones then have.
     """
     nodes, _ = midpoint(3**level)
     return nodes if level == 0 else np.delete(nodes, np.s_[1::3])
 
 
 def gauss_legendre(n_nodes: int) -> tuple[Float64[np.ndarray, "s"], Float64[np.ndarray, "s"]]:
-    """Returns the nodes of Gauss and Legendre on (0, 1), exact for polynomials up to degree `2 * n_nodes - 1`.
+    """Returns the nodes of Gauss and Legendre on (0, 1), exact for polynomials up to degree `2 *
+    n_nodes - 1`.
 
-    Worth it where the score is smooth along the path (gelu, tanh, no max-pooling): a handful of nodes then does the work of 50.
+    Worth it where the score is smooth along the path (gelu, tanh, no max-pooling): a handful of
+    nodes then does the work of 50.
 
     Args:
         n_nodes: number of nodes, at least 1.
@@ -67,5 +74,7 @@ def resolve(rule: str) -> Rule:
         ValueError: if there is none.
     """
     if rule not in _RULES:
-        raise ValueError(f"unknown quadrature rule {rule!r}; pass rule= one of {', '.join(map(repr, _RULES))}")
+        raise ValueError(
+            f"unknown quadrature rule {rule!r}; pass rule= one of {', '.join(map(repr, _RULES))}"
+        )
     return _RULES[rule]

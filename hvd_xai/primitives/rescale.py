@@ -1,8 +1,11 @@
-"""DeepLIFT's rescale rule for each kind of operation: how the change of an output is shared among the changes of the inputs.
+"""DeepLIFT's rescale rule for each kind of operation: how the change of an output is shared among
+the changes of the inputs.
 
-A multiplier `m` says what a unit of change of a value contributes to the change of the score. Each rule here gets the multipliers of an
-operation's outputs and returns those of its inputs, such that nothing is lost on the way: `Σ m_in · Δin = Σ m_out · Δout`, where `Δ` is the
-value in the run on the inputs minus that in the run on the baseline. Where the two runs are equal, every rule is the gradient.
+A multiplier `m` says what a unit of change of a value contributes to the change of the score. Each
+rule here gets the multipliers of an operation's outputs and returns those of its inputs, such that
+nothing is lost on the way: `Σ m_in · Δin = Σ m_out · Δout`, where `Δ` is the value in the run on
+the inputs minus that in the run on the baseline. Where the two runs are equal, every rule is the
+gradient.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,18 +34,25 @@ class Twins:
 
 Rule: TypeAlias = Callable[[Twins, Gradients], Gradients]
 
-# An input that changed by less than this part of itself gets the gradient. Float32 has 1.2e-7: a quotient of smaller changes is noise.
+# An input that changed by less than this part of itself gets the gradient. Float32 has 1.2e-7: a
+# quotient of smaller changes is noise.
 _SMALL = 1e-5
 
 
 def find(twins: Twins) -> Rule | None:
-    """Returns the rule for an operation, or None: of another kind, of several that vary where one may, or where whole numbers vary."""
+    """Returns the rule for an operation, or None: of another kind, of several that vary where one
+    may, or where whole numbers vary.
+    """
     operation = twins.operation
-    varying = [tensor for tensor, varies in zip(operation.inputs, twins.varies, strict=True) if varies]
+    varying = [
+        tensor for tensor, varies in zip(operation.inputs, twins.varies, strict=True) if varies
+    ]
     if not all(tensor.dtype.is_floating for tensor in varying):
         return None
     rule = _RULES.get(operation.type)
-    if rule is _elementwise and (len(varying) > 1 or varying[0].shape != operation.outputs[0].shape):
+    if rule is _elementwise and (
+        len(varying) > 1 or varying[0].shape != operation.outputs[0].shape
+    ):
         return None
     return rule
 
@@ -53,15 +63,24 @@ def _linear(twins: Twins, gradients: Gradients) -> Gradients:
 
 
 def _quadratic(twins: Twins, gradients: Gradients) -> Gradients:
-    """The gradient half way is exact up to degree two: `Δ(ab) = (b + b')/2 · Δa + (a + a')/2 · Δb`, for products of any kind."""
+    """The gradient half way is exact up to degree two.
+
+    `Δ(ab) = (b + b')/2 · Δa + (a + a')/2 · Δb`, for products of any kind.
+    """
     operation, other = twins.operation, twins.other
     if sum(twins.varies) == 1 and not operation.type.startswith("Square"):
         return derivative(operation, gradients)
     half_way = [
-        (here + there) / 2 if varies else here for here, there, varies in zip(operation.inputs, other.inputs, twins.varies, strict=True)
+        (here + there) / 2 if varies else here
+        for here, there, varies in zip(operation.inputs, other.inputs, twins.varies, strict=True)
     ]
     dtypes = [output.dtype for output in operation.outputs]
-    return derivative(operation.graph.create_op(operation.type, half_way, dtypes, attrs=dict(operation.node_def.attr)), gradients)
+    return derivative(
+        operation.graph.create_op(
+            operation.type, half_way, dtypes, attrs=dict(operation.node_def.attr)
+        ),
+        gradients,
+    )
 
 
 def _elementwise(twins: Twins, gradients: Gradients) -> Gradients:
@@ -77,29 +96,44 @@ def _elementwise(twins: Twins, gradients: Gradients) -> Gradients:
 
 
 def _extreme(twins: Twins, gradients: Gradients) -> Gradients:
-    """The change of a maximum goes to where it is, up to the larger of the two runs' maxima, and to where it was, from there on.
+    """The change of a maximum goes to where it is, up to the larger of the two runs' maxima, and to
+    where it was, from there on.
 
-    `Δy = (z - y') + (y - z)` with `z = max(y, y')`: one part is 0, and the place of the other has changed by as much or more, so that
-    multipliers lie between 0 and 1. The same with minima.
+    `Δy = (z - y') + (y - z)` with `z = max(y, y')`: one part is 0, and the place of the other has
+    changed by as much or more, so that multipliers lie between 0 and 1. The same with minima.
     """
     operation, other = twins.operation, twins.other
     arrived: tf.Tensor = gradients[0]
     y, y_other = operation.outputs[0], other.outputs[0]
     between = tf.minimum(y, y_other) if operation.type.startswith("Min") else tf.maximum(y, y_other)
     slopes = derivative(operation, [arrived])
-    is_there, was_there = derivative(operation, [arrived * (between - y_other)]), derivative(other, [arrived * (y - between)])
+    is_there, was_there = (
+        derivative(operation, [arrived * (between - y_other)]),
+        derivative(other, [arrived * (y - between)]),
+    )
     return [
-        _quotient(_float32(is_there[place]) + _float32(was_there[place]), operation.inputs[place], other.inputs[place], slopes[place])
-        if varies
-        else None
+        (
+            _quotient(
+                _float32(is_there[place]) + _float32(was_there[place]),
+                operation.inputs[place],
+                other.inputs[place],
+                slopes[place],
+            )
+            if varies
+            else None
+        )
         for place, varies in enumerate(twins.varies)
     ]
 
 
 def _quotient_of_two(twins: Twins, gradients: Gradients) -> Gradients:
-    """A quotient is the product of `a` and `1/b`, and `Δ(1/b) = -Δb / (b b')`; where 1/0 is 0, `Δ(1/b) = Δb / b²` from there."""
+    """A quotient is the product of `a` and `1/b`, and `Δ(1/b) = -Δb / (b b')`; where 1/0 is 0,
+    `Δ(1/b) = Δb / b²` from there.
+    """
     (a, b), (a_other, b_other) = twins.operation.inputs, twins.other.inputs
-    reciprocal = tf.math.reciprocal_no_nan if twins.operation.type == "DivNoNan" else tf.math.reciprocal
+    reciprocal = (
+        tf.math.reciprocal_no_nan if twins.operation.type == "DivNoNan" else tf.math.reciprocal
+    )
     r, r_other = reciprocal(b), reciprocal(b_other)
     m: tf.Tensor = gradients[0]
     change = tf.where((b == 0) | (b_other == 0), r**2 + r_other**2, -r * r_other)
@@ -108,15 +142,19 @@ def _quotient_of_two(twins: Twins, gradients: Gradients) -> Gradients:
 
 
 def _softmax(twins: Twins, gradients: Gradients) -> Gradients:
-    """With `L_i`, the logarithmic mean of `y_i` and `y'_i`, `Δy_i = L_i · Δlog y_i`, and `Δlog y_i = Δx_i - Σ_j L_j Δx_j / Σ_j L_j`.
+    """With `L_i`, the logarithmic mean of `y_i` and `y'_i`, `Δy_i = L_i · Δlog y_i`, and `Δlog y_i
+    = Δx_i - Σ_j L_j Δx_j / Σ_j L_j`.
 
-    The second holds as the `y_i` sum to 1 in both runs. It is the gradient of softmax with `L / ΣL` in place of the probabilities, and for
-    two classes the rescale rule of the sigmoid of their difference.
+    The second holds as the `y_i` sum to 1 in both runs. It is the gradient of softmax with `L / ΣL`
+    in place of the probabilities, and for two classes the rescale rule of the sigmoid of their
+    difference.
     """
     arrived: tf.Tensor = gradients[0]
     mean = _logarithmic_mean(twins)
     weighted = _float32(arrived) * mean
-    sent = weighted - mean / tf.reduce_sum(mean, axis=-1, keepdims=True) * tf.reduce_sum(weighted, axis=-1, keepdims=True)
+    sent = weighted - mean / tf.reduce_sum(mean, axis=-1, keepdims=True) * tf.reduce_sum(
+        weighted, axis=-1, keepdims=True
+    )
     return [tf.cast(sent, arrived.dtype)]
 
 
@@ -124,16 +162,26 @@ def _log_softmax(twins: Twins, gradients: Gradients) -> Gradients:
     """`Δlog y_i` as for softmax."""
     arrived: tf.Tensor = gradients[0]
     mean, m = _logarithmic_mean(twins), _float32(arrived)
-    sent = m - mean / tf.reduce_sum(mean, axis=-1, keepdims=True) * tf.reduce_sum(m, axis=-1, keepdims=True)
+    sent = m - mean / tf.reduce_sum(mean, axis=-1, keepdims=True) * tf.reduce_sum(
+        m, axis=-1, keepdims=True
+    )
     return [tf.cast(sent, arrived.dtype)]
 
 
 def _logarithmic_mean(twins: Twins) -> tf.Tensor:
-    """Returns `(y - y') / (log y - log y')` of the softmax of both runs' inputs, `y` where they are equal."""
-    logs = [tf.nn.log_softmax(_float32(operation.inputs[0])) for operation in (twins.operation, twins.other)]
+    """Returns `(y - y') / (log y - log y')` of the softmax of both runs' inputs, `y` where they are
+    equal.
+    """
+    logs = [
+        tf.nn.log_softmax(_float32(operation.inputs[0]))
+        for operation in (twins.operation, twins.other)
+    ]
     distance = tf.abs(logs[0] - logs[1])
-    is_small = (logs[0] == logs[1]) | (distance < _SMALL)  # equal minus infinities, as of masks, too
-    return tf.exp(tf.maximum(*logs)) * tf.where(is_small, 1.0, -tf.math.expm1(-distance) / tf.where(is_small, 1.0, distance))
+    # equal minus infinities, as of masks, too
+    is_small = (logs[0] == logs[1]) | (distance < _SMALL)
+    return tf.exp(tf.maximum(*logs)) * tf.where(
+        is_small, 1.0, -tf.math.expm1(-distance) / tf.where(is_small, 1.0, distance)
+    )
 
 
 def _nothing(twins: Twins, gradients: Gradients) -> Gradients:
@@ -143,7 +191,10 @@ def _nothing(twins: Twins, gradients: Gradients) -> Gradients:
 
 
 def _custom(twins: Twins, gradients: Gradients) -> Gradients:
-    """`tf.custom_gradient` hands on results and arguments, and puts its gradient there. What computed the results has rules of its own."""
+    """`tf.custom_gradient` hands on results and arguments, and puts its gradient there.
+
+    What computed the results has rules of its own.
+    """
     n_inputs = len(twins.operation.inputs)
     return [*gradients, *[None] * (n_inputs - len(gradients))]
 
@@ -153,7 +204,9 @@ def _quotient(change: tf.Tensor, here: tf.Tensor, there: tf.Tensor, slope: tf.Te
     here, there = _float32(here), _float32(there)
     distance = here - there
     is_small = tf.abs(distance) <= _SMALL * (tf.abs(here) + tf.abs(there))
-    return tf.cast(tf.where(is_small, _float32(slope), change / tf.where(is_small, 1.0, distance)), slope.dtype)
+    return tf.cast(
+        tf.where(is_small, _float32(slope), change / tf.where(is_small, 1.0, distance)), slope.dtype
+    )
 
 
 def _float32(tensor: tf.Tensor) -> tf.Tensor:
@@ -169,20 +222,26 @@ def _as_shape_of(sent: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
 
 
 _KINDS: dict[Rule, str] = {
-    _linear: """
+    _linear: (
+        """
         Add AddN AddV2 AvgPool AvgPool3D BatchToSpaceND BiasAdd BroadcastTo Cast CheckNumerics ConcatV2 Cumsum DepthToSpace EnsureShape
         ExpandDims GatherNd GatherV2 Identity MatrixBandPart MatrixDiagPartV3 MatrixDiagV3 Mean MirrorPad Neg Pack Pad PadV2 Reshape
         ResizeBicubic ResizeBilinear ResizeNearestNeighbor ReverseSequence ReverseV2 Roll Select SelectV2 Slice SpaceToBatchND SpaceToDepth
         Split SplitV Squeeze StridedSlice Sub Sum Tile Transpose Unpack
-    """,
-    _quadratic: """
+    """
+    ),
+    _quadratic: (
+        """
         BatchMatMul BatchMatMulV2 BatchMatMulV3 Conv2D Conv2DBackpropInput Conv3D Conv3DBackpropInputV2 DepthwiseConv2dNative Einsum MatMul
         Mul Square SquaredDifference
-    """,
-    _elementwise: """
+    """
+    ),
+    _elementwise: (
+        """
         Abs Acos Asin Asinh Atan Atanh ClipByValue Cos Cosh Elu Erf Erfc Exp Expm1 LeakyRelu Log Log1p Pow Reciprocal Relu Relu6 Rsqrt Selu
         Sigmoid Sin Sinh Softplus Softsign Sqrt Tan Tanh
-    """,
+    """
+    ),
     _extreme: "Max Maximum MaxPool MaxPool3D Min Minimum",
     _quotient_of_two: "DivNoNan RealDiv",
     _softmax: "Softmax",

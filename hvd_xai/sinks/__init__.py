@@ -1,8 +1,10 @@
-"""Places an explanation goes once it is committed: one module is one sink, and holds one class named as the module in CamelCase.
+"""Places an explanation goes once it is committed: one module is one sink, and holds one class
+named as the module in CamelCase.
 
-A sink's first argument is the run directory, every other has a default. It is called on the root alone, after the commit, and is given the
-committed explanation: it reads that in bounded blocks, and never holds it whole. The thread that calls it writes files while another one
-trains: a sink touches files only, no ranks and no model.
+A sink's first argument is the run directory, every other has a default. It is called on the root
+alone, after the commit, and is given the committed explanation: it reads that in bounded blocks,
+and never holds it whole. The thread that calls it writes files while another one trains: a sink
+touches files only, no ranks and no model.
 """
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable

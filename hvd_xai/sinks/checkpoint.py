@@ -1,4 +1,6 @@
-"""Explanation checkpoints as a sink: where merged rows are committed, and where any explanation can be copied to."""
+"""Explanation checkpoints as a sink: where merged rows are committed, and where any explanation can
+be copied to.
+"""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,26 +8,42 @@ from pathlib import Path
 
 import numpy as np
 
+from hvd_xai.checkpoint.manifest import Header
 from hvd_xai.checkpoint.reader import Explanation
-from hvd_xai.checkpoint.run import EXPLANATIONS, Mode, add_to_config, check_run, claim, job_of, open_run, probe_digest, write_probe
-from hvd_xai.checkpoint.schema import Header
+from hvd_xai.checkpoint.run_directory import (
+    EXPLANATIONS,
+    Mode,
+    add_to_config,
+    check_run,
+    claim,
+    job_of,
+    open_run,
+    probe_digest,
+    write_probe,
+)
 from hvd_xai.checkpoint.writer import Writer, Written
-from hvd_xai.types import Json, Probe
+from hvd_xai.probe.probe import Probe
+from hvd_xai.protocols import Json
 
 _BLOCK_BYTES = 16 * 2**20
 
 
 class Checkpoint:
-    """Keeps a run's explanation checkpoints. Making one touches no file, so that every rank may hold it; the root alone opens it.
+    """Keeps a run's explanation checkpoints.
+
+    Making one touches no file, so that every rank may hold it; the root alone opens it.
 
     Args:
         run_dir: the run's folder.
         config: what the run is started with, for `run.json`.
-        mode: "new" refuses a folder that holds a run, "overwrite" deletes its explanations; "resume" goes on with it, and an epoch that is
-            explained again takes the place of what was there, for the weights it was of were lost with the job that died.
+        mode: "new" refuses a folder that holds a run, "overwrite" deletes its explanations;
+            "resume" goes on with it, and an epoch that is explained again takes the place of what
+            was there, for the weights it was of were lost with the job that died.
     """
 
-    def __init__(self, run_dir: str | Path, config: Mapping[str, Json] | None = None, mode: Mode = "new") -> None:
+    def __init__(
+        self, run_dir: str | Path, config: Mapping[str, Json] | None = None, mode: Mode = "new"
+    ) -> None:
         self._run_dir = Path(run_dir)
         self._config = config or {}
         self._mode: Mode = mode
@@ -45,7 +63,9 @@ class Checkpoint:
         return self._run_dir / EXPLANATIONS
 
     def check(self) -> None:
-        """Refuses a folder that holds a run where the mode is "new". It writes nothing: call it before work that may fail.
+        """Refuses a folder that holds a run where the mode is "new".
+
+        It writes nothing: call it before work that may fail.
 
         Raises:
             RunExistsError: if the folder holds a run and the mode is "new".
@@ -53,10 +73,12 @@ class Checkpoint:
         check_run(self._run_dir, self._mode)
 
     def claim(self) -> None:
-        """Makes the run's folder and keeps other jobs out of it, for work that puts something there before `open` does this.
+        """Makes the run's folder and keeps other jobs out of it, for work that puts something there
+        before `open` does this.
 
         Raises:
-            RunExistsError: if the folder holds a run and the mode is "new", or another job writes to it.
+            RunExistsError: if the folder holds a run and the mode is "new", or another job writes
+                to it.
             CheckpointError: if the place cannot be written.
         """
         self.check()
@@ -64,7 +86,8 @@ class Checkpoint:
             self._lock = claim(self._run_dir)
 
     def open(self, probe: Probe | None = None, facts: Mapping[str, Json] | None = None) -> Path:
-        """Makes the run ready and stores the probe; what was done by an earlier call is not done again.
+        """Makes the run ready and stores the probe; what was done by an earlier call is not done
+        again.
 
         Args:
             probe: the examples that will be explained.
@@ -74,7 +97,8 @@ class Checkpoint:
             `<run>/explanations`.
 
         Raises:
-            RunExistsError: if the folder holds a run and the mode is "new", or another job writes to it.
+            RunExistsError: if the folder holds a run and the mode is "new", or another job writes
+                to it.
             CheckpointError: if the place cannot be written, or the run is of another probe.
         """
         if self._opened is None:
@@ -88,7 +112,8 @@ class Checkpoint:
         return self._opened
 
     def rejoin(self, job: str) -> None:
-        """Goes on, whatever the mode, with a run that this very job began before its ranks changed; another rank may have begun it.
+        """Goes on, whatever the mode, with a run that this very job began before its ranks changed;
+        another rank may have begun it.
 
         Args:
             job: the job's name, as the run's config has it.
@@ -99,7 +124,9 @@ class Checkpoint:
             self._mode, self._opened, self._is_rejoined = "resume", None, True
 
     def begin(self, header: Header, dtype: np.dtype, *, elsewhere: Sequence[str] = ()) -> Writer:
-        """Starts a checkpoint, to which rows are appended. One in the same place that was begun before and not committed is discarded.
+        """Starts a checkpoint, to which rows are appended.
+
+        One in the same place that was begun before and not committed is discarded.
 
         Args:
             header: what is known beforehand.
@@ -118,17 +145,20 @@ class Checkpoint:
         """Commits what was begun, with what others wrote of it, and returns it opened.
 
         Raises:
-            CheckpointError: if rows are missing, it cannot be written, or another explanation was committed in its place first.
+            CheckpointError: if rows are missing, it cannot be written, or another explanation was
+                committed in its place first.
         """
         path = writer.commit(replace=self._mode == "resume", written=written)
         del self._begun[writer.destination]
         return Explanation(path)
 
     def __call__(self, explanation: Explanation, /) -> None:
-        """Copies an explanation into this run, in bounded blocks and to the bit; does nothing for one of this run itself.
+        """Copies an explanation into this run, in bounded blocks and to the bit; does nothing for
+        one of this run itself.
 
         Raises:
-            CheckpointError: if it is damaged, cannot be written, or another one stands in its place.
+            CheckpointError: if it is damaged, cannot be written, or another one stands in its
+                place.
         """
         if self.open().resolve() in explanation.path.resolve().parents:
             return
@@ -148,7 +178,10 @@ class Checkpoint:
             writer.discard()
 
     def close(self) -> None:
-        """Discards all that was begun and not committed, and lets other jobs write to the run. Safe to call twice."""
+        """Discards all that was begun and not committed, and lets other jobs write to the run.
+
+        Safe to call twice.
+        """
         for destination in list(self._begun):
             self.discard(destination)
         if self._lock is not None:

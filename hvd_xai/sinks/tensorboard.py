@@ -1,7 +1,9 @@
-"""TensorBoard: pictures of a fixed panel of samples, the distribution of the attributions, and their figures, by epoch and method.
+"""TensorBoard: pictures of a fixed panel of samples, the distribution of the attributions, and
+their figures, by epoch and method.
 
-Events are written with TensorBoard's own records and messages. `tensorboard.compat.tf`, which its file writer goes through, would load the
-whole of TensorFlow where that is installed; nothing here touches it, so that this runs where only checkpoints are read.
+Events are written with TensorBoard's own records and messages. `tensorboard.compat.tf`, which its
+file writer goes through, would load the whole of TensorFlow where that is installed; nothing here
+touches it, so that this runs where only checkpoints are read.
 """
 
 import itertools
@@ -15,37 +17,44 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Float32
 
-from hvd_xai import page, sheet
+from hvd_xai.analysis.statistics import Figures, figures, is_signed
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
-from hvd_xai.figures import Figures, figures, is_signed
+from hvd_xai.views import contact_sheet, layout
 
 try:
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
     from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
     from tensorboard.summary.writer.record_writer import RecordWriter
 except ImportError as error:
-    raise ImportError("the TensorBoard sink needs TensorBoard; install it with: pip install 'hvd-xai[tensorboard]'") from error
+    raise ImportError(
+        "the TensorBoard sink needs TensorBoard; install it with: pip install"
+        " 'hvd-xai[tensorboard]'"
+    ) from error
 
 FOLDER = Path("tensorboard", "explanations")
 BLOCK_BYTES = 8 * 2**20
 
 _OPENED = itertools.count()  # two sinks opened in one second by one process need two names
 _LEADING_BITS = 12  # sign, 8 bits of exponent, 3 of mantissa: 8 bins an octave
-_SMALLEST_BIN = (127 - 40) << 3  # magnitudes below 2 ** -40 are counted as zero, as TensorFlow's histograms do from 1e-12 on
+# magnitudes below 2 ** -40 are counted as zero, as TensorFlow's histograms do from 1e-12 on
+_SMALLEST_BIN = (127 - 40) << 3
 _NOT_FINITE_BIN = 255 << 3
 
 
 class TensorBoard:
     """Shows each committed explanation in TensorBoard: `tensorboard --logdir RUN`.
 
-    Tags begin with the method's name; the step is the epoch. Scalars: `convergence_delta` (mean magnitude), `score` (mean), `accuracy`
-    (prediction is target, where they are class ids), `drift/cosine`, `drift/relative_l2` and `drift/changed_predictions` against the
-    newest earlier epoch in the run, read from its checkpoint, so that a resumed run goes on where it was. Histogram: `attributions`.
-    Image: `panel`.
+    Tags begin with the method's name; the step is the epoch. Scalars: `convergence_delta` (mean
+    magnitude), `score` (mean), `accuracy` (prediction is target, where they are class ids),
+    `drift/cosine`, `drift/relative_l2` and `drift/changed_predictions` against the newest earlier
+    epoch in the run, read from its checkpoint, so that a resumed run goes on where it was.
+    Histogram: `attributions`. Image: `panel`.
 
     Args:
-        run_dir: events go to `tensorboard/explanations/` in it; nothing is made before the first explanation.
-        n_panel: how many samples the panel shows. They are spread evenly over the probe, the same at every epoch.
+        run_dir: events go to `tensorboard/explanations/` in it; nothing is made before the first
+            explanation.
+        n_panel: how many samples the panel shows. They are spread evenly over the probe, the same
+            at every epoch.
 
     Raises:
         ValueError: if `n_panel` is negative.
@@ -71,7 +80,10 @@ class TensorBoard:
         summary = Summary()
         for name, value in _scalars(figures(run, explanation)).items():
             summary.value.add(tag=f"{method}/{name}", simple_value=value)
-        summary.value.add(tag=f"{method}/attributions", histo=histogram(block for _, block in explanation.blocks(BLOCK_BYTES)))
+        summary.value.add(
+            tag=f"{method}/attributions",
+            histo=histogram(block for _, block in explanation.blocks(BLOCK_BYTES)),
+        )
         if self._n_panel:
             summary.value.add(tag=f"{method}/panel", image=_panel(run, explanation, self._n_panel))
         if self._events is None:
@@ -90,8 +102,13 @@ class TensorBoard:
         file: BinaryIO = (self.directory / name).open("xb")
         self._events = RecordWriter(file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        # TensorBoard drops what earlier files say of this epoch and later ones: a resumed or overwritten run tells them anew.
-        self._write(Event(wall_time=time.time(), step=epoch, session_log=SessionLog(status=SessionLog.START)))
+        # TensorBoard drops what earlier files say of this epoch and later ones: a resumed or
+        # overwritten run tells them anew.
+        self._write(
+            Event(
+                wall_time=time.time(), step=epoch, session_log=SessionLog(status=SessionLog.START)
+            )
+        )
         return self._events
 
     def _write(self, event: Event) -> None:
@@ -101,10 +118,12 @@ class TensorBoard:
 
 
 def histogram(blocks: Iterable[Float32[np.ndarray, "..."]]) -> HistogramProto:
-    """Counts values in bins an eighth of an octave wide, in one pass and bounded memory; what is not finite is left out.
+    """Counts values in bins an eighth of an octave wide, in one pass and bounded memory; what is
+    not finite is left out.
 
-    A float's leading bits are its sign, its exponent and the first of its mantissa: sorted by them alone, values fall into bins whose width
-    grows with their magnitude, without a search or a logarithm.
+    A float's leading bits are its sign, its exponent and the first of its mantissa: sorted by them
+    alone, values fall into bins whose width grows with their magnitude, without a search or a
+    logarithm.
     """
     counts = np.zeros(1 << _LEADING_BITS, np.int64)
     low, high, total, squares = np.inf, -np.inf, 0.0, 0.0
@@ -121,8 +140,13 @@ def histogram(blocks: Iterable[Float32[np.ndarray, "..."]]) -> HistogramProto:
     positive, negative = np.split(counts, 2)
     zeros = int(positive[:_SMALLEST_BIN].sum() + negative[:_SMALLEST_BIN].sum())
     sized = slice(_SMALLEST_BIN, _NOT_FINITE_BIN)
-    edges = (np.arange(_SMALLEST_BIN, _NOT_FINITE_BIN, dtype=np.uint32) << (32 - _LEADING_BITS)).view(np.float32).astype(np.float64)
-    # Upper limits in rising order: a negative bin's is its edge nearer zero, the zero bin's the smallest edge, a positive bin's the next.
+    edges = (
+        (np.arange(_SMALLEST_BIN, _NOT_FINITE_BIN, dtype=np.uint32) << (32 - _LEADING_BITS))
+        .view(np.float32)
+        .astype(np.float64)
+    )
+    # Upper limits in rising order: a negative bin's is its edge nearer zero, the zero bin's the
+    # smallest edge, a positive bin's the next.
     limits = np.concatenate([-edges[::-1], edges, [float(np.finfo(np.float32).max)]])
     heights = np.concatenate([negative[sized][::-1], [zeros], positive[sized]])
     if not heights.any():
@@ -141,7 +165,11 @@ def histogram(blocks: Iterable[Float32[np.ndarray, "..."]]) -> HistogramProto:
 
 
 def _scalars(found: Figures) -> dict[str, float]:
-    scalars = {"score": found.score, "accuracy": found.accuracy, "convergence_delta": found.convergence_delta}
+    scalars = {
+        "score": found.score,
+        "accuracy": found.accuracy,
+        "convergence_delta": found.convergence_delta,
+    }
     if found.drift is not None:
         scalars["drift/cosine"] = found.drift.mean_cosine
         scalars["drift/relative_l2"] = found.drift.relative_l2
@@ -150,12 +178,23 @@ def _scalars(found: Figures) -> dict[str, float]:
 
 
 def _panel(run: Explanations, explanation: Explanation, n_panel: int) -> "Summary.Image":
-    rows = np.unique(np.linspace(0, explanation.n_samples - 1, min(n_panel, explanation.n_samples)).astype(int))
+    rows = np.unique(
+        np.linspace(0, explanation.n_samples - 1, min(n_panel, explanation.n_samples)).astype(int)
+    )
     probe = run.probe()
     inputs = None if probe is None else probe.inputs(rows)
     names = () if probe is None else probe.class_names
     manifest = explanation.manifest
     signed = {manifest.method: is_signed(run, manifest.method)}
-    samples = sheet.samples([explanation], explanation.column("sample_id")[rows], inputs, signed=signed)
-    image = sheet.contact_sheet(samples, class_names=names, title=f"{manifest.method} · epoch {manifest.epoch}")
-    return Summary.Image(height=image.shape[0], width=image.shape[1], colorspace=3, encoded_image_string=page.png(image))
+    samples = contact_sheet.samples(
+        [explanation], explanation.column("sample_id")[rows], inputs, signed=signed
+    )
+    image = contact_sheet.contact_sheet(
+        samples, class_names=names, title=f"{manifest.method} · epoch {manifest.epoch}"
+    )
+    return Summary.Image(
+        height=image.shape[0],
+        width=image.shape[1],
+        colorspace=3,
+        encoded_image_string=layout.png(image),
+    )

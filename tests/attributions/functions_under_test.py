@@ -1,4 +1,5 @@
-"""Functions whose attributions are known in closed form, all in one model that is traced once, and a network that has learnt something."""
+"""Functions whose attributions are known in closed form, all in one model that is traced once, and
+a network that has learnt something."""
 
 from functools import cache, partial
 from typing import Any
@@ -8,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from hvd_xai.compute import Compute, Computed
-from hvd_xai.types import Attribution
+from hvd_xai.compute.attribute import Compute, Computed
+from hvd_xai.protocols import Attribution
 
 FUNCTIONS = ("linear", "square", "cube", "product", "relu", "max")
 WEIGHTS = np.array([2.0, -3.0, 0.5], np.float32)
@@ -38,7 +39,14 @@ def functions() -> keras.Model:
     return keras.Model(inputs, keras.layers.Lambda(_functions, output_shape=(6,))(inputs))
 
 
-def explain(model: keras.Model, method: Attribution, inputs: np.ndarray, targets: np.ndarray | None = None, /, **options: Any) -> Computed:
+def explain(
+    model: keras.Model,
+    method: Attribution,
+    inputs: np.ndarray,
+    targets: np.ndarray | None = None,
+    /,
+    **options: Any,
+) -> Computed:
     """Explains target 0, if no others are given, with the examples' rows as sample ids."""
     targets = np.zeros(len(inputs), np.int64) if targets is None else targets
     return Compute(model, partial(method, **options))(inputs, targets, np.arange(len(inputs)))
@@ -47,10 +55,19 @@ def explain(model: keras.Model, method: Attribution, inputs: np.ndarray, targets
 def explain_functions(method: Attribution, /, **options: Any) -> dict[str, Computed]:
     """Explains each of the functions at `POINTS`."""
     n_points, n_functions = len(POINTS), len(FUNCTIONS)
-    computed = explain(functions(), method, np.tile(POINTS, (n_functions, 1)), np.repeat(np.arange(n_functions), n_points), **options)
+    computed = explain(
+        functions(),
+        method,
+        np.tile(POINTS, (n_functions, 1)),
+        np.repeat(np.arange(n_functions), n_points),
+        **options,
+    )
     parts = [slice(n_points * index, n_points * (index + 1)) for index in range(n_functions)]
     return {
-        name: Computed(computed.attributions[part], {key: values[part] for key, values in computed.per_sample.items()})
+        name: Computed(
+            computed.attributions[part],
+            {key: values[part] for key, values in computed.per_sample.items()},
+        )
         for name, part in zip(FUNCTIONS, parts, strict=True)
     }
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from hvd_xai.attributions.deep_lift import deep_lift
-from hvd_xai.compute import Compute, Computed
+from hvd_xai.compute.attribute import Compute, Computed
 from tests import models_under_test as models
 
 # Sums of some hundred float32 terms of size 1.
@@ -28,16 +28,24 @@ def model_of(function: Function, n_features: int) -> keras.Model:
 
 def explain(model: keras.Model, inputs: Any, **options: Any) -> Computed:
     values = np.asarray(inputs, np.float32)
-    return Compute(model, partial(deep_lift, **options))(values, np.zeros(len(values), np.int64), np.arange(len(values)))
+    return Compute(model, partial(deep_lift, **options))(
+        values, np.zeros(len(values), np.int64), np.arange(len(values))
+    )
 
 
-def assert_complete(model: keras.Model, computed: Computed, inputs: np.ndarray, start: np.ndarray) -> None:
+def assert_complete(
+    model: keras.Model, computed: Computed, inputs: np.ndarray, start: np.ndarray
+) -> None:
     scores = np.asarray(model(np.concatenate([inputs, start])))[:, 0].astype(np.float32)
     gain = scores[: len(inputs)] - scores[len(inputs) :]
     summed = computed.attributions.reshape(len(inputs), -1).sum(axis=1)
-    scale = max(1.0, float(np.abs(computed.attributions).reshape(len(inputs), -1).sum(axis=1).max()))
+    scale = max(
+        1.0, float(np.abs(computed.attributions).reshape(len(inputs), -1).sum(axis=1).max())
+    )
     assert np.abs(summed - gain).max() <= ROUNDING * scale
-    assert np.abs(computed.per_sample["convergence_delta"] - (summed - gain)).max() <= ROUNDING * scale
+    assert (
+        np.abs(computed.per_sample["convergence_delta"] - (summed - gain)).max() <= ROUNDING * scale
+    )
     assert np.abs(summed).max() > 10 * ROUNDING  # there was something to share
 
 
@@ -81,11 +89,29 @@ GELU = (gelu(-1) - gelu(1)) / -2
         # Softmax of two is the sigmoid of their difference, here -1, there 1.
         (lambda x: tf.nn.softmax(x)[:, :1], (1.0, 0.0), (SOFTMAX, -3 * SOFTMAX)),
         (lambda x: tf.nn.log_softmax(x)[:, :1], (1.0, 0.0), (LOG_SOFTMAX, -3 * LOG_SOFTMAX)),
-        (lambda x: keras.ops.gelu(x[:, :1] - x[:, 1:], approximate=False), (2.0, 1.0), (0, -2 * GELU)),
+        (
+            lambda x: keras.ops.gelu(x[:, :1] - x[:, 1:], approximate=False),
+            (2.0, 1.0),
+            (0, -2 * GELU),
+        ),
     ],
-    ids=["linear", "relu", "product", "quotient", "quotient or 0", "maximum", "max", "min", "softmax", "log_softmax", "gelu"],
+    ids=[
+        "linear",
+        "relu",
+        "product",
+        "quotient",
+        "quotient or 0",
+        "maximum",
+        "max",
+        "min",
+        "softmax",
+        "log_softmax",
+        "gelu",
+    ],
 )
-def test_values_by_hand(function: Function, start: tuple[float, float], want: tuple[float, float]) -> None:
+def test_values_by_hand(
+    function: Function, start: tuple[float, float], want: tuple[float, float]
+) -> None:
     inputs = np.array([[2.0, 3.0]], np.float32)
     model = model_of(function, 2)
     computed = explain(model, inputs, baseline=partial(constant, values=start))
@@ -94,7 +120,8 @@ def test_values_by_hand(function: Function, start: tuple[float, float], want: tu
 
 
 def test_is_gradient_times_input_on_a_net_of_rectifiers_without_biases() -> None:
-    # The rectifiers are 0 at the baseline, so that each multiplier is 1 where it is on and 0 where it is off: the gradient.
+    # The rectifiers are 0 at the baseline, so that each multiplier is 1 where it is on and 0 where
+    # it is off: the gradient.
     keras.utils.set_random_seed(3)
     model = keras.Sequential(
         [
@@ -112,7 +139,9 @@ def test_is_gradient_times_input_on_a_net_of_rectifiers_without_biases() -> None
         points = tf.constant(inputs)
         tape.watch(points)
         score = tf.reduce_sum(model(points))
-    np.testing.assert_allclose(explain(model, inputs).attributions, inputs * tape.gradient(score, points), atol=1e-6)
+    np.testing.assert_allclose(
+        explain(model, inputs).attributions, inputs * tape.gradient(score, points), atol=1e-6
+    )
 
 
 def test_inputs_at_the_baseline_have_the_gradients_multipliers_and_get_zero() -> None:
@@ -140,8 +169,12 @@ def test_a_tiny_step_gives_the_gradient() -> None:
         points = tf.constant(begin)
         tape.watch(points)
         score = function(points)
-    computed = explain(model_of(function, 2), begin + step, baseline=partial(constant, values=(0.7, -0.4)))
-    np.testing.assert_allclose(computed.attributions / (begin + step - begin), tape.gradient(score, points), rtol=1e-4)
+    computed = explain(
+        model_of(function, 2), begin + step, baseline=partial(constant, values=(0.7, -0.4))
+    )
+    np.testing.assert_allclose(
+        computed.attributions / (begin + step - begin), tape.gradient(score, points), rtol=1e-4
+    )
 
 
 def series(*layers: keras.layers.Layer) -> keras.Model:
@@ -149,7 +182,13 @@ def series(*layers: keras.layers.Layer) -> keras.Model:
     keras.utils.set_random_seed(5)
     bias = keras.initializers.RandomNormal(stddev=0.5)
     return keras.Sequential(
-        [keras.Input((6, 4)), keras.layers.Dense(4, bias_initializer=bias), *layers, keras.layers.Flatten(), keras.layers.Dense(1)]
+        [
+            keras.Input((6, 4)),
+            keras.layers.Dense(4, bias_initializer=bias),
+            *layers,
+            keras.layers.Flatten(),
+            keras.layers.Dense(1),
+        ]
     )
 
 
@@ -158,16 +197,24 @@ def of_two(join: Callable[[Any, Any], Any]) -> keras.Model:
     keras.utils.set_random_seed(5)
     inputs = keras.Input((6, 4))
     bias = keras.initializers.RandomNormal(stddev=0.5)
-    one, other = keras.layers.Dense(4, bias_initializer=bias)(inputs), keras.layers.Dense(4, bias_initializer=bias)(inputs)
+    one, other = (
+        keras.layers.Dense(4, bias_initializer=bias)(inputs),
+        keras.layers.Dense(4, bias_initializer=bias)(inputs),
+    )
     return keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(join(one, other))))
 
 
 def all_activations() -> keras.Model:
     """Side by side, so that they cost one model."""
     names = (
-        "relu leaky_relu relu6 celu elu selu softplus softsign squareplus silu gelu tanh tanh_shrink sigmoid hard_sigmoid hard_silu mish"
+        "relu leaky_relu relu6 celu elu selu softplus softsign squareplus silu gelu tanh"
+        " tanh_shrink sigmoid hard_sigmoid hard_silu mish"
     )
-    return of_two(lambda one, other: keras.layers.Concatenate()([keras.layers.Activation(name)(one + other) for name in names.split()]))
+    return of_two(
+        lambda one, other: keras.layers.Concatenate()(
+            [keras.layers.Activation(name)(one + other) for name in names.split()]
+        )
+    )
 
 
 def all_layers() -> list[keras.layers.Layer]:
@@ -190,10 +237,16 @@ def all_layers() -> list[keras.layers.Layer]:
 COMPLETE: dict[str, Callable[[], keras.Model]] = {
     "activations": all_activations,
     "layers": lambda: series(*all_layers()),
-    "softmax": lambda: series(keras.layers.Activation("log_softmax"), keras.layers.Activation("softmax")),
-    "attention": lambda: of_two(lambda one, other: keras.layers.MultiHeadAttention(2, 3)(one, other, use_causal_mask=True)),
+    "softmax": lambda: series(
+        keras.layers.Activation("log_softmax"), keras.layers.Activation("softmax")
+    ),
+    "attention": lambda: of_two(
+        lambda one, other: keras.layers.MultiHeadAttention(2, 3)(one, other, use_causal_mask=True)
+    ),
     "gate": lambda: of_two(lambda one, other: one * keras.ops.sigmoid(other)),
-    "products": lambda: of_two(lambda one, other: keras.layers.Dot(axes=2)([one, keras.layers.Maximum()([one, other])])),
+    "products": lambda: of_two(
+        lambda one, other: keras.layers.Dot(axes=2)([one, keras.layers.Maximum()([one, other])])
+    ),
 }
 
 
@@ -204,7 +257,9 @@ def test_attributions_sum_to_the_gain(kind: str) -> None:
     assert_complete(model, explain(model, inputs), inputs, 0 * inputs)
 
 
-@pytest.mark.parametrize("build", [*models.SAME_FUNCTION, models.with_state], ids=lambda build: build.__name__)
+@pytest.mark.parametrize(
+    "build", [*models.SAME_FUNCTION, models.with_state], ids=lambda build: build.__name__
+)
 def test_is_complete_in_every_shape_of_model(build: Callable[[], keras.Model]) -> None:
     inputs = models.examples(5)[0]
     model = build()
@@ -227,28 +282,44 @@ def test_mixed_precision_is_complete_to_its_own_rounding() -> None:
     computed = explain(model, inputs)
     assert computed.attributions.dtype == np.float32
     # bfloat16 has 8 bits, and there are five operations of it.
-    assert np.abs(computed.per_sample["convergence_delta"]).max() < 0.02 * np.abs(computed.attributions).sum(axis=1).max()
+    assert (
+        np.abs(computed.per_sample["convergence_delta"]).max()
+        < 0.02 * np.abs(computed.attributions).sum(axis=1).max()
+    )
 
 
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (lambda: keras.layers.LSTM(2, name="memory"), r"no rule for operation 'TensorListStack' at '.*/memory', of variant"),
-        (lambda: keras.layers.Activation("soft_shrink", name="shrink"), r"no rule for operation 'SelectV2' at '.*/shrink', of bool"),
+        (
+            lambda: keras.layers.LSTM(2, name="memory"),
+            r"no rule for operation 'TensorListStack' at '.*/memory', of variant",
+        ),
+        (
+            lambda: keras.layers.Activation("soft_shrink", name="shrink"),
+            r"no rule for operation 'SelectV2' at '.*/shrink', of bool",
+        ),
         (
             lambda: keras.layers.Lambda(lambda x: tf.math.cumprod(x, axis=1), name="product"),
             r"no rule for operation 'Cumprod' at '.*/product'",
         ),
-        (lambda: keras.layers.Lambda(lambda x: x**x, name="power"), r"no rule for operation 'Pow' at '.*/power', of float32 .*, float32"),
+        (
+            lambda: keras.layers.Lambda(lambda x: x**x, name="power"),
+            r"no rule for operation 'Pow' at '.*/power', of float32 .*, float32",
+        ),
         (
             lambda: keras.layers.Lambda(lambda x: tf.cast(x > 0, tf.float32), name="step"),
             r"no rule for operation 'Cast' at '.*/step', of bool",
         ),
     ],
 )
-def test_an_operation_without_a_rule_is_named_with_its_layer(layer: Callable[[], keras.layers.Layer], message: str) -> None:
+def test_an_operation_without_a_rule_is_named_with_its_layer(
+    layer: Callable[[], keras.layers.Layer], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        Compute(series(layer()), deep_lift).check(np.zeros((0, 6, 4), np.float32), np.zeros(0, np.int64))
+        Compute(series(layer()), deep_lift).check(
+            np.zeros((0, 6, 4), np.float32), np.zeros(0, np.int64)
+        )
 
 
 def test_a_score_that_does_not_depend_on_the_inputs_is_refused() -> None:

@@ -7,13 +7,17 @@ import keras
 import numpy as np
 
 from hvd_xai.attributions.grad_cam_plus_plus import grad_cam_plus_plus
-from hvd_xai.compute import Compute
+from hvd_xai.compute.attribute import Compute
 
 ROUNDING = 1e-6  # float32 sums of some ten terms, in another order
 
 
-def explain(model: keras.Model, inputs: np.ndarray, targets: np.ndarray, **options: Any) -> np.ndarray:
-    return Compute(model, partial(grad_cam_plus_plus, **options))(inputs, targets, np.arange(len(inputs))).attributions
+def explain(
+    model: keras.Model, inputs: np.ndarray, targets: np.ndarray, **options: Any
+) -> np.ndarray:
+    return Compute(model, partial(grad_cam_plus_plus, **options))(
+        inputs, targets, np.arange(len(inputs))
+    ).attributions
 
 
 def assert_close(got: np.ndarray, want: np.ndarray) -> None:
@@ -22,7 +26,8 @@ def assert_close(got: np.ndarray, want: np.ndarray) -> None:
 
 
 def linear(weights: np.ndarray) -> keras.Model:
-    """A layer that returns its inputs, and a head whose gradients there are `weights` `[h, w, c]`."""
+    """A layer that returns its inputs, and a head whose gradients there are `weights` `[h, w,
+    c]`."""
     inputs = keras.Input(weights.shape)
     features = keras.layers.Activation("linear", name="features")(inputs)
     head = keras.layers.Dense(1, use_bias=False)
@@ -52,13 +57,19 @@ def test_equals_the_equation() -> None:
 def test_small_gradients_and_large_scores_stay_in_range() -> None:
     # The third power of 1e-15 is no float32, and neither is exp(100).
     x = np.ones((1, 2, 2, 1), np.float32)
-    small = explain(linear(np.full((2, 2, 1), 1e-15, np.float32)), x, np.zeros(1, np.int64), layer="features")
-    large = explain(linear(np.full((2, 2, 1), 25.0, np.float32)), x, np.zeros(1, np.int64), layer="features")
+    small = explain(
+        linear(np.full((2, 2, 1), 1e-15, np.float32)), x, np.zeros(1, np.int64), layer="features"
+    )
+    large = explain(
+        linear(np.full((2, 2, 1), 25.0, np.float32)), x, np.zeros(1, np.int64), layer="features"
+    )
     np.testing.assert_allclose(small, np.full((1, 2, 2), 4 * 1e-15 / 2), rtol=ROUNDING)
     np.testing.assert_allclose(large, np.full((1, 2, 2), 4 * 25 / (2 + 25 * 4)), rtol=ROUNDING)
 
 
 def test_without_a_positive_gradient_a_map_is_zero() -> None:
     weights = np.array([[[-1.0], [0.0]]], np.float32)
-    maps = explain(linear(weights), np.ones((1, 1, 2, 1), np.float32), np.zeros(1, np.int64), layer="features")
+    maps = explain(
+        linear(weights), np.ones((1, 1, 2, 1), np.float32), np.zeros(1, np.int64), layer="features"
+    )
     np.testing.assert_array_equal(maps, np.zeros((1, 1, 2)))

@@ -21,7 +21,10 @@ def test_closed_forms() -> None:
         "max": x * [[0, 1, 0], [1, 0, 0]],
     }
     got = under_test.explain_functions(gradient_x_input)
-    assert {name: under_test.relative_error(got[name].attributions, want[name]) < ROUNDING for name in want} == dict.fromkeys(want, True)
+    assert {
+        name: under_test.relative_error(got[name].attributions, want[name]) < ROUNDING
+        for name in want
+    } == dict.fromkeys(want, True)
 
 
 def test_is_integrated_gradients_for_rectifiers_without_biases() -> None:
@@ -31,6 +34,13 @@ def test_is_integrated_gradients_for_rectifiers_without_biases() -> None:
     inputs = np.random.default_rng(3).normal(size=(5, 6)).astype(np.float32)
     attributions = under_test.explain(model, gradient_x_input, inputs).attributions
     assert (
-        under_test.relative_error(attributions, under_test.explain(model, integrated_gradients, inputs, n_steps=3).attributions) < ROUNDING
+        under_test.relative_error(
+            attributions,
+            under_test.explain(model, integrated_gradients, inputs, n_steps=3).attributions,
+        )
+        < ROUNDING
     )
-    assert under_test.relative_error(attributions.sum(axis=1), model.predict(inputs, verbose=0)[:, 0]) < ROUNDING
+    assert (
+        under_test.relative_error(attributions.sum(axis=1), model.predict(inputs, verbose=0)[:, 0])
+        < ROUNDING
+    )

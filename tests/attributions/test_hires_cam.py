@@ -8,13 +8,17 @@ import numpy as np
 
 from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.hires_cam import hires_cam
-from hvd_xai.compute import Compute
+from hvd_xai.compute.attribute import Compute
 
 ROUNDING = 1e-6  # float32 sums of some ten terms, in another order
 
 
-def explain(model: keras.Model, inputs: np.ndarray, targets: np.ndarray, **options: Any) -> np.ndarray:
-    return Compute(model, partial(hires_cam, **options))(inputs, targets, np.arange(len(inputs))).attributions
+def explain(
+    model: keras.Model, inputs: np.ndarray, targets: np.ndarray, **options: Any
+) -> np.ndarray:
+    return Compute(model, partial(hires_cam, **options))(
+        inputs, targets, np.arange(len(inputs))
+    ).attributions
 
 
 def assert_close(got: np.ndarray, want: np.ndarray) -> None:
@@ -59,9 +63,15 @@ def test_with_one_dense_layer_it_adds_up_to_the_score() -> None:
 
 
 def test_places_that_the_model_does_not_use_get_exactly_zero() -> None:
-    # Draelos and Carin's case against Grad-CAM, which spreads the mean gradient over the unused half.
+    # Draelos and Carin's case against Grad-CAM, which spreads the mean gradient over the unused
+    # half.
     model = model_with(keras.layers.Cropping2D(((0, 0), (0, 2))), keras.layers.Flatten())
     maps = explain(model, INPUTS, TARGETS, layer="conv")
     np.testing.assert_array_equal(maps[:, :, 1:], 0)
     assert np.abs(maps[:, :, 0]).max() > 0
-    assert Compute(model, partial(grad_cam, layer="conv"))(INPUTS, TARGETS, np.arange(6)).attributions[:, :, 1:].max() > 0
+    assert (
+        Compute(model, partial(grad_cam, layer="conv"))(INPUTS, TARGETS, np.arange(6))
+        .attributions[:, :, 1:]
+        .max()
+        > 0
+    )

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from hvd_xai.attributions.kernel_shap import kernel_shap
-from hvd_xai.compute import Compute
+from hvd_xai.compute.attribute import Compute
 from tests.games_under_test import explain, mixed_game, mixed_inputs, model_of, shapley_values, twos
 
 ROUNDING = 1e-5  # of values of size 10, fitted to float32 scores
@@ -16,7 +16,9 @@ ROUNDING = 1e-5  # of values of size 10, fitted to float32 scores
 
 def test_all_coalitions_of_ten_features_give_the_shapley_values() -> None:
     inputs = mixed_inputs()
-    values = explain(kernel_shap, model_of(mixed_game, 10), inputs, n_samples=2**10 - 2, micro_batch=100).attributions
+    values = explain(
+        kernel_shap, model_of(mixed_game, 10), inputs, n_samples=2**10 - 2, micro_batch=100
+    ).attributions
     np.testing.assert_allclose(values, shapley_values(mixed_game, inputs), atol=ROUNDING)
     gain = mixed_game(tf.constant(inputs)) - mixed_game(tf.zeros([1, 10]))
     np.testing.assert_allclose(values.sum(axis=1), gain, atol=ROUNDING)
@@ -49,23 +51,38 @@ def test_values_are_linear_in_the_score() -> None:
 
 def test_features_that_act_alone_are_exact_whatever_is_drawn() -> None:
     inputs = np.random.default_rng(0).normal(size=(3, 40)).astype(np.float32)
-    values = explain(kernel_shap, model_of(lambda x: tf.reduce_sum(x**2, axis=1), 40), inputs, n_samples=200).attributions
+    values = explain(
+        kernel_shap, model_of(lambda x: tf.reduce_sum(x**2, axis=1), 40), inputs, n_samples=200
+    ).attributions
     np.testing.assert_allclose(values, inputs**2, atol=ROUNDING)
 
 
 def test_a_sample_of_the_coalitions_comes_close_and_sums_up() -> None:
-    # 1,022 coalitions are too many for the budget: sizes 1, 2 and their complements are listed, the others drawn.
+    # 1,022 coalitions are too many for the budget: sizes 1, 2 and their complements are listed, the
+    # others drawn.
     inputs = np.repeat(mixed_inputs()[:1], 20, axis=0)
     values = explain(kernel_shap, model_of(mixed_game, 10), inputs, n_samples=400).attributions
-    np.testing.assert_allclose(values.sum(axis=1), mixed_game(tf.constant(inputs)) - mixed_game(tf.zeros([1, 10])), atol=ROUNDING)
+    np.testing.assert_allclose(
+        values.sum(axis=1),
+        mixed_game(tf.constant(inputs)) - mixed_game(tf.zeros([1, 10])),
+        atol=ROUNDING,
+    )
     want = shapley_values(mixed_game, inputs[:1])
     assert np.abs(values - want).max() < 0.1 * np.abs(want).max()
-    assert np.abs(values.mean(axis=0) - want).max() < 0.02 * np.abs(want).max()  # errors of other sample ids cancel; what does not is bias
+    # errors of other sample ids cancel; what does not is bias
+    assert np.abs(values.mean(axis=0) - want).max() < 0.02 * np.abs(want).max()
 
 
 def test_draws_depend_on_the_seed_and_on_the_sample_id_alone() -> None:
     inputs = np.repeat(mixed_inputs()[:1], 4, axis=0)
-    compute = partial(explain, kernel_shap, model_of(mixed_game, 10), inputs, np.array([8, 3, 8, 2**62]), n_samples=60)
+    compute = partial(
+        explain,
+        kernel_shap,
+        model_of(mixed_game, 10),
+        inputs,
+        np.array([8, 3, 8, 2**62]),
+        n_samples=60,
+    )
     values = compute().attributions
     np.testing.assert_array_equal(values[0], values[2])
     assert len(np.unique(values[[0, 1, 3], 0])) == 3
@@ -75,7 +92,12 @@ def test_draws_depend_on_the_seed_and_on_the_sample_id_alone() -> None:
 def test_patches_of_an_image_get_the_sum_of_their_pixels() -> None:
     weights = np.random.default_rng(3).normal(size=(4, 6, 2)).astype(np.float32)
     inputs = np.random.default_rng(2).normal(size=(2, 4, 6, 2)).astype(np.float32)
-    values = explain(kernel_shap, model_of(lambda x: tf.reduce_sum(x * weights, axis=[1, 2, 3]), 4, 6, 2), inputs, patch=2).attributions
+    values = explain(
+        kernel_shap,
+        model_of(lambda x: tf.reduce_sum(x * weights, axis=[1, 2, 3]), 4, 6, 2),
+        inputs,
+        patch=2,
+    ).attributions
     want = (inputs * weights).reshape(2, 2, 2, 3, 2, 2).sum(axis=(2, 4, 5))
     np.testing.assert_allclose(values, want, atol=ROUNDING)
 
@@ -90,7 +112,9 @@ def test_patches_of_an_image_get_the_sum_of_their_pixels() -> None:
         (4, {"micro_batch": 0}, "at least 1; got 0"),
     ],
 )
-def test_wrong_options_are_refused_before_anything_runs(m: int, options: dict[str, Any], message: str) -> None:
+def test_wrong_options_are_refused_before_anything_runs(
+    m: int, options: dict[str, Any], message: str
+) -> None:
     compute = Compute(model_of(lambda x: x[:, 0], m), partial(kernel_shap, **options))
     with pytest.raises(ValueError, match=message):
         compute.check(np.zeros((0, m), np.float32), np.zeros(0, np.int64))

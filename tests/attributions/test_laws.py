@@ -1,6 +1,9 @@
-"""What every attribution method must hold to. Each module of `hvd_xai.attributions` is found and tested; a new one needs no line here.
+"""What every attribution method must hold to.
 
-What costs is tracing: each method is compiled once for its laws' model, and all laws that can share that do.
+Each module of `hvd_xai.attributions` is found and tested; a new one needs no line here.
+
+What costs is tracing: each method is compiled once for its laws' model, and all laws that can share
+that do.
 """
 
 import functools
@@ -22,14 +25,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvd_xai.compute import Compute, Computed
-from hvd_xai.types import Attributed, Attribution
+from hvd_xai.compute.attribute import Compute, Computed
+from hvd_xai.protocols import Attributed, Attribution
 from tests import models_under_test as models
-from tests.attributions.methods_under_test import CASES, METHODS, PLACE_TOLERANCE, assert_same, family_of, rows_of
+from tests.attributions.methods_under_test import (
+    CASES,
+    METHODS,
+    PLACE_TOLERANCE,
+    assert_same,
+    family_of,
+    rows_of,
+)
 from tests.models_under_test import Family
 
-# Activations of bfloat16 have 8 bits, those of float16 11. Their errors are of 1 in 256 a layer, average out along paths and over channels,
-# and are amplified where attributions are differences of large numbers: a tenth, in the L2 norm, tells rounding from a mistake.
+# Activations of bfloat16 have 8 bits, those of float16 11. Their errors are of 1 in 256 a layer,
+# average out along paths and over channels, and are amplified where attributions are differences of
+# large numbers: a tenth, in the L2 norm, tells rounding from a mistake.
 MIXED_TOLERANCE = 0.1
 
 N = 70  # a full micro-batch of 64 examples, and a remainder
@@ -37,7 +48,8 @@ N = 70  # a full micro-batch of 64 examples, and a remainder
 
 @dataclass(frozen=True)
 class Case:
-    """A method, compiled for a model with state and run on `N` examples, for all laws to share: none may leave the model changed."""
+    """A method, compiled for a model with state and run on `N` examples, for all laws to share:
+    none may leave the model changed."""
 
     method: Attribution
     family: Family
@@ -80,13 +92,18 @@ def case(request: pytest.FixtureRequest) -> Case:
 def assert_close(got: Computed, want: Computed) -> None:
     assert got.attributions.dtype == np.float32
     assert np.all(np.isfinite(got.attributions))
-    assert np.linalg.norm(got.attributions - want.attributions) <= MIXED_TOLERANCE * np.linalg.norm(want.attributions)
+    assert np.linalg.norm(got.attributions - want.attributions) <= MIXED_TOLERANCE * np.linalg.norm(
+        want.attributions
+    )
 
 
 def joined(parts: list[Computed]) -> Computed:
     return Computed(
         np.concatenate([part.attributions for part in parts]),
-        {name: np.concatenate([part.per_sample[name] for part in parts]) for name in parts[0].per_sample},
+        {
+            name: np.concatenate([part.per_sample[name] for part in parts])
+            for name in parts[0].per_sample
+        },
     )
 
 
@@ -95,7 +112,9 @@ def test_every_module_has_one_public_function_of_its_name() -> None:
     for name in METHODS:
         module = importlib.import_module(f"hvd_xai.attributions.{name}")
         own = [
-            key for key, value in vars(module).items() if not key.startswith("_") and getattr(value, "__module__", "") == module.__name__
+            key
+            for key, value in vars(module).items()
+            if not key.startswith("_") and getattr(value, "__module__", "") == module.__name__
         ]
         assert own == [name]
 
@@ -111,13 +130,19 @@ def test_shape_and_dtype(case: Case) -> None:
     assert computed.attributions.dtype == np.float32
     assert np.all(np.isfinite(computed.attributions))
     assert np.any(computed.attributions != 0)
-    assert {name: values.dtype for name, values in computed.per_sample.items()} == compute.per_sample
+    assert {
+        name: values.dtype for name, values in computed.per_sample.items()
+    } == compute.per_sample
     assert all(values.shape == (N,) for values in computed.per_sample.values())
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in METHODS])
 def test_examples_take_courses_of_their_own(name: str) -> None:
-    counts = [values for values in case_named(name).everything.per_sample.values() if values.dtype.kind == "i"]
+    counts = [
+        values
+        for values in case_named(name).everything.per_sample.values()
+        if values.dtype.kind == "i"
+    ]
     assert any(len(np.unique(values)) > 1 for values in counts)
 
 
@@ -127,7 +152,8 @@ def test_an_example_does_not_depend_on_its_batch(case: Case) -> None:
 
 
 def test_the_micro_batch_changes_nothing(plain: Case) -> None:
-    # Another shape of micro-batch may take other kernels, and sums of paths are cut elsewhere: twice the rounding.
+    # Another shape of micro-batch may take other kernels, and sums of paths are cut elsewhere:
+    # twice the rounding.
     examples = plain.examples(9)
     for micro_batch in (7, 1000):
         got = Compute(plain.model, plain.method, micro_batch=micro_batch)(*examples)
@@ -153,7 +179,9 @@ def test_the_same_examples_get_the_same_bits(case: Case) -> None:
         np.testing.assert_array_equal(again.per_sample[name], values)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if "baseline" in inspect.signature(CASES[name]).parameters])
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if "baseline" in inspect.signature(CASES[name]).parameters]
+)
 def test_a_random_baseline_comes_from_the_sample_id(name: str) -> None:
     family = family_of(name)
     inputs, targets, _ = models.examples(1, family=family)
@@ -166,7 +194,9 @@ def test_a_random_baseline_comes_from_the_sample_id(name: str) -> None:
 def test_no_examples_give_no_attributions(case: Case) -> None:
     computed = case.explain(slice(0))
     assert computed.attributions.shape == (0, *case.compute.sample_shape)
-    assert {name: values.shape for name, values in computed.per_sample.items()} == dict.fromkeys(case.compute.per_sample, (0,))
+    assert {name: values.shape for name, values in computed.per_sample.items()} == dict.fromkeys(
+        case.compute.per_sample, (0,)
+    )
 
 
 def test_is_traced_once_over_epochs_and_sees_new_weights(case: Case) -> None:
@@ -210,16 +240,22 @@ def test_bfloat16_on_request_is_close_and_leaves_the_model_as_it_was(plain: Case
 
 
 def seed_streams() -> None:
-    """Begins every random stream anew. Keras keeps its own until the session is cleared, and begins it when it is first drawn from."""
+    """Begins every random stream anew.
+
+    Keras keeps its own until the session is cleared, and begins it when it is first drawn from.
+    """
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(99)
     keras.random.uniform([])
 
 
 def random_streams() -> list[float]:
-    """Draws from the global random streams of NumPy, TensorFlow and Keras. Python's own is used by the type checker of these tests."""
+    """Draws from the global random streams of NumPy, TensorFlow and Keras.
+
+    Python's own is used by the type checker of these tests.
+    """
     return [
-        float(np.random.random()),  # noqa: NPY002 - the global stream is what must be left alone
+        float(np.random.random()),  # noqa: NPY002
         float(tf.random.uniform([])),
         float(keras.random.uniform([])),
     ]
@@ -242,7 +278,9 @@ def explained_functional(name: str) -> Computed:
 
 
 @pytest.mark.parametrize("build", models.SAME_FUNCTION[1:], ids=lambda build: build.__name__)
-def test_any_shape_of_model_gives_the_same_and_is_left_as_it_was(name: str, build: Callable[[Family], keras.Model]) -> None:
+def test_any_shape_of_model_gives_the_same_and_is_left_as_it_was(
+    name: str, build: Callable[[Family], keras.Model]
+) -> None:
     family = family_of(name)
     examples = models.examples(6, family=family)
     model = build(family)
@@ -256,12 +294,13 @@ def test_any_shape_of_model_gives_the_same_and_is_left_as_it_was(name: str, buil
 
 
 def test_pythons_random_stream_is_left_alone() -> None:
-    # In a process of its own, where no types are checked at run time: the checker picks the items it looks at by that stream.
+    # In a process of its own, where no types are checked at run time: the checker picks the items
+    # it looks at by that stream.
     code = """
 import random
 import sys
-from hvd_xai.compute import Compute
-from hvd_xai.loading import load_method
+from hvd_xai.compute.attribute import Compute
+from hvd_xai.lookup.methods import load_method
 from tests import models_under_test as models
 families = {family.name: family for family in models.FAMILIES}
 for word in sys.argv[1:]:
@@ -310,11 +349,14 @@ def test_leaves_the_model_as_it_was_after_an_error(plain: Case) -> None:
     before = models.state_of(model)
     at: int | None = None
 
-    def failing_method(model: keras.Model, x: tf.Tensor, target: tf.Tensor, /, *, ids: tf.Tensor) -> tf.Tensor | Attributed:
+    def failing_method(
+        model: keras.Model, x: tf.Tensor, target: tf.Tensor, /, *, ids: tf.Tensor
+    ) -> tf.Tensor | Attributed:
         nonlocal at
         with failing(model.layers[-1], at) as calls:
             attributed = plain.method(model, x, target, ids=ids)
-        at = len(calls) - 1  # the last time that the method runs the model, deepest in whatever it has patched by then
+        # the last time that the method runs the model, deepest in whatever it has patched by then
+        at = len(calls) - 1
         return attributed
 
     Compute(model, failing_method)(*examples)
@@ -327,7 +369,8 @@ def test_leaves_the_model_as_it_was_after_an_error(plain: Case) -> None:
 
 
 def trained(family: Family, *, explained: Attribution | None) -> list[np.ndarray]:
-    """Trains for two epochs, with dropout and batch normalisation, and explains after the first or not."""
+    """Trains for two epochs, with dropout and batch normalisation, and explains after the first or
+    not."""
     inputs, targets, ids = models.examples(48, family=family)
     model = models.with_state(family)
     model.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")
@@ -336,15 +379,28 @@ def trained(family: Family, *, explained: Attribution | None) -> list[np.ndarray
         if explained is not None:
             Compute(model, explained)(inputs[:5], targets[:5], ids[:5])
 
-    model.fit(inputs, targets, epochs=2, batch_size=16, verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=explain)])
+    model.fit(
+        inputs,
+        targets,
+        epochs=2,
+        batch_size=16,
+        verbose=0,
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=explain)],
+    )
     return [np.array(weight) for weight in model.get_weights()]
 
 
 @functools.cache
 def trained_without(family_name: str) -> list[np.ndarray]:
-    return trained(next(family for family in models.FAMILIES if family.name == family_name), explained=None)
+    return trained(
+        next(family for family in models.FAMILIES if family.name == family_name), explained=None
+    )
 
 
 def test_explaining_does_not_change_training(plain: Case) -> None:
-    for got, want in zip(trained(plain.family, explained=plain.method), trained_without(plain.family.name), strict=True):
+    for got, want in zip(
+        trained(plain.family, explained=plain.method),
+        trained_without(plain.family.name),
+        strict=True,
+    ):
         np.testing.assert_array_equal(got, want)

@@ -1,4 +1,5 @@
-"""What every attribution method must hold to in models of other forms: with shared layers, several inputs, an output for each place.
+"""What every attribution method must hold to in models of other forms: with shared layers, several
+inputs, an output for each place.
 
 Each method is held to an equal function without that form. As in the other laws, methods are found.
 """
@@ -12,17 +13,28 @@ import numpy as np
 import pytest
 
 from hvd_xai import Probe, scores
-from hvd_xai.compute import Compute
-from hvd_xai.unpacking import of_rows
+from hvd_xai.compute.attribute import Compute
+from hvd_xai.tracing.packed_model import of_rows
 from tests import models_under_test as models
-from tests.attributions.methods_under_test import CASES, METHODS, PLACE_TOLERANCE, assert_same, family_of, rows_of
+from tests.attributions.methods_under_test import (
+    CASES,
+    METHODS,
+    PLACE_TOLERANCE,
+    assert_same,
+    family_of,
+    rows_of,
+)
 
 N = 5
-# The same float32 operations, but the graphs are others, and some of their kernels are chosen by what stands around them.
+# The same float32 operations, but the graphs are others, and some of their kernels are chosen by
+# what stands around them.
 GRAPH_TOLERANCE = 2 * PLACE_TOLERANCE
 
 # Methods leave models as they were, so that one of each kind will do for all of them.
-called_twice, copied = functools.cache(models.with_layers_called_twice), functools.cache(models.with_layers_copied)
+called_twice, copied = (
+    functools.cache(models.with_layers_called_twice),
+    functools.cache(models.with_layers_copied),
+)
 of_several, of_one_row = functools.cache(models.of_several), functools.cache(models.of_one_row)
 segmenting = functools.cache(models.segmenting)
 
@@ -38,17 +50,29 @@ def refusal(compute: Compute, inputs: np.ndarray, targets: np.ndarray) -> str | 
 @pytest.mark.parametrize("name", METHODS)
 def test_each_call_of_a_shared_layer_is_as_a_layer_of_its_own(name: str) -> None:
     family, method = family_of(name), CASES[name]
-    shared, apart, examples = called_twice(family), copied(family), models.examples(N, family=family)
+    shared, apart, examples = (
+        called_twice(family),
+        copied(family),
+        models.examples(N, family=family),
+    )
     compute = Compute(shared, method)
     refused = refusal(compute, *examples[:2])
     if refused is None:
         assert_same(compute(*examples), Compute(apart, method)(*examples), GRAPH_TOLERANCE)
         return
-    offer = re.fullmatch(rf"`{name}` .* calls layer '(\w+)' 2 times\. Pass layer= one of '\1\[0\]' \(.*\), '\1\[1\]' \(.*\)\.", refused)
+    offer = re.fullmatch(
+        rf"`{name}` .* calls layer '(\w+)' 2 times\. Pass layer= one of '\1\[0\]' \(.*\), '\1\[1\]'"
+        r" \(.*\)\.",
+        refused,
+    )
     assert offer, refused
     for number in (0, 1):
         got = Compute(shared, partial(method, layer=f"{offer[1]}[{number}]"))(*examples)
-        assert_same(got, Compute(apart, partial(method, layer=f"{offer[1]}_{number}"))(*examples), GRAPH_TOLERANCE)
+        assert_same(
+            got,
+            Compute(apart, partial(method, layer=f"{offer[1]}_{number}"))(*examples),
+            GRAPH_TOLERANCE,
+        )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -70,15 +94,21 @@ def test_several_inputs_are_as_one_row_and_no_other_words_are_shown(name: str) -
     assert_same(got, Compute(of_one_row(), CASES[name])(inputs, targets, ids), GRAPH_TOLERANCE)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if "score" in inspect.signature(CASES[name]).parameters])
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if "score" in inspect.signature(CASES[name]).parameters]
+)
 def test_a_region_of_a_segmentation_is_as_the_mean_over_its_places(name: str) -> None:
     family, method = family_of(name), CASES[name]
     inputs, targets, ids = models.examples(N, family=family)
     model = segmenting(family)
-    regions = np.argmax(model(inputs), axis=-1) == targets.reshape(-1, *[1] * len(model.output_shape[2:]))
+    regions = np.argmax(model(inputs), axis=-1) == targets.reshape(
+        -1, *[1] * len(model.output_shape[2:])
+    )
     # At a baseline all places are of one class: the region must stay where it is for the example.
     of_some = next(row for row, region in enumerate(regions) if region.any() and not region.all())
     rows = slice(of_some, of_some + 1)
     got = Compute(model, partial(method, score=scores.segmentation))(inputs, targets, ids)
-    want = Compute(models.averaging(regions[of_some], family), method)(inputs[rows], targets[rows], ids[rows])
+    want = Compute(models.averaging(regions[of_some], family), method)(
+        inputs[rows], targets[rows], ids[rows]
+    )
     assert_same(rows_of(got, rows), want, GRAPH_TOLERANCE)

@@ -1,4 +1,5 @@
-"""Integrated gradients at a layer: at the first layer they are those of the inputs, at an embedding those of tokens."""
+"""Integrated gradients at a layer: at the first layer they are those of the inputs, at an embedding
+those of tokens."""
 
 from functools import partial
 from typing import Any
@@ -9,24 +10,31 @@ import pytest
 
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.attributions.layer_integrated_gradients import layer_integrated_gradients
-from hvd_xai.compute import Compute, Computed
+from hvd_xai.compute.attribute import Compute, Computed
 from tests import models_under_test as models
 
 # Float32 sums of 50 gradients of size 1.
 ROUNDING = 1e-6
 
 
-def explain(model: keras.Model, inputs: np.ndarray, targets: np.ndarray | None = None, **options: Any) -> Computed:
+def explain(
+    model: keras.Model, inputs: np.ndarray, targets: np.ndarray | None = None, **options: Any
+) -> Computed:
     targets = np.zeros(len(inputs), np.int64) if targets is None else targets
-    return Compute(model, partial(layer_integrated_gradients, **options))(inputs, targets, np.arange(len(inputs)))
+    return Compute(model, partial(layer_integrated_gradients, **options))(
+        inputs, targets, np.arange(len(inputs))
+    )
 
 
 def bag_of_words() -> keras.Model:
-    """The square of the sum of the tokens' vectors `(token, 2 token)`, times `(1, 10)`; 0 is padding."""
+    """The square of the sum of the tokens' vectors `(token, 2 token)`, times `(1, 10)`; 0 is
+    padding."""
     tokens = keras.Input((4,), dtype="int32")
     vectors = keras.layers.Embedding(5, 2, mask_zero=True, name="embedding")(tokens)
     mean = keras.layers.GlobalAveragePooling1D(name="mean")(vectors)
-    model = keras.Model(tokens, keras.layers.Dense(1, use_bias=False)(keras.layers.Lambda(lambda x: x**2)(mean)))
+    model = keras.Model(
+        tokens, keras.layers.Dense(1, use_bias=False)(keras.layers.Lambda(lambda x: x**2)(mean))
+    )
     words = np.arange(5, dtype=np.float32)
     model.set_weights([np.stack([words, 2 * words], axis=1), np.array([[1.0], [10.0]], np.float32)])
     return model
@@ -35,21 +43,35 @@ def bag_of_words() -> keras.Model:
 def test_at_the_first_layer_it_is_integrated_gradients() -> None:
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
-        [keras.Input((5, 3)), keras.layers.Rescaling(1.0, name="inputs"), keras.layers.LSTM(4), keras.layers.Dense(2, "softmax")]
+        [
+            keras.Input((5, 3)),
+            keras.layers.Rescaling(1.0, name="inputs"),
+            keras.layers.LSTM(4),
+            keras.layers.Dense(2, "softmax"),
+        ]
     )
-    inputs, targets = np.random.default_rng(1).normal(size=(6, 5, 3)).astype(np.float32), np.arange(6) % 2
+    inputs, targets = (
+        np.random.default_rng(1).normal(size=(6, 5, 3)).astype(np.float32),
+        np.arange(6) % 2,
+    )
     want = Compute(model, partial(integrated_gradients, n_steps=20))(inputs, targets, np.arange(6))
     got = explain(model, inputs, targets, layer="inputs", is_summed=False, n_steps=20)
     np.testing.assert_allclose(got.attributions, want.attributions, atol=ROUNDING)
-    np.testing.assert_allclose(got.per_sample["convergence_delta"], want.per_sample["convergence_delta"], atol=ROUNDING)
+    np.testing.assert_allclose(
+        got.per_sample["convergence_delta"], want.per_sample["convergence_delta"], atol=ROUNDING
+    )
 
 
 def test_tokens_by_hand_and_padding_gets_nothing() -> None:
     # The mean of the words 1 and 3 is (2, 4), so there are 4 and 160 to share, as 1 to 3.
     inputs = np.array([[1, 3, 0, 0]], np.int32)
     whole = explain(bag_of_words(), inputs, is_summed=False)
-    np.testing.assert_allclose(whole.attributions[0], [[1, 40], [3, 120], [0, 0], [0, 0]], rtol=10 * ROUNDING)
-    np.testing.assert_allclose(explain(bag_of_words(), inputs).attributions, [[41, 123, 0, 0]], rtol=10 * ROUNDING)
+    np.testing.assert_allclose(
+        whole.attributions[0], [[1, 40], [3, 120], [0, 0], [0, 0]], rtol=10 * ROUNDING
+    )
+    np.testing.assert_allclose(
+        explain(bag_of_words(), inputs).attributions, [[41, 123, 0, 0]], rtol=10 * ROUNDING
+    )
     assert abs(whole.per_sample["convergence_delta"][0]) < 1e-4
 
 
@@ -71,22 +93,35 @@ def test_is_complete_at_a_layer_inside_a_nested_model() -> None:
 
 def test_micro_batches_smaller_than_the_path_change_nothing() -> None:
     inputs = np.array([[1, 3, 0, 0], [2, 2, 4, 1]], np.int32)
-    want, got = (explain(bag_of_words(), inputs, micro_batch=size).attributions for size in (256, 7))
+    want, got = (
+        explain(bag_of_words(), inputs, micro_batch=size).attributions for size in (256, 7)
+    )
     np.testing.assert_allclose(got, want, rtol=10 * ROUNDING)
 
 
 def test_a_model_without_an_embedding_needs_a_layer() -> None:
     inputs, targets, ids = models.examples(0)
-    with pytest.raises(ValueError, match=r"looks for the model's one keras.layers.Embedding, and finds none. Pass layer="):
+    with pytest.raises(
+        ValueError,
+        match=r"looks for the model's one keras.layers.Embedding, and finds none. Pass layer=",
+    ):
         Compute(models.functional(), layer_integrated_gradients).check(inputs, targets, ids)
 
 
 def test_two_embeddings_are_named() -> None:
     tokens = keras.Input((4,), dtype="int32")
     vectors = [keras.layers.Embedding(5, 2, name=name)(tokens) for name in ("words", "kinds")]
-    model = keras.Model(tokens, keras.layers.Dense(1)(keras.layers.Flatten()(keras.layers.Add()(vectors))), name="two")
-    with pytest.raises(ValueError, match=r"finds 2: 'two/words', 'two/kinds'. Pass layer= the name of a layer"):
-        Compute(model, layer_integrated_gradients).check(np.zeros((0, 4), np.int32), np.zeros(0, np.int64))
+    model = keras.Model(
+        tokens,
+        keras.layers.Dense(1)(keras.layers.Flatten()(keras.layers.Add()(vectors))),
+        name="two",
+    )
+    with pytest.raises(
+        ValueError, match=r"finds 2: 'two/words', 'two/kinds'. Pass layer= the name of a layer"
+    ):
+        Compute(model, layer_integrated_gradients).check(
+            np.zeros((0, 4), np.int32), np.zeros(0, np.int64)
+        )
 
 
 @pytest.mark.parametrize(
@@ -95,20 +130,29 @@ def test_two_embeddings_are_named() -> None:
         ({"n_steps": 0}, "needs n_steps >= 1; got 0"),
         (
             {"layer": "nowhere"},
-            r"finds no layer 'nowhere' among those the model calls. Pass layer= one of 'embedding' \(None, 4, 2\), 'mean'",
+            (
+                r"finds no layer 'nowhere' among those the model calls. Pass layer= one of"
+                r" 'embedding' \(None, 4, 2\), 'mean'"
+            ),
         ),
     ],
 )
-def test_wrong_options_are_refused_before_anything_runs(options: dict[str, Any], message: str) -> None:
+def test_wrong_options_are_refused_before_anything_runs(
+    options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        Compute(bag_of_words(), partial(layer_integrated_gradients, **options)).check(np.zeros((0, 4), np.int32), np.zeros(0, np.int64))
+        Compute(bag_of_words(), partial(layer_integrated_gradients, **options)).check(
+            np.zeros((0, 4), np.int32), np.zeros(0, np.int64)
+        )
 
 
 @pytest.mark.parametrize("baseline", ["zero", 0])
 def test_of_a_layer_called_twice_one_call_is_explained(baseline: str | int) -> None:
     tokens = keras.Input((4,), dtype="int32")
     shared = keras.layers.Embedding(5, 2, embeddings_initializer="normal", name="shared")
-    outputs = keras.layers.Flatten()(keras.layers.Subtract()([shared(tokens), 3 * shared(4 - tokens)]))
+    outputs = keras.layers.Flatten()(
+        keras.layers.Subtract()([shared(tokens), 3 * shared(4 - tokens)])
+    )
     model = keras.Model(tokens, keras.layers.Dense(1, kernel_initializer="ones")(outputs))
     inputs = np.array([[1, 3, 4, 0]], np.int32)
     vectors = np.asarray(shared.embeddings).sum(axis=1)

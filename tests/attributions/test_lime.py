@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from hvd_xai.attributions.lime import lime
-from hvd_xai.compute import Compute
+from hvd_xai.compute.attribute import Compute
 from hvd_xai.primitives import coalitions
 from tests.games_under_test import explain, mixed_game, mixed_inputs, model_of, twos
 
@@ -22,7 +22,9 @@ def test_a_linear_model_gives_back_its_terms() -> None:
     model = model_of(lambda x: tf.linalg.matvec(x, weights) + 7, 4)
     computed = explain(lime, model, inputs, ridge=SMALLEST_RIDGE, baseline=twos)
     np.testing.assert_allclose(computed.attributions, (inputs - 2) * weights, atol=ROUNDING)
-    np.testing.assert_allclose(computed.per_sample["intercept"], 7 + 2 * weights.sum(), atol=ROUNDING)
+    np.testing.assert_allclose(
+        computed.per_sample["intercept"], 7 + 2 * weights.sum(), atol=ROUNDING
+    )
     np.testing.assert_allclose(computed.per_sample["local_r2"], 1, atol=ROUNDING)
 
 
@@ -31,19 +33,31 @@ def test_patches_of_an_image_get_the_sum_of_their_pixels() -> None:
     inputs = np.random.default_rng(2).normal(size=(2, 4, 6, 2)).astype(np.float32)
     model = model_of(lambda x: tf.reduce_sum(x * weights, axis=[1, 2, 3]), 4, 6, 2)
     got = explain(lime, model, inputs, patch=2, ridge=SMALLEST_RIDGE, micro_batch=50).attributions
-    np.testing.assert_allclose(got, (inputs * weights).reshape(2, 2, 2, 3, 2, 2).sum(axis=(2, 4, 5)), atol=ROUNDING)
+    np.testing.assert_allclose(
+        got, (inputs * weights).reshape(2, 2, 2, 3, 2, 2).sum(axis=(2, 4, 5)), atol=ROUNDING
+    )
 
 
 def test_the_fit_is_the_weighted_ridge_regression_of_the_paper() -> None:
     inputs, ids = mixed_inputs(), np.array([4, 0, 9])
-    computed = explain(lime, model_of(mixed_game, 10), inputs, ids, n_samples=100, kernel_width=0.4, ridge=2.0, seed=5)
+    computed = explain(
+        lime,
+        model_of(mixed_game, 10),
+        inputs,
+        ids,
+        n_samples=100,
+        kernel_width=0.4,
+        ridge=2.0,
+        seed=5,
+    )
     drawn = coalitions.uniform(5, tf.constant(ids), (99, 10)).numpy() < 0.5
     for i, x in enumerate(inputs):
         z = np.concatenate([np.ones((1, 10)), drawn[i]])
         y = mixed_game(tf.constant(z * x, tf.float32)).numpy().astype(np.float64)
         cosine = z.sum(axis=1) / np.maximum(np.linalg.norm(z, axis=1) * np.sqrt(10), 1e-30)
         weights = np.exp(-((1 - cosine) ** 2) / 0.4**2)
-        # Ridge regression as least squares with one more row for each coefficient, and none for the intercept.
+        # Ridge regression as least squares with one more row for each coefficient, and none for the
+        # intercept.
         design = np.sqrt(weights)[:, None] * np.column_stack([z, np.ones(100)])
         penalty = np.sqrt(2.0) * np.eye(10, 11)
         right = np.concatenate([np.sqrt(weights) * y, np.zeros(10)])
@@ -82,7 +96,9 @@ def test_draws_depend_on_the_seed_and_on_the_sample_id_alone() -> None:
         ({"micro_batch": 0}, "at least 1; got 0"),
     ],
 )
-def test_wrong_options_are_refused_before_anything_runs(options: dict[str, Any], message: str) -> None:
+def test_wrong_options_are_refused_before_anything_runs(
+    options: dict[str, Any], message: str
+) -> None:
     compute = Compute(model_of(mixed_game, 10), partial(lime, **options))
     with pytest.raises(ValueError, match=message):
         compute.check(np.zeros((0, 10), np.float32), np.zeros(0, np.int64))

@@ -19,10 +19,15 @@ def test_closed_forms() -> None:
         "max": np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]),
     }
     got = under_test.explain_functions(saliency)
-    assert {name: under_test.relative_error(got[name].attributions, want[name]) < ROUNDING for name in want} == dict.fromkeys(want, True)
+    assert {
+        name: under_test.relative_error(got[name].attributions, want[name]) < ROUNDING
+        for name in want
+    } == dict.fromkeys(want, True)
 
 
 def test_whole_numbers_are_explained_as_numbers() -> None:
     inputs = np.array([[1, 2, 3]], np.uint8)
-    attributions = under_test.explain(under_test.functions(), saliency, inputs, np.array([1])).attributions
+    attributions = under_test.explain(
+        under_test.functions(), saliency, inputs, np.array([1])
+    ).attributions
     np.testing.assert_array_equal(attributions, [[2.0, 4.0, 6.0]])

@@ -24,9 +24,12 @@ def loss(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 def test_closed_forms(noise: float, is_relative: bool) -> None:
     got = under_test.explain_functions(smoothgrad, noise=noise, is_relative=is_relative)
     np.testing.assert_array_equal(got["linear"].attributions, np.tile(under_test.WEIGHTS, (2, 1)))
-    # Of squares it is twice the mean of the copies, whose mean differs from the example by noise / sqrt(n); four times that.
+    # Of squares it is twice the mean of the copies, whose mean differs from the example by noise /
+    # sqrt(n); four times that.
     ranges = np.ptp(under_test.POINTS, axis=1, keepdims=True) if is_relative else 1.0
-    assert np.all(np.abs(got["square"].attributions / 2 - under_test.POINTS) < 4 * noise * ranges / 50**0.5)
+    assert np.all(
+        np.abs(got["square"].attributions / 2 - under_test.POINTS) < 4 * noise * ranges / 50**0.5
+    )
 
 
 def test_without_noise_it_is_the_method() -> None:
@@ -34,7 +37,10 @@ def test_without_noise_it_is_the_method() -> None:
     model = models.functional()
     got = under_test.explain(model, smoothgrad, inputs, targets, n_samples=3, noise=0.0, score=loss)
     assert (
-        under_test.relative_error(got.attributions, under_test.explain(model, saliency, inputs, targets, score=loss).attributions)
+        under_test.relative_error(
+            got.attributions,
+            under_test.explain(model, saliency, inputs, targets, score=loss).attributions,
+        )
         < ROUNDING
     )
     assert not got.per_sample
@@ -47,17 +53,24 @@ def test_a_constant_example_has_no_relative_noise() -> None:
 
 
 def test_smooths_methods_that_form_their_own_micro_batches() -> None:
-    # The same copies: of the square the gradient is twice the copy, of the linear function the integral is the copy times the weights.
+    # The same copies: of the square the gradient is twice the copy, of the linear function the
+    # integral is the copy times the weights.
     linear, square = np.zeros(2, np.int64), np.ones(2, np.int64)
-    twice_the_copies = under_test.explain(under_test.functions(), smoothgrad, under_test.POINTS, square).attributions
+    twice_the_copies = under_test.explain(
+        under_test.functions(), smoothgrad, under_test.POINTS, square
+    ).attributions
     method = partial(integrated_gradients, n_steps=4)
-    got = under_test.explain(under_test.functions(), smoothgrad, under_test.POINTS, linear, method=method).attributions
+    got = under_test.explain(
+        under_test.functions(), smoothgrad, under_test.POINTS, linear, method=method
+    ).attributions
     assert under_test.relative_error(got, under_test.WEIGHTS * twice_the_copies / 2) < ROUNDING
     assert np.abs(got - under_test.WEIGHTS * under_test.POINTS).max() > 0.01
 
 
 def test_smooths_maps_of_a_layer() -> None:
     inputs, targets, _ = models.examples(3)
-    got = under_test.explain(models.functional(), smoothgrad, inputs, targets, method="grad_cam", n_samples=4, noise=0.0)
+    got = under_test.explain(
+        models.functional(), smoothgrad, inputs, targets, method="grad_cam", n_samples=4, noise=0.0
+    )
     want = under_test.explain(models.functional(), grad_cam, inputs, targets)
     assert under_test.relative_error(got.attributions, want.attributions) < ROUNDING

@@ -5,18 +5,24 @@ from pathlib import Path
 
 import numpy as np
 
-from hvd_xai.checkpoint import arrays
+from hvd_xai.checkpoint.manifest import Header, RankRows
 from hvd_xai.checkpoint.reader import Explanation
-from hvd_xai.checkpoint.schema import Header, RankRows, encode, row_dtype
+from hvd_xai.checkpoint.rows import encode, row_dtype
 from hvd_xai.checkpoint.writer import Writer
-from hvd_xai.types import Json
+from hvd_xai.protocols import Json
+from hvd_xai.storage import arrays
 
 SHAPES: tuple[tuple[int, ...], ...] = ((), (5,), (8, 8), (30, 29, 3), (2, 3, 4, 2))
 
 
 def make_attributions(n_samples: int, sample_shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Returns attributions as small as those of deep models; plain float16 would flush many of them to zero."""
-    return np.random.default_rng(seed).normal(scale=1e-6, size=(n_samples, *sample_shape)).astype(np.float32)
+    """Returns attributions as small as those of deep models; plain float16 would flush many of them
+    to zero."""
+    return (
+        np.random.default_rng(seed)
+        .normal(scale=1e-6, size=(n_samples, *sample_shape))
+        .astype(np.float32)
+    )
 
 
 def make_rows(attributions: np.ndarray, *, rank: int = 0, first: int = 0) -> np.ndarray:
@@ -59,7 +65,10 @@ def make_header(
         n_samples=n_samples,
         sample_shape=sample_shape,
         world_size=world_size,
-        ranks=tuple(RankRows(rank, f"host{rank}", edges[rank], edges[rank + 1]) for rank in range(world_size)),
+        ranks=tuple(
+            RankRows(rank, f"host{rank}", edges[rank], edges[rank + 1])
+            for rank in range(world_size)
+        ),
         weights_digest=weights_digest,
         probe_digest="p0",
         versions={"hvd_xai": "0.1.0"},
@@ -69,7 +78,11 @@ def make_header(
 
 def begin(explanations_dir: Path, rows: np.ndarray, **header: object) -> Writer:
     """Starts a checkpoint for `rows`; `header` is given to `make_header`."""
-    return Writer(explanations_dir, make_header(len(rows), rows.dtype["attributions"].shape, **header), rows.dtype)  # type: ignore[arg-type]  # the caller's
+    return Writer(
+        explanations_dir,
+        make_header(len(rows), rows.dtype["attributions"].shape, **header),
+        rows.dtype,
+    )  # type: ignore[arg-type]  # the caller's
 
 
 def write(explanations_dir: Path, rows: np.ndarray, **header: object) -> Explanation:

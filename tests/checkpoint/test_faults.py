@@ -1,4 +1,5 @@
-"""What the storage does when it is killed, when the disk is full, and when it may not write: all from outside, on real filesystems."""
+"""What the storage does when it is killed, when the disk is full, and when it may not write: all
+from outside, on real filesystems."""
 
 import os
 import random
@@ -13,18 +14,19 @@ import numpy as np
 import pytest
 
 from hvd_xai.checkpoint.reader import open_explanations
-from hvd_xai.checkpoint.run import Mode, open_run, write_probe
-from hvd_xai.checkpoint.staging import leftovers
+from hvd_xai.checkpoint.run_directory import Mode, open_run, write_probe
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.checkpoint.writer import Writer, sweep
 from hvd_xai.errors import CheckpointError
-from hvd_xai.types import Probe
+from hvd_xai.probe.probe import Probe
+from hvd_xai.storage.staging import leftovers
 from tests.checkpoint.small import begin, make_attributions, make_rows, write
 
 N_KILLS = int(os.environ.get("HVD_XAI_TEST_KILLS", "100"))
 REPOSITORY = Path(__file__).parents[2]
 
-# Imports once and forks, so that a kill costs milliseconds. Each child commits explanations until it is killed.
+# Imports once and forks, so that a kill costs milliseconds. Each child commits explanations until
+# it is killed.
 KILLED_AT_RANDOM = """
 import os, signal, sys, time
 from pathlib import Path
@@ -43,11 +45,16 @@ for life, delay in enumerate(delays):
 """
 
 
-def test_kills_at_random_instants_leave_whole_checkpoints_and_sweepable_rests(tmp_path: Path) -> None:
+def test_kills_at_random_instants_leave_whole_checkpoints_and_sweepable_rests(
+    tmp_path: Path,
+) -> None:
     explanations_dir = open_run(tmp_path, config={})
     delays = [str(random.Random(kill).uniform(0.02, 0.25)) for kill in range(N_KILLS)]
     subprocess.run(
-        [sys.executable, "-c", KILLED_AT_RANDOM, str(explanations_dir), *delays], check=True, timeout=60 + 2 * N_KILLS, cwd=REPOSITORY
+        [sys.executable, "-c", KILLED_AT_RANDOM, str(explanations_dir), *delays],
+        check=True,
+        timeout=60 + 2 * N_KILLS,
+        cwd=REPOSITORY,
     )
     left = leftovers(explanations_dir / "epochs")
     committed = open_explanations(tmp_path).epochs
@@ -57,7 +64,9 @@ def test_kills_at_random_instants_leave_whole_checkpoints_and_sweepable_rests(tm
     for lease in (explanations_dir / "epochs").glob("*.lease"):
         os.utime(lease, (0, 0))  # one that was made but not written is swept when it is old
     assert set(left) <= set(sweep(explanations_dir))
-    assert [path.name for path in (explanations_dir / "epochs").iterdir() if path.name.startswith(".")] == []
+    assert [
+        path.name for path in (explanations_dir / "epochs").iterdir() if path.name.startswith(".")
+    ] == []
     assert verify(tmp_path, deep=True) == []
     assert open_explanations(tmp_path).epochs == committed
 
@@ -72,7 +81,9 @@ writer = begin(Path(sys.argv[1]), make_rows(make_attributions(20, (4, 4))))
 writer.append(make_rows(make_attributions(20, (4, 4)))[:7])
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60, cwd=REPOSITORY)
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60, cwd=REPOSITORY
+    )
     assert killed.returncode == -9
     assert len(leftovers(tmp_path / "epochs")) == 1
     assert write(tmp_path, rows).rows().tobytes() == rows.tobytes()
@@ -85,12 +96,21 @@ Disk = Callable[[str], Path]
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """Mounts a filesystem in memory with the given options; a second call mounts it anew with others."""
+    """Mounts a filesystem in memory with the given options; a second call mounts it anew with
+    others."""
     path = tmp_path / "disk"
     path.mkdir()
 
     def mount(options: str) -> Path:
-        command = [shutil.which("mount") or "mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]
+        command = [
+            shutil.which("mount") or "mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            options,
+            "tmpfs",
+            str(path),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             pytest.skip(f"no filesystem can be mounted here: {done.stderr.strip()}")
@@ -106,7 +126,8 @@ def test_full_disk_commits_nothing_and_gives_its_space_back(disk: Disk) -> None:
     explanations_dir = open_run(run_dir, config={})
     before = write(explanations_dir, make_rows(make_attributions(10, (4, 4))))
     used = shutil.disk_usage(run_dir).used
-    noise = np.random.default_rng(0).normal(size=(400, 64, 64)).astype(np.float32)  # 3 MiB as float16, which hardly compress
+    # 3 MiB as float16, which hardly compress
+    noise = np.random.default_rng(0).normal(size=(400, 64, 64)).astype(np.float32)
     rows = make_rows(noise)
     writer = begin(explanations_dir, rows, epoch=1)
 
@@ -114,14 +135,21 @@ def test_full_disk_commits_nothing_and_gives_its_space_back(disk: Disk) -> None:
         writer.append(rows)
         return writer.commit()
 
-    with pytest.raises(CheckpointError, match=r"cannot write .*000001/integrated_gradients: No space left on device. The disk is full"):
+    with pytest.raises(
+        CheckpointError,
+        match=(
+            r"cannot write .*000001/integrated_gradients: No space left on device. The disk is full"
+        ),
+    ):
         fill()
     assert open_explanations(run_dir).epochs == [0]
     writer.discard()
     assert leftovers(explanations_dir / "epochs") == []
     assert shutil.disk_usage(run_dir).used == used
     assert before.attributions().shape == (10, 4, 4)
-    assert write(explanations_dir, make_rows(make_attributions(10, (4, 4))), epoch=1).n_samples == 10
+    assert (
+        write(explanations_dir, make_rows(make_attributions(10, (4, 4))), epoch=1).n_samples == 10
+    )
 
 
 def test_disk_that_is_full_from_the_start_is_said_at_once(disk: Disk) -> None:
@@ -133,7 +161,9 @@ def test_disk_that_is_full_from_the_start_is_said_at_once(disk: Disk) -> None:
         begin(explanations_dir, rows)
     assert leftovers(explanations_dir / "epochs") == []
     with pytest.raises(CheckpointError, match="The disk is full"):
-        write_probe(explanations_dir, Probe(inputs=np.zeros((3, 8, 8), np.float32), targets=np.arange(3)))
+        write_probe(
+            explanations_dir, Probe(inputs=np.zeros((3, 8, 8), np.float32), targets=np.arange(3))
+        )
     assert [path.name for path in explanations_dir.iterdir() if path.name.startswith(".")] == []
 
 
@@ -189,7 +219,9 @@ def test_two_jobs_commit_one_checkpoint(tmp_path: Path, same: bool) -> None:
     assert verify(tmp_path, deep=True) == []
 
 
-def test_writer_that_cannot_begin_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writer_that_cannot_begin_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 

@@ -6,23 +6,46 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvd_xai.checkpoint import arrays
 from hvd_xai.checkpoint.reader import Explanation, open_explanations
-from hvd_xai.checkpoint.run import open_run, write_probe
-from hvd_xai.checkpoint.schema import decode
+from hvd_xai.checkpoint.rows import decode
+from hvd_xai.checkpoint.run_directory import open_run, write_probe
 from hvd_xai.checkpoint.thumbnail import thumbnails
 from hvd_xai.errors import CheckpointError
-from hvd_xai.types import Json, Probe
-from tests.checkpoint.small import SHAPES, make_attributions, make_header, make_rows, read_plain, write
+from hvd_xai.probe.probe import Probe
+from hvd_xai.protocols import Json
+from hvd_xai.storage import arrays
+from tests.checkpoint.small import (
+    SHAPES,
+    make_attributions,
+    make_header,
+    make_rows,
+    read_plain,
+    write,
+)
 
-AXES: tuple[tuple[str, ...], ...] = ((), ("feature",), ("y", "x"), ("y", "x", "channel"), ("z", "y", "x", "channel"))
+AXES: tuple[tuple[str, ...], ...] = (
+    (),
+    ("feature",),
+    ("y", "x"),
+    ("y", "x", "channel"),
+    ("z", "y", "x", "channel"),
+)
 SMALL = "epochs/000000/integrated_gradients"  # where `write` puts an explanation
 
 
 def make_run(run_dir: Path) -> Path:
     explanations_dir = open_run(run_dir, config={"recipe": "digits_cnn"})
-    for epoch, method in ((11, "integrated_gradients"), (2, "integrated_gradients"), (2, "grad_cam")):
-        write(explanations_dir, make_rows(make_attributions(6, (4, 4), seed=epoch)), epoch=epoch, method=method)
+    for epoch, method in (
+        (11, "integrated_gradients"),
+        (2, "integrated_gradients"),
+        (2, "grad_cam"),
+    ):
+        write(
+            explanations_dir,
+            make_rows(make_attributions(6, (4, 4), seed=epoch)),
+            epoch=epoch,
+            method=method,
+        )
     return explanations_dir
 
 
@@ -30,7 +53,10 @@ def make_run(run_dir: Path) -> Path:
 def test_a_run_is_opened_by_either_folder(tmp_path: Path, inside: str) -> None:
     explanations_dir = make_run(tmp_path)
     explanations = open_explanations(str(tmp_path / inside))
-    assert (explanations.path.resolve(), explanations.config["recipe"]) == (explanations_dir, "digits_cnn")
+    assert (explanations.path.resolve(), explanations.config["recipe"]) == (
+        explanations_dir,
+        "digits_cnn",
+    )
     assert explanations.epochs == [2, 11]
     assert explanations.methods(2) == ["grad_cam", "integrated_gradients"]
     assert explanations.methods(3) == []
@@ -41,11 +67,17 @@ def test_a_run_is_opened_by_either_folder(tmp_path: Path, inside: str) -> None:
     ]
     assert explanations.probe() is None
     assert "{'grad_cam': [2], 'integrated_gradients': [2, 11]}" in repr(explanations)
-    assert repr(explanations.explanation(2, "grad_cam")) == "Explanation('grad_cam', epoch 2, 6 samples of (4, 4))"
+    assert (
+        repr(explanations.explanation(2, "grad_cam"))
+        == "Explanation('grad_cam', epoch 2, 6 samples of (4, 4))"
+    )
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    for path, why in ((tmp_path, "no folder 'explanations'"), (tmp_path / "absent", "no such folder")):
+    for path, why in (
+        (tmp_path, "no folder 'explanations'"),
+        (tmp_path / "absent", "no such folder"),
+    ):
         with pytest.raises(CheckpointError, match=why):
             open_explanations(path)
 
@@ -60,9 +92,13 @@ def test_absent_explanation_names_those_that_are_there(tmp_path: Path) -> None:
 
 def test_staging_is_invisible(tmp_path: Path) -> None:
     explanations_dir = make_run(tmp_path)
-    (explanations_dir / "epochs" / "000002" / "grad_cam").rename(explanations_dir / "epochs" / ".staging-000002-grad_cam-01234567")
+    (explanations_dir / "epochs" / "000002" / "grad_cam").rename(
+        explanations_dir / "epochs" / ".staging-000002-grad_cam-01234567"
+    )
     (explanations_dir / "epochs" / "000011" / "integrated_gradients" / "manifest.json").unlink()
-    assert [(one.manifest.epoch, one.manifest.method) for one in open_explanations(tmp_path)] == [(2, "integrated_gradients")]
+    assert [(one.manifest.epoch, one.manifest.method) for one in open_explanations(tmp_path)] == [
+        (2, "integrated_gradients")
+    ]
     assert open_explanations(tmp_path).epochs == [2]
 
 
@@ -72,7 +108,17 @@ def test_everything_written_is_read(tmp_path: Path, shape: tuple[int, ...]) -> N
     rows = make_rows(attributions)
     explanation = write(tmp_path, rows)
     assert (explanation.n_samples, explanation.sample_shape) == (13, shape)
-    expected = ["scale", "sample_id", "label", "target", "prediction", "score", "rank", "content_hash", "convergence_delta"]
+    expected = [
+        "scale",
+        "sample_id",
+        "label",
+        "target",
+        "prediction",
+        "score",
+        "rank",
+        "content_hash",
+        "convergence_delta",
+    ]
     assert explanation.columns == expected
     for name in explanation.columns:
         np.testing.assert_array_equal(explanation.column(name), rows[name])
@@ -89,7 +135,9 @@ def test_everything_written_is_read(tmp_path: Path, shape: tuple[int, ...]) -> N
 def test_blocks_cover_every_row_once(tmp_path: Path, n_bytes: int) -> None:
     rows = make_rows(make_attributions(13, (3, 2)))
     blocks = list(write(tmp_path, rows).blocks(n_bytes))
-    assert [start for start, _ in blocks] == np.cumsum([0, *(len(block) for _, block in blocks[:-1])]).tolist()
+    assert [start for start, _ in blocks] == np.cumsum(
+        [0, *(len(block) for _, block in blocks[:-1])]
+    ).tolist()
     assert all(len(block) == 1 or block.nbytes <= n_bytes for _, block in blocks)
     np.testing.assert_array_equal(np.concatenate([block for _, block in blocks]), decode(rows))
 
@@ -98,23 +146,30 @@ def test_rows_are_found_by_sample_id(tmp_path: Path) -> None:
     explanation = write(tmp_path, make_rows(make_attributions(5, ())))
     assert explanation.rows_of([12, 0, 3]).tolist() == [4, 0, 1]
     assert explanation.rows_of([]).tolist() == []
-    with pytest.raises(CheckpointError, match=r"no sample ids \[4, 99, -1\]; its ids are 0 to 12, 5 of them"):
+    with pytest.raises(
+        CheckpointError, match=r"no sample ids \[4, 99, -1\]; its ids are 0 to 12, 5 of them"
+    ):
         explanation.rows_of([4, 0, 99, -1])
 
 
 def test_attributions_are_read_by_sample_id(tmp_path: Path) -> None:
     explanation = write(tmp_path, make_rows(make_attributions(5, (2,))))
-    np.testing.assert_array_equal(explanation.attributions_of([12, 0, 12]), explanation.attributions()[[4, 0, 4]])
+    np.testing.assert_array_equal(
+        explanation.attributions_of([12, 0, 12]), explanation.attributions()[[4, 0, 4]]
+    )
     assert explanation.attributions_of([]).shape == (0, 2)
 
 
-def test_missing_shard_is_an_error_not_fill_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_shard_is_an_error_not_fill_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(arrays, "CHUNK_BYTES", 8)
     monkeypatch.setattr(arrays, "SHARD_ROWS", 4)
     explanation = write(tmp_path, make_rows(make_attributions(12, (2,))))
     assert explanation.attributions().shape == (12, 2)
     (tmp_path / SMALL / "attributions" / "c" / "1" / "0").unlink()
-    assert np.isnan(read_plain(tmp_path / SMALL / "attributions")[4:8]).all()  # what Zarr makes of it
+    # what Zarr makes of it
+    assert np.isnan(read_plain(tmp_path / SMALL / "attributions")[4:8]).all()
     for start, stop in ((0, None), (3, 5), (7, 8)):
         with pytest.raises(CheckpointError, match=r"c/1/0 is missing.*verify --deep"):
             explanation.attributions(start, stop)
@@ -138,7 +193,9 @@ def test_shard_that_is_a_link_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_plain_xarray_shows_names_coordinates_and_values(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_plain_xarray_shows_names_coordinates_and_values(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
     zarr = pytest.importorskip("zarr")
     xarray = pytest.importorskip("xarray")
     explanation = write(tmp_path, make_rows(make_attributions(9, shape)))
@@ -146,7 +203,9 @@ def test_plain_xarray_shows_names_coordinates_and_values(tmp_path: Path, shape: 
         dataset = xarray.open_zarr(tmp_path / SMALL, consolidated=False, chunks=None)
     assert set(dataset.coords) == {"sample_id", "label", "target", "prediction"}
     assert dataset.attributions.dims == ("sample", *AXES[len(shape)])
-    np.testing.assert_array_equal((dataset.attributions * dataset.scale).values, explanation.attributions())
+    np.testing.assert_array_equal(
+        (dataset.attributions * dataset.scale).values, explanation.attributions()
+    )
     assert dataset.attrs["Conventions"] == "CF-1.11"
 
 
@@ -177,7 +236,12 @@ assert verify({str(tmp_path)!r}, deep=True) == []
 heavy = {{"tensorflow", "keras", "mpi4py", "horovod", "xarray", "jax", "torch"}} & set(sys.modules)
 assert not heavy, heavy
 """
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60, cwd=Path(__file__).parents[2])
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        check=True,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+    )
 
 
 def test_method_names_lead_nowhere_else(tmp_path: Path) -> None:
@@ -202,15 +266,25 @@ def test_header_is_read_back(tmp_path: Path) -> None:
 def test_attributions_have_the_names_of_the_features_they_are_of(tmp_path: Path) -> None:
     names = tuple("abcde")
     explanations_dir = open_run(tmp_path, config={})
-    write_probe(explanations_dir, Probe(np.zeros((6, 5), np.float32), np.arange(6), feature_names=names))
+    write_probe(
+        explanations_dir, Probe(np.zeros((6, 5), np.float32), np.arange(6), feature_names=names)
+    )
 
-    def named(method: str, options: Mapping[str, Json], shape: tuple[int, ...] = (5,)) -> tuple[str, ...]:
-        return write(explanations_dir, make_rows(make_attributions(6, shape)), method=method, options=options).feature_names
+    def named(
+        method: str, options: Mapping[str, Json], shape: tuple[int, ...] = (5,)
+    ) -> tuple[str, ...]:
+        return write(
+            explanations_dir, make_rows(make_attributions(6, shape)), method=method, options=options
+        ).feature_names
 
     assert named("saliency", {"layer": None}) == names
     assert named("attention_rollout", {}, (4,)) == named("occlusion", {}, ()) == ()
     # a layer may have as many units as the inputs have features
-    assert named("layer_conductance", {"layer": "dense"}) == named("smoothgrad", {"method": {"layer_cam": {"layer": "conv"}}}) == ()
+    assert (
+        named("layer_conductance", {"layer": "dense"})
+        == named("smoothgrad", {"method": {"layer_cam": {"layer": "conv"}}})
+        == ()
+    )
     assert open_explanations(tmp_path).explanation(0, "saliency").feature_names == names
     assert write(tmp_path / "alone", make_rows(make_attributions(6, (5,)))).feature_names == ()
 
@@ -220,16 +294,30 @@ def test_attributions_have_the_words_of_the_tokens_they_are_of(tmp_path: Path) -
     explanations_dir = open_run(tmp_path, config={})
     write_probe(explanations_dir, Probe(np.ones((6, 5), np.int64), np.arange(6), vocabulary=words))
 
-    def worded(method: str, options: Mapping[str, Json], shape: tuple[int, ...] = (5,)) -> tuple[str, ...]:
-        return write(explanations_dir, make_rows(make_attributions(6, shape)), method=method, options=options).vocabulary
+    def worded(
+        method: str, options: Mapping[str, Json], shape: tuple[int, ...] = (5,)
+    ) -> tuple[str, ...]:
+        return write(
+            explanations_dir, make_rows(make_attributions(6, shape)), method=method, options=options
+        ).vocabulary
 
-    assert worded("attention_rollout", {}) == worded("layer_integrated_gradients", {"layer": "words", "is_summed": True}) == words
-    assert worded("gradient_x_attention", {}, (6,)) == ()  # with a class token, or of what a valid convolution leaves
     assert (
-        worded("of_units", {"layer": "dense", "is_summed": False}) == worded("smoothgrad", {"method": {"of": {"is_summed": False}}}) == ()
+        worded("attention_rollout", {})
+        == worded("layer_integrated_gradients", {"layer": "words", "is_summed": True})
+        == words
+    )
+    # with a class token, or of what a valid convolution leaves
+    assert worded("gradient_x_attention", {}, (6,)) == ()
+    assert (
+        worded("of_units", {"layer": "dense", "is_summed": False})
+        == worded("smoothgrad", {"method": {"of": {"is_summed": False}}})
+        == ()
     )
     explanation = open_explanations(tmp_path).explanation(0, "attention_rollout")
     assert (explanation.vocabulary, explanation.feature_names) == (words, ())
     run = open_explanations(tmp_path)  # which reads the words once
-    assert run.explanation(0, "layer_integrated_gradients").vocabulary is run.explanation(0, "attention_rollout").vocabulary
+    assert (
+        run.explanation(0, "layer_integrated_gradients").vocabulary
+        is run.explanation(0, "attention_rollout").vocabulary
+    )
     assert write(tmp_path / "alone", make_rows(make_attributions(6, (5,)))).vocabulary == ()

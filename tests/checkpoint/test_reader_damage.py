@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvd_xai.checkpoint import arrays
-from hvd_xai.checkpoint.commit import digest_file, exchange
+from hvd_xai.checkpoint.json_record import MAX_BYTES, seal
 from hvd_xai.checkpoint.reader import open_explanations
-from hvd_xai.checkpoint.run import open_run, write_probe
-from hvd_xai.checkpoint.sealed import MAX_BYTES, seal
+from hvd_xai.checkpoint.run_directory import open_run, write_probe
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError
-from hvd_xai.types import Json, Probe
+from hvd_xai.probe.probe import Probe
+from hvd_xai.protocols import Json
+from hvd_xai.storage import arrays
+from hvd_xai.storage.durable import digest_file, exchange
 from tests.checkpoint.small import make_attributions, make_rows, write
 
 LIBRARY = Path(arrays.__file__).parents[1]
@@ -24,11 +25,14 @@ LIBRARY = Path(arrays.__file__).parents[1]
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of an explanation whose arrays have three Zarr shards of four samples, beside another epoch and the probe."""
+    """The folder of an explanation whose arrays have three Zarr shards of four samples, beside
+    another epoch and the probe."""
     monkeypatch.setattr(arrays, "CHUNK_BYTES", 8)
     monkeypatch.setattr(arrays, "SHARD_ROWS", 4)
     explanations_dir = open_run(tmp_path, config={})
-    write_probe(explanations_dir, Probe(np.random.default_rng(0).random((12, 2), np.float32), np.arange(12)))
+    write_probe(
+        explanations_dir, Probe(np.random.default_rng(0).random((12, 2), np.float32), np.arange(12))
+    )
     for epoch in (0, 1):
         rows = make_rows(make_attributions(12, (2,), seed=epoch))
         rows["score"] += epoch
@@ -84,7 +88,12 @@ def claim_rows(path: Path, n_rows: int) -> None:
             metadata["shape"][0] = n_rows
             (path / file["key"]).write_text(json.dumps(metadata))
             file["size"], file["xxh3_128"] = digest_file(path / file["key"])
-    forge(path / "manifest.json", n_samples=n_rows, ranks=[{**record["ranks"][0], "stop": n_rows}], files=record["files"])
+    forge(
+        path / "manifest.json",
+        n_samples=n_rows,
+        ranks=[{**record["ranks"][0], "stop": n_rows}],
+        files=record["files"],
+    )
 
 
 def replace_by_pipe(path: Path) -> None:
@@ -93,34 +102,53 @@ def replace_by_pipe(path: Path) -> None:
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
-    "shards of one array swapped": lambda path: swap(path / "attributions/c/0/0", path / "attributions/c/2/0"),
-    "attributions of two epochs swapped": lambda path: swap(path / "attributions/c/1/0", of_other_epoch(path, "attributions/c/1/0")),
-    "scores of two epochs swapped": lambda path: swap(path / "score/c/1", of_other_epoch(path, "score/c/1")),
+    "shards of one array swapped": lambda path: swap(
+        path / "attributions/c/0/0", path / "attributions/c/2/0"
+    ),
+    "attributions of two epochs swapped": lambda path: swap(
+        path / "attributions/c/1/0", of_other_epoch(path, "attributions/c/1/0")
+    ),
+    "scores of two epochs swapped": lambda path: swap(
+        path / "score/c/1", of_other_epoch(path, "score/c/1")
+    ),
     "two columns swapped": lambda path: swap(path / "score/c/1", path / "convergence_delta/c/1"),
     "thumbnails swapped": lambda path: swap(path / "thumbnail/c/0/0", path / "thumbnail/c/1/0"),
-    "shards of the probe swapped": lambda path: swap(path.parents[2] / "probe/inputs/c/0/0", path.parents[2] / "probe/inputs/c/1/0"),
+    "shards of the probe swapped": lambda path: swap(
+        path.parents[2] / "probe/inputs/c/0/0", path.parents[2] / "probe/inputs/c/1/0"
+    ),
     "bit flipped in attributions": lambda path: flip(path / "attributions/c/1/0", 3),
     "bit flipped in a shard's index": lambda path: flip(path / "attributions/c/1/0", -6),
     "bit flipped in a column": lambda path: flip(path / "score/c/2", 3),
     "bit flipped in metadata": lambda path: flip(path / "attributions/zarr.json", 20),
-    "shard cut off": lambda path: (path / "score/c/2").write_bytes((path / "score/c/2").read_bytes()[:-1]),
+    "shard cut off": (
+        lambda path: (path / "score/c/2").write_bytes((path / "score/c/2").read_bytes()[:-1])
+    ),
     "shard deleted": lambda path: (path / "attributions/c/1/0").unlink(),
     "two epochs swapped": lambda path: exchange(path, path.parents[1] / "000000" / path.name),
     "manifest edited": lambda path: flip(path / "manifest.json", 40),
     "manifest of a higher schema": lambda path: forge(path / "manifest.json", schema="2.0"),
-    "manifest without end": lambda path: (path / "manifest.json").write_bytes(b" " * (MAX_BYTES + 1)),
+    "manifest without end": (
+        lambda path: (path / "manifest.json").write_bytes(b" " * (MAX_BYTES + 1))
+    ),
     "manifest that names files elsewhere": lambda path: forge(
-        path / "manifest.json", files=[{"key": "../../../run.json", "size": 1, "xxh3_128": "0" * 32}]
+        path / "manifest.json",
+        files=[{"key": "../../../run.json", "size": 1, "xxh3_128": "0" * 32}],
     ),
     "manifest that names a file from the root": lambda path: forge(
         path / "manifest.json", files=[{"key": "/etc/passwd", "size": 1, "xxh3_128": "0" * 32}]
     ),
     "manifest of more rows than fit into memory": lambda path: claim_rows(path, 10**15),
     "manifest that is a pipe": lambda path: replace_by_pipe(path / "manifest.json"),
-    "probe of a higher schema": lambda path: forge(path.parents[2] / "probe/manifest.json", schema="2.0"),
+    "probe of a higher schema": lambda path: forge(
+        path.parents[2] / "probe/manifest.json", schema="2.0"
+    ),
     "probe without rows": lambda path: forge(path.parents[2] / "probe/manifest.json", n_samples=0),
-    "probe of a dtype that there is not": lambda path: forge(path.parents[2] / "probe/manifest.json", dtypes={"inputs": "../x"}),
-    "probe of objects": lambda path: forge(path.parents[2] / "probe/manifest.json", dtypes={"inputs": "O"}),
+    "probe of a dtype that there is not": lambda path: forge(
+        path.parents[2] / "probe/manifest.json", dtypes={"inputs": "../x"}
+    ),
+    "probe of objects": lambda path: forge(
+        path.parents[2] / "probe/manifest.json", dtypes={"inputs": "O"}
+    ),
 }
 
 
@@ -143,7 +171,10 @@ def test_what_is_whole_is_read_beside_what_is_not(path: Path) -> None:
     swap(path / "attributions/c/0/0", path / "attributions/c/2/0")
     explanation = open_explanations(path.parents[2]).explanation(1, "integrated_gradients")
     assert explanation.attributions(4, 8).shape == (4, 2)
-    with pytest.raises(CheckpointError, match=r"has 2 rows that do not fit their content hash, the first 2;.*verify --deep"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"has 2 rows that do not fit their content hash, the first 2;.*verify --deep",
+    ):
         explanation.attributions(2, 6)
     with pytest.raises(CheckpointError, match="the first 8"):
         explanation.attributions(-8)
@@ -152,6 +183,8 @@ def test_what_is_whole_is_read_beside_what_is_not(path: Path) -> None:
 def test_no_module_unpickles() -> None:
     for module in LIBRARY.rglob("*.py"):
         text = module.read_text("utf-8")
-        assert not re.search(r"^\s*(import|from) (cloud)?pickle|^\s*(import|from) (dill|joblib)|allow_pickle=True", text, re.MULTILINE), (
-            module
-        )
+        assert not re.search(
+            r"^\s*(import|from) (cloud)?pickle|^\s*(import|from) (dill|joblib)|allow_pickle=True",
+            text,
+            re.MULTILINE,
+        ), module

@@ -6,7 +6,7 @@ import pytest
 
 from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.checkpoint.retention import Retention, retain
-from hvd_xai.checkpoint.run import open_run
+from hvd_xai.checkpoint.run_directory import open_run
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.checkpoint.writer import sweep
 from tests.checkpoint.small import begin, make_attributions, make_rows
@@ -40,14 +40,18 @@ def test_what_any_policy_names_is_kept(retention: Retention, kept: set[int]) -> 
         (lambda: Retention(every=-1), "1 or more"),
     ],
 )
-def test_policies_that_mean_nothing_are_refused(make: Callable[[], Retention], message: str) -> None:
+def test_policies_that_mean_nothing_are_refused(
+    make: Callable[[], Retention], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
 
 def _commit(explanations_dir: Path, epoch: int, method: str = "integrated_gradients") -> None:
     rows = make_rows(make_attributions(4, (2,)))
-    writer = begin(explanations_dir, rows, epoch=epoch, method=method, metrics={"loss": LOSSES[epoch]})
+    writer = begin(
+        explanations_dir, rows, epoch=epoch, method=method, metrics={"loss": LOSSES[epoch]}
+    )
     writer.append(rows)
     writer.commit()
 
@@ -61,7 +65,11 @@ def test_epochs_are_removed_whole_and_the_rest_verifies(tmp_path: Path) -> None:
     assert open_explanations(tmp_path).epochs == [3, 5]
     assert open_explanations(tmp_path).explanation(3, "grad_cam").manifest.metrics == {"loss": 0.1}
     assert verify(tmp_path, deep=True) == []
-    assert sorted(path.name for path in (explanations_dir / "epochs").iterdir()) == ["000003", "000005", "zarr.json"]
+    assert sorted(path.name for path in (explanations_dir / "epochs").iterdir()) == [
+        "000003",
+        "000005",
+        "zarr.json",
+    ]
 
 
 def test_the_newest_whole_one_is_never_removed(tmp_path: Path) -> None:
@@ -80,7 +88,10 @@ def test_what_a_killed_job_was_removing_is_swept(tmp_path: Path) -> None:
     (explanations_dir / "epochs" / "000000").rename(explanations_dir / "epochs" / ".trash-000000-1")
     assert open_explanations(tmp_path).epochs == [1]
     sweep(explanations_dir)
-    assert sorted(path.name for path in (explanations_dir / "epochs").iterdir()) == ["000001", "zarr.json"]
+    assert sorted(path.name for path in (explanations_dir / "epochs").iterdir()) == [
+        "000001",
+        "zarr.json",
+    ]
 
 
 def test_of_an_epoch_that_is_kept_elsewhere_the_link_is_removed(tmp_path: Path) -> None:
@@ -92,5 +103,11 @@ def test_of_an_epoch_that_is_kept_elsewhere_the_link_is_removed(tmp_path: Path) 
         (explanations_dir / "epochs" / name).symlink_to(tmp_path / str(epoch))
     assert retain(explanations_dir, Retention(last=1)) == [0]
     sweep(explanations_dir)
-    assert sorted(path.name for path in (explanations_dir / "epochs").iterdir()) == ["000002", "zarr.json"]
-    assert [(tmp_path / str(epoch) / "integrated_gradients" / "manifest.json").is_file() for epoch in (0, 1)] == [True, True]
+    assert sorted(path.name for path in (explanations_dir / "epochs").iterdir()) == [
+        "000002",
+        "zarr.json",
+    ]
+    assert [
+        (tmp_path / str(epoch) / "integrated_gradients" / "manifest.json").is_file()
+        for epoch in (0, 1)
+    ] == [True, True]

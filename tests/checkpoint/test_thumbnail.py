@@ -18,7 +18,9 @@ from tests.checkpoint.small import SHAPES, make_attributions
         ((9, 9, 9, 3), (784,)),
     ],
 )
-def test_thumbnails_have_at_most_28_blocks_an_axis(sample_shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def test_thumbnails_have_at_most_28_blocks_an_axis(
+    sample_shape: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
     assert thumbnail_shape(sample_shape) == expected
     assert thumbnails(make_attributions(2, sample_shape)).shape == (2, *expected)
 
@@ -26,7 +28,8 @@ def test_thumbnails_have_at_most_28_blocks_an_axis(sample_shape: tuple[int, ...]
 def test_blocks_are_means_of_the_channel_sum() -> None:
     attributions = make_attributions(3, (56, 84, 2))
     expected = attributions.sum(axis=3).reshape(3, 28, 2, 28, 3).mean(axis=(2, 4))
-    np.testing.assert_allclose(thumbnails(attributions), expected, rtol=1e-4, atol=1e-10)  # sums of 12 float32 in another order
+    # sums of 12 float32 in another order
+    np.testing.assert_allclose(thumbnails(attributions), expected, rtol=1e-4, atol=1e-10)
 
 
 def test_blocks_of_an_uneven_axis_cover_every_entry_once() -> None:

@@ -7,20 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hvd_xai.checkpoint.run import open_run, write_probe
-from hvd_xai.checkpoint.schema import Manifest
-from hvd_xai.checkpoint.sealed import seal
+from hvd_xai.checkpoint.json_record import seal
+from hvd_xai.checkpoint.manifest import Manifest
+from hvd_xai.checkpoint.run_directory import open_run, write_probe
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError
+from hvd_xai.probe.probe import Probe
 from hvd_xai.sinks.checkpoint import Checkpoint
-from hvd_xai.types import Probe
 from tests.checkpoint.small import begin, make_attributions, make_rows, write
 
 
 def make_run(run_dir: Path) -> Path:
-    """Commits two explanations and a probe; returns the folder of the explanation that the tests damage."""
+    """Commits two explanations and a probe; returns the folder of the explanation that the tests
+    damage."""
     explanations_dir = open_run(run_dir, config={})
-    write_probe(explanations_dir, Probe(inputs=np.zeros((4, 3, 3), np.float32), targets=np.arange(4)))
+    write_probe(
+        explanations_dir, Probe(inputs=np.zeros((4, 3, 3), np.float32), targets=np.arange(4))
+    )
     for epoch in (0, 1):
         write(explanations_dir, make_rows(make_attributions(4, (3, 3), seed=epoch)), epoch=epoch)
     return explanations_dir / "epochs" / "000001" / "integrated_gradients"
@@ -33,7 +36,8 @@ def flip(path: Path, position: int) -> None:
 
 
 def swap(one: Path, other: Path) -> None:
-    """Swaps the content of two files that even a CRC of the whole file would not tell apart: both end their pieces in a CRC."""
+    """Swaps the content of two files that even a CRC of the whole file would not tell apart: both
+    end their pieces in a CRC."""
     first, second = one.read_bytes(), other.read_bytes()
     assert len(first) == len(second)
     assert first != second
@@ -66,9 +70,21 @@ def move_away(path: Path) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str, bool]] = {
     # name: (what is done to the checkpoint, what is said of it, whether the quick check finds it)
-    "bit flipped in a row": (lambda path: flip(path / "attributions/c/0/0/0", 3), "attributions/c/0/0/0 was changed", False),
-    "bit flipped in a shard's index": (lambda path: flip(path / "score/c/0", -6), "score/c/0 was changed", False),
-    "bit flipped in metadata": (lambda path: flip(path / "score/zarr.json", 5), "score/zarr.json was changed", False),
+    "bit flipped in a row": (
+        lambda path: flip(path / "attributions/c/0/0/0", 3),
+        "attributions/c/0/0/0 was changed",
+        False,
+    ),
+    "bit flipped in a shard's index": (
+        lambda path: flip(path / "score/c/0", -6),
+        "score/c/0 was changed",
+        False,
+    ),
+    "bit flipped in metadata": (
+        lambda path: flip(path / "score/zarr.json", 5),
+        "score/zarr.json was changed",
+        False,
+    ),
     "cut off by one byte": (
         lambda path: (path / "scale/c/0").write_bytes((path / "scale/c/0").read_bytes()[:-1]),
         "the manifest says",
@@ -77,24 +93,69 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, bool]] = {
     "emptied": (lambda path: (path / "scale/c/0").write_bytes(b""), "has 0 bytes", True),
     "shard deleted": (lambda path: (path / "attributions/c/0/0/0").unlink(), "is missing", True),
     "metadata deleted": (lambda path: (path / "zarr.json").unlink(), "is missing", True),
-    "shard is a folder": (lambda path: replace_by_folder(path / "scale/c/0"), "is no plain file", True),
-    "equal files swapped": (lambda path: swap(path / "target/c/0", path / "prediction/c/0"), "c/0 was changed", False),
+    "shard is a folder": (
+        lambda path: replace_by_folder(path / "scale/c/0"),
+        "is no plain file",
+        True,
+    ),
+    "equal files swapped": (
+        lambda path: swap(path / "target/c/0", path / "prediction/c/0"),
+        "c/0 was changed",
+        False,
+    ),
     "files of two epochs swapped": (
-        lambda path: swap(path / "attributions/c/0/0/0", path.parents[1] / "000000" / path.name / "attributions/c/0/0/0"),
+        lambda path: swap(
+            path / "attributions/c/0/0/0",
+            path.parents[1] / "000000" / path.name / "attributions/c/0/0/0",
+        ),
         "attributions/c/0/0/0 was changed",
         False,
     ),
     "manifest edited": (edit_manifest, "was changed after it was written", True),
-    "manifest cut off": (lambda path: (path / "manifest.json").write_bytes((path / "manifest.json").read_bytes()[:100]), "JSON", True),
-    "manifest deleted": (lambda path: (path / "manifest.json").unlink(), "has no manifest.json", True),
-    "manifest of a later schema": (lambda path: forge_manifest(path, schema="2.0"), "Upgrade", True),
-    "count of non-finite values forged": (lambda path: forge_manifest(path, nonfinite=5), "has 0 non-finite", False),
-    "count of negative values forged": (lambda path: forge_manifest(path, negative=0), "negative attribution values", False),
-    "sample order forged": (lambda path: forge_manifest(path, sample_order_digest="0" * 32), "other sample ids", False),
+    "manifest cut off": (
+        lambda path: (path / "manifest.json").write_bytes(
+            (path / "manifest.json").read_bytes()[:100]
+        ),
+        "JSON",
+        True,
+    ),
+    "manifest deleted": (
+        lambda path: (path / "manifest.json").unlink(),
+        "has no manifest.json",
+        True,
+    ),
+    "manifest of a later schema": (
+        lambda path: forge_manifest(path, schema="2.0"),
+        "Upgrade",
+        True,
+    ),
+    "count of non-finite values forged": (
+        lambda path: forge_manifest(path, nonfinite=5),
+        "has 0 non-finite",
+        False,
+    ),
+    "count of negative values forged": (
+        lambda path: forge_manifest(path, negative=0),
+        "negative attribution values",
+        False,
+    ),
+    "sample order forged": (
+        lambda path: forge_manifest(path, sample_order_digest="0" * 32),
+        "other sample ids",
+        False,
+    ),
     "moved to another epoch": (move_away, "was moved here", True),
     "run.json edited": (lambda path: flip(path.parents[2] / "run.json", 20), "run.json", True),
-    "probe cut off": (lambda path: (path.parents[2] / "probe/inputs/c/0/0/0").write_bytes(b"x"), "has 1 bytes", True),
-    "bit flipped in the probe": (lambda path: flip(path.parents[2] / "probe/inputs/c/0/0/0", 3), "was changed", False),
+    "probe cut off": (
+        lambda path: (path.parents[2] / "probe/inputs/c/0/0/0").write_bytes(b"x"),
+        "has 1 bytes",
+        True,
+    ),
+    "bit flipped in the probe": (
+        lambda path: flip(path.parents[2] / "probe/inputs/c/0/0/0", 3),
+        "was changed",
+        False,
+    ),
 }
 
 
@@ -165,7 +226,9 @@ def test_manifest_that_names_files_elsewhere_is_never_followed(tmp_path: Path) -
     secret = tmp_path / "secret"
     secret.write_text("x")
     for key in ("../../../../secret", str(secret)):
-        forge_manifest(path, files=[{"key": key, "size": 1, "xxh3_128": manifest.files[0].xxh3_128}])
+        forge_manifest(
+            path, files=[{"key": key, "size": 1, "xxh3_128": manifest.files[0].xxh3_128}]
+        )
         (problem,) = verify(tmp_path, deep=True)
         assert "stay inside the checkpoint" in problem.what
 

@@ -7,18 +7,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvd_xai.checkpoint import arrays, commit
+from hvd_xai.checkpoint.manifest import Manifest
 from hvd_xai.checkpoint.reader import Explanation
-from hvd_xai.checkpoint.schema import Manifest, decode
-from hvd_xai.checkpoint.staging import leftovers
+from hvd_xai.checkpoint.rows import decode
 from hvd_xai.checkpoint.writer import Writer, Written, sweep, write_shards
 from hvd_xai.errors import CheckpointError
-from tests.checkpoint.small import SHAPES, begin, files_under, make_attributions, make_header, make_rows, read_plain, write
+from hvd_xai.storage import arrays, durable
+from hvd_xai.storage.staging import leftovers
+from tests.checkpoint.small import (
+    SHAPES,
+    begin,
+    files_under,
+    make_attributions,
+    make_header,
+    make_rows,
+    read_plain,
+    write,
+)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("n_samples", [1, 11])
-def test_committed_files_are_those_of_the_manifest(tmp_path: Path, shape: tuple[int, ...], n_samples: int) -> None:
+def test_committed_files_are_those_of_the_manifest(
+    tmp_path: Path, shape: tuple[int, ...], n_samples: int
+) -> None:
     rows = make_rows(make_attributions(n_samples, shape))
     explanation = write(tmp_path, rows)
     assert files_under(tmp_path / "epochs/000000/integrated_gradients") == {
@@ -28,16 +40,22 @@ def test_committed_files_are_those_of_the_manifest(tmp_path: Path, shape: tuple[
     assert explanation.path == tmp_path / "epochs" / "000000" / "integrated_gradients"
     assert leftovers(tmp_path / "epochs") == []
     for name in rows.dtype.names or ():
-        np.testing.assert_array_equal(read_plain(tmp_path / "epochs/000000/integrated_gradients" / name), rows[name])
+        np.testing.assert_array_equal(
+            read_plain(tmp_path / "epochs/000000/integrated_gradients" / name), rows[name]
+        )
 
 
 @pytest.mark.parametrize("n_samples", [1, 15, 16, 17, 48])
-def test_bytes_depend_on_rows_alone_not_on_blocks_or_world_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_samples: int) -> None:
+def test_bytes_depend_on_rows_alone_not_on_blocks_or_world_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_samples: int
+) -> None:
     monkeypatch.setattr(arrays, "CHUNK_BYTES", 64)
     monkeypatch.setattr(arrays, "SHARD_BYTES", 256)
     rows = make_rows(make_attributions(n_samples, (3, 2)))
     expected = write(tmp_path / "whole", rows).manifest
-    assert n_samples < 16 or any(file.key == "sample_id/c/1" for file in expected.files) == (n_samples > 32)
+    assert n_samples < 16 or any(file.key == "sample_id/c/1" for file in expected.files) == (
+        n_samples > 32
+    )
     generator = np.random.default_rng(n_samples)
     for trial in range(4):
         writer = begin(tmp_path / str(trial), rows, world_size=trial + 1)
@@ -48,7 +66,9 @@ def test_bytes_depend_on_rows_alone_not_on_blocks_or_world_size(tmp_path: Path, 
         assert Explanation(writer.commit()).manifest.files == expected.files
 
 
-@pytest.mark.parametrize("spoil", [lambda parts: parts[:1], lambda parts: [*parts, parts[0]], lambda parts: parts])
+@pytest.mark.parametrize(
+    "spoil", [lambda parts: parts[:1], lambda parts: [*parts, parts[0]], lambda parts: parts]
+)
 def test_zarr_shards_written_elsewhere_are_committed_when_all_are_there_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[list[Written]], list[Written]]
 ) -> None:
@@ -58,14 +78,33 @@ def test_zarr_shards_written_elsewhere_are_committed_when_all_are_there_once(
     attributions[5, 0, 0], attributions[35, 0, 0] = np.nan, np.inf
     rows = make_rows(attributions)
     writer = Writer(tmp_path, make_header(40, (3, 2)), rows.dtype, elsewhere=["attributions"])
-    writer.append(rows[[name for name in rows.dtype.names or () if name != "attributions"]].astype(writer.appended))
+    writer.append(
+        rows[[name for name in rows.dtype.names or () if name != "attributions"]].astype(
+            writer.appended
+        )
+    )
     parts = [
-        write_shards(writer.staged, "attributions", (40, 3, 2), first, [rows["attributions"][first : first + n]])
+        write_shards(
+            writer.staged,
+            "attributions",
+            (40, 3, 2),
+            first,
+            [rows["attributions"][first : first + n]],
+        )
         for first, n in ((0, 32), (32, 8))
     ]
     whole = spoil(parts) == parts
-    with nullcontext() if whole else pytest.raises(CheckpointError, match=r"must have the Zarr shard 'attributions/c/\d/0/0' 1 times"):
-        assert Explanation(writer.commit(written=spoil(parts))).manifest.files == write(tmp_path / "whole", rows).manifest.files
+    with (
+        nullcontext()
+        if whole
+        else pytest.raises(
+            CheckpointError, match=r"must have the Zarr shard 'attributions/c/\d/0/0' 1 times"
+        )
+    ):
+        assert (
+            Explanation(writer.commit(written=spoil(parts))).manifest.files
+            == write(tmp_path / "whole", rows).manifest.files
+        )
     if whole:
         manifest = Explanation(writer.destination).manifest
         assert (manifest.nonfinite, manifest.negative) == (2, (attributions < 0).sum())
@@ -79,7 +118,11 @@ def test_manifest_says_what_the_rows_held(tmp_path: Path) -> None:
     assert (manifest.epoch, manifest.step, manifest.nonfinite, manifest.world_size) == (7, 70, 3, 3)
     assert manifest.negative == (attributions < 0).sum()
     assert manifest.options == {"n_steps": 50, "window": [1, 2.5], "baseline": None}
-    assert [(rows.host, rows.start, rows.stop) for rows in manifest.ranks] == [("host0", 0, 6), ("host1", 6, 13), ("host2", 13, 20)]
+    assert [(rows.host, rows.start, rows.stop) for rows in manifest.ranks] == [
+        ("host0", 0, 6),
+        ("host1", 6, 13),
+        ("host2", 13, 20),
+    ]
     np.testing.assert_array_equal(explanation.attributions(), decode(make_rows(attributions)))
 
 
@@ -87,7 +130,10 @@ def test_order_digest_tells_probes_apart(tmp_path: Path) -> None:
     rows = make_rows(make_attributions(5, ()))
     other = rows.copy()
     other["sample_id"] += 1
-    digests = [write(tmp_path / str(index), which).manifest.sample_order_digest for index, which in enumerate((rows, rows, other))]
+    digests = [
+        write(tmp_path / str(index), which).manifest.sample_order_digest
+        for index, which in enumerate((rows, rows, other))
+    ]
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -168,7 +214,9 @@ def test_committing_the_same_again_is_a_success(tmp_path: Path) -> None:
 def test_committing_over_another_explanation_is_refused(tmp_path: Path) -> None:
     rows = make_rows(make_attributions(4, ()))
     first = write(tmp_path, rows)
-    with pytest.raises(CheckpointError, match=r"committed before by another writer and differs in weights_digest"):
+    with pytest.raises(
+        CheckpointError, match=r"committed before by another writer and differs in weights_digest"
+    ):
         write(tmp_path, rows, weights_digest="w1")
     with pytest.raises(CheckpointError, match="differs in function"):
         write(tmp_path, rows, function="occlusion")
@@ -177,9 +225,11 @@ def test_committing_over_another_explanation_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("renameat2", [True, False])
-def test_replace_takes_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renameat2: bool) -> None:
+def test_replace_takes_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renameat2: bool
+) -> None:
     if not renameat2:
-        monkeypatch.setattr(commit, "_renameat2", lambda *_: False)
+        monkeypatch.setattr(durable, "_renameat2", lambda *_: False)
     rows = make_rows(make_attributions(4, ()))
     write(tmp_path, rows)
     writer = begin(tmp_path, rows, weights_digest="w1")
@@ -216,8 +266,14 @@ def test_methods_of_one_epoch_stand_side_by_side(tmp_path: Path) -> None:
     rows = make_rows(make_attributions(4, ()))
     for method in ("grad_cam", "integrated_gradients"):
         write(tmp_path, rows, method=method)
-    assert sorted(path.name for path in (tmp_path / "epochs" / "000000").iterdir()) == ["grad_cam", "integrated_gradients", "zarr.json"]
-    assert json.loads((tmp_path / "epochs" / "000000" / "zarr.json").read_text())["attributes"] == {"epoch": 0}
+    assert sorted(path.name for path in (tmp_path / "epochs" / "000000").iterdir()) == [
+        "grad_cam",
+        "integrated_gradients",
+        "zarr.json",
+    ]
+    assert json.loads((tmp_path / "epochs" / "000000" / "zarr.json").read_text())["attributes"] == {
+        "epoch": 0
+    }
 
 
 def test_failed_append_cannot_be_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +281,9 @@ def test_failed_append_cannot_be_committed(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(arrays, "SHARD_ROWS", 2)
     rows = make_rows(make_attributions(4, ()))
     writer = begin(tmp_path, rows)
-    (leftovers(tmp_path / "epochs")[0] / "score" / "c").write_text("stands where a folder must be made")
+    (leftovers(tmp_path / "epochs")[0] / "score" / "c").write_text(
+        "stands where a folder must be made"
+    )
     with pytest.raises(CheckpointError, match="cannot write"):
         writer.append(rows)
     for again in (lambda: writer.append(rows), writer.commit):

@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from hvd_xai.cli.main import build
 from hvd_xai.errors import RecipeError
-from hvd_xai.loading import Folder, shipped
+from hvd_xai.lookup.recipes import Folder, shipped
 
 FOLDERS: tuple[Folder, ...] = ("models", "callbacks")
 RECIPES = {name: path for folder in FOLDERS for name, path in shipped(folder).items()}

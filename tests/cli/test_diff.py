@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hvd_xai import open_explanations, render
+from hvd_xai import open_explanations
+from hvd_xai.analysis.drift import cosine_similarity
 from hvd_xai.cli.main import main
-from hvd_xai.drift import cosine_similarity
+from hvd_xai.views import pixels
 from tests.runs_under_test import add_explanation, make_probe, make_run
 
 
@@ -25,10 +26,28 @@ def diff(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(ended.value.code or 0)
 
 
-def test_the_samples_that_changed_most_come_first(run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    assert diff(monkeypatch, run, "--epoch", 4, "--epoch", 0, "--method", "integrated_gradients", "--top", 3) == 0
+def test_the_samples_that_changed_most_come_first(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        diff(
+            monkeypatch,
+            run,
+            "--epoch",
+            4,
+            "--epoch",
+            0,
+            "--method",
+            "integrated_gradients",
+            "--top",
+            3,
+        )
+        == 0
+    )
     said = capfd.readouterr().out
-    before, after = (open_explanations(run).explanation(epoch, "integrated_gradients") for epoch in (0, 4))
+    before, after = (
+        open_explanations(run).explanation(epoch, "integrated_gradients") for epoch in (0, 4)
+    )
     cosines = cosine_similarity(before.thumbnails(), after.thumbnails())
     assert f"epoch 0 to 4: mean cosine {cosines.mean():.3f}" in said
     listed = re.findall(r"^ *(\d+) +(-?\d\.\d{3})", said, re.MULTILINE)
@@ -40,7 +59,23 @@ def test_they_are_drawn_with_the_earlier_epoch_first(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     picture = tmp_path / "changed.png"
-    assert diff(monkeypatch, run, "--epoch", 0, "--epoch", 1, "--method", "grad_cam", "--top", 1, "--png", picture) == 0
+    assert (
+        diff(
+            monkeypatch,
+            run,
+            "--epoch",
+            0,
+            "--epoch",
+            1,
+            "--method",
+            "grad_cam",
+            "--top",
+            1,
+            "--png",
+            picture,
+        )
+        == 0
+    )
     sample_id = int(capfd.readouterr().out.splitlines()[2].split()[0])
     explanations = open_explanations(run)
     probe = explanations.probe()
@@ -48,22 +83,35 @@ def test_they_are_drawn_with_the_earlier_epoch_first(
     with Image.open(picture) as image:
         lines = [line.tobytes() for line in np.asarray(image.convert("RGB"))]
     (row,) = explanations.explanation(0, "grad_cam").rows_of(np.array([sample_id])).tolist()
-    shown = [explanations.explanation(epoch, "grad_cam").attributions(row, row + 1)[0] for epoch in (0, 1)]
+    shown = [
+        explanations.explanation(epoch, "grad_cam").attributions(row, row + 1)[0]
+        for epoch in (0, 1)
+    ]
     inputs = probe.inputs(np.array([row]))[0]
-    limit = max(render.attributed(values, inputs, 104).limit for values in shown)
-    drawn = [render.attributed(values, inputs, 104, limit=limit).image[50].tobytes() for values in shown]
+    limit = max(pixels.attributed(values, inputs, 104).limit for values in shown)
+    drawn = [
+        pixels.attributed(values, inputs, 104, limit=limit).image[50].tobytes() for values in shown
+    ]
     places = [max(line.find(one) for line in lines) for one in drawn]
     assert 0 < places[0] < places[1]
 
 
-def test_a_method_without_sign_is_drawn_on_the_scale_that_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_without_sign_is_drawn_on_the_scale_that_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     probe = make_probe()
     run = make_run(tmp_path / "run", probe, epochs=[])
     for epoch in (0, 1):
         add_explanation(run / "explanations", probe, epoch, "squaregrad", (8, 8, 1))
-    assert diff(monkeypatch, run, "--epoch", 0, "--epoch", 1, "--png", tmp_path / "changed.png") == 0
+    assert (
+        diff(monkeypatch, run, "--epoch", 0, "--epoch", 1, "--png", tmp_path / "changed.png") == 0
+    )
     with Image.open(tmp_path / "changed.png") as image:
-        assert (np.asarray(image.convert("RGB")) == render.sequential(np.zeros(1, np.float32), 1.0)).all(axis=-1).any()
+        assert (
+            (np.asarray(image.convert("RGB")) == pixels.sequential(np.zeros(1, np.float32), 1.0))
+            .all(axis=-1)
+            .any()
+        )
 
 
 @pytest.mark.parametrize(
@@ -75,7 +123,11 @@ def test_a_method_without_sign_is_drawn_on_the_scale_that_has_none(tmp_path: Pat
     ],
 )
 def test_what_cannot_be_compared_is_said(
-    run: Path, words: list[object], message: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    run: Path,
+    words: list[object],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     assert diff(monkeypatch, run, *words) == 1
     assert message in capfd.readouterr().err

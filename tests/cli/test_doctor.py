@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from hvd_xai.cli import doctor as module
 from hvd_xai.cli.doctor import Check
 from hvd_xai.cli.main import build
-from hvd_xai.horovod_build import _distribution
+from hvd_xai.environment.horovod_build import _distribution
 
 
 def doctor(*words: str) -> tuple[int, dict[str, dict[str, str]]]:
@@ -39,7 +39,9 @@ def test_quick_leaves_the_launches_out() -> None:
 
 
 @pytest.mark.usefixtures("complete")
-def test_a_foreign_mpirun_fails_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_foreign_mpirun_fails_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mpirun = tmp_path / "mpirun"
     mpirun.write_text("#!/bin/sh\necho HYDRA build details: Version: 4.0.2\n")
     mpirun.chmod(0o755)
@@ -50,8 +52,15 @@ def test_a_foreign_mpirun_fails_with_what_to_do(tmp_path: Path, monkeypatch: pyt
     assert "first on the PATH" in checks["mpirun"]["advice"]
 
 
-def test_the_table_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    module._show([Check("python", "ok", "3.11"), Check("horovod", "failed", "not installed", "hvd-xai install-horovod")])
+def test_the_table_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module._show(
+        [
+            Check("python", "ok", "3.11"),
+            Check("horovod", "failed", "not installed", "hvd-xai install-horovod"),
+        ]
+    )
     shown = capsys.readouterr().out
     assert "-> hvd-xai install-horovod" in shown
     assert "1 of 2 checks failed" in shown
@@ -70,7 +79,9 @@ def test_the_table_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("", "failed"),
     ],
 )
-def test_a_host_file_is_of_the_one_form_that_both_launchers_read(text: str, status: str, tmp_path: Path) -> None:
+def test_a_host_file_is_of_the_one_form_that_both_launchers_read(
+    text: str, status: str, tmp_path: Path
+) -> None:
     (tmp_path / "mpi_hosts").write_text(text)
     [check] = module._hosts(tmp_path / "mpi_hosts")
     assert check.status == status
@@ -102,7 +113,10 @@ def test_two_mpis_in_one_process_fail() -> None:
     assert module._same_mpi(["/a/libmpi.so.40"], ["/a/libmpi.so.40"]).status == "ok"
 
 
-@pytest.mark.parametrize(("mpi", "gloo", "status"), [(True, True, "ok"), (False, True, "warning"), (False, False, "failed")])
+@pytest.mark.parametrize(
+    ("mpi", "gloo", "status"),
+    [(True, True, "ok"), (False, True, "warning"), (False, False, "failed")],
+)
 def test_a_build_without_mpi_is_noticed(mpi: bool, gloo: bool, status: str) -> None:
     if Path("/proc/driver/nvidia/gpus").is_dir():
         pytest.skip("on GPUs, a build without NCCL is a warning of its own")

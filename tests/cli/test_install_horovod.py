@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hvd_xai import horovod_build
 from hvd_xai.cli.main import build
+from hvd_xai.environment import horovod_build
 from hvd_xai.errors import BuildError
 
 
@@ -18,7 +18,9 @@ def test_an_installed_horovod_is_told_of() -> None:
     assert "MPI" in done.stdout
 
 
-def test_what_is_missing_is_said_and_nothing_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_said_and_nothing_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("HVD_XAI_CACHE", str(tmp_path / "cache"))
     done = CliRunner().invoke(build(), ["install-horovod", "--mpi", "system"])

@@ -14,17 +14,28 @@ from hvd_xai.cli import console
 from hvd_xai.cli.console import Bar, Lines, program, progress, rank, report_errors
 from hvd_xai.cli.main import build
 from hvd_xai.errors import PeerError, RecipeError
-from hvd_xai.world import agreed
+from hvd_xai.ranks.world import agreed
 
 ROOT = Path(hvd_xai.__file__).parents[1]
 NOT_COMMANDS = {"__init__", "main", "console"}
-COMMANDS = sorted(path.stem.replace("_", "-") for path in (ROOT / "hvd_xai/cli").glob("*.py") if path.stem not in NOT_COMMANDS)
+COMMANDS = sorted(
+    path.stem.replace("_", "-")
+    for path in (ROOT / "hvd_xai/cli").glob("*.py")
+    if path.stem not in NOT_COMMANDS
+)
 
 
 def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     program = "from hvd_xai.cli.main import main; main()"
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **environment}
-    return subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, env=variables, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", program, *words],
+        capture_output=True,
+        text=True,
+        env=variables,
+        timeout=120,
+        check=False,
+    )
 
 
 def test_every_module_is_a_command() -> None:
@@ -43,10 +54,15 @@ def test_help_teaches_by_example(command: str) -> None:
 
 def test_help_needs_no_heavy_library() -> None:
     program = (
-        "import sys\nfrom hvd_xai.cli.main import build\nbuild()\n"
-        "heavy = {'tensorflow', 'keras', 'mpi4py', 'horovod'} & set(sys.modules); assert not heavy, heavy\n"
+        "import sys\nfrom hvd_xai.cli.main import build\nbuild()\nheavy = {'tensorflow', 'keras',"
+        " 'mpi4py', 'horovod'} & set(sys.modules); assert not heavy, heavy\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
 
 
 def test_the_version_is_told() -> None:
@@ -88,13 +104,21 @@ def test_a_bug_keeps_its_traceback() -> None:
 
 
 def test_a_package_that_was_left_out_is_named_with_what_brings_it(tmp_path: Path) -> None:
-    (tmp_path / "keras.py").write_text("raise ModuleNotFoundError(\"No module named 'keras'\", name='keras')")
+    (tmp_path / "keras.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'keras'\", name='keras')"
+    )
     done = run("train", "digits_cnn", "--output", "run", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     assert done.returncode == 1
-    assert done.stderr == "hvd-xai: error: 'keras' is not installed. Install it with: pip install 'hvd_xai[cpu]', or 'hvd_xai[gpu]'\n"
+    assert (
+        done.stderr
+        == "hvd-xai: error: 'keras' is not installed. Install it with: pip install 'hvd_xai[cpu]',"
+        " or 'hvd_xai[gpu]'\n"
+    )
 
 
-def test_what_all_ranks_know_only_the_root_says(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_all_ranks_know_only_the_root_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
     assert reported(agreed(PeerError("training", [(0, "a", "bad")]))) == 1  # type: ignore[arg-type]  # agreed() gives back what it got
     assert capsys.readouterr().err == ""
@@ -102,8 +126,13 @@ def test_what_all_ranks_know_only_the_root_says(monkeypatch: pytest.MonkeyPatch,
     assert capsys.readouterr().err.startswith("hvd-xai: rank 1: error: no space")
 
 
-@pytest.mark.parametrize(("variable", "value", "expected"), [("HOROVOD_RANK", "3", 3), ("SLURM_PROCID", "2", 2), ("PMI_RANK", "x", 0)])
-def test_the_rank_is_what_the_launcher_says(variable: str, value: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [("HOROVOD_RANK", "3", 3), ("SLURM_PROCID", "2", 2), ("PMI_RANK", "x", 0)],
+)
+def test_the_rank_is_what_the_launcher_says(
+    variable: str, value: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, value)
@@ -111,7 +140,8 @@ def test_the_rank_is_what_the_launcher_says(variable: str, value: str, expected:
 
 
 def _read(screen: int) -> bytes:
-    """Returns all that was shown, of which one read gives a part; after the last process has closed the terminal, reading fails."""
+    """Returns all that was shown, of which one read gives a part; after the last process has closed
+    the terminal, reading fails."""
     shown = b""
     with contextlib.suppress(OSError):
         while block := os.read(screen, 65536):
@@ -131,7 +161,9 @@ def test_a_terminal_gets_a_bar() -> None:
     os.close(screen)
 
 
-def test_a_launched_rank_draws_the_bar_on_the_launchers_terminal_and_sends_lines_through_it(tmp_path: Path) -> None:
+def test_a_launched_rank_draws_the_bar_on_the_launchers_terminal_and_sends_lines_through_it(
+    tmp_path: Path,
+) -> None:
     program = (
         "import sys; from hvd_xai.cli.console import Bar, progress\n"
         "with progress() as bar:\n"
@@ -140,10 +172,16 @@ def test_a_launched_rank_draws_the_bar_on_the_launchers_terminal_and_sends_lines
         "    bar.say('a line')\n"
     )
     pid, screen = os.forkpty()
-    if pid == 0:  # the new process has the terminal, but its standard error is a file, as it is a pipe under a launcher
+    # the new process has the terminal, but its standard error is a file, as it is a pipe under a
+    # launcher
+    if pid == 0:
         log = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
         os.dup2(log, 2)
-        os.execve(sys.executable, [sys.executable, "-c", program], {**os.environ, "OMPI_COMM_WORLD_RANK": "0"})
+        os.execve(
+            sys.executable,
+            [sys.executable, "-c", program],
+            {**os.environ, "OMPI_COMM_WORLD_RANK": "0"},
+        )
     shown = _read(screen)
     assert os.waitpid(pid, 0)[1] == 0, (tmp_path / "log").read_text()
     assert b"epoch 1" in shown
@@ -175,7 +213,9 @@ def test_only_the_root_shows_progress(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert (tmp_path / "log").read_text() == ""
 
 
-def test_a_program_is_named_as_the_users_own_path_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_is_named_as_the_users_own_path_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment = tmp_path / "my env"
     python = environment / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -186,7 +226,8 @@ def test_a_program_is_named_as_the_users_own_path_finds_it(tmp_path: Path, monke
     monkeypatch.setenv("PATH", str(python.parent))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VIRTUAL_ENV", raising=False)
-    assert shlex.split(program("tool")) == ["my env/bin/tool"]  # make put it on the PATH, for itself alone
+    # make put it on the PATH, for itself alone
+    assert shlex.split(program("tool")) == ["my env/bin/tool"]
     monkeypatch.setenv("VIRTUAL_ENV", str(environment))
     assert program("tool") == "tool"
     monkeypatch.setenv("PATH", "/usr/bin:/bin")

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from hvd_xai.cli.main import build
 from hvd_xai.errors import RecipeError
-from hvd_xai.loading import methods as shipped_methods
+from hvd_xai.lookup.methods import methods as shipped_methods
 
 
 def methods(*words: str) -> str:
@@ -36,5 +36,8 @@ def test_a_method_that_is_not_there_is_an_error_with_the_nearest() -> None:
 
 
 def test_it_needs_no_tensorflow() -> None:
-    code = "import sys; from hvd_xai.cli.methods import methods; methods(); methods('saliency'); assert 'tensorflow' not in sys.modules"
+    code = (
+        "import sys; from hvd_xai.cli.methods import methods; methods(); methods('saliency');"
+        " assert 'tensorflow' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hvd_xai.checkpoint.run import open_run
+from hvd_xai.checkpoint.run_directory import open_run
 from hvd_xai.cli.main import build
 from hvd_xai.cli.train import closing, costs
-from hvd_xai.estimate import Estimate
+from hvd_xai.explain.estimate import Estimate
 from tests.runs_under_test import make_probe, make_run
 
 
@@ -16,7 +16,9 @@ def _commands(said: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("n_samples", [1, 40])
-def test_what_it_says_at_the_end_can_be_typed(n_samples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_it_says_at_the_end_can_be_typed(
+    n_samples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     run = make_run(Path("my réseau's run"), make_probe(n_samples, first_id=100), epochs=(0, 3))
     (run / "tensorboard").mkdir()
@@ -36,7 +38,10 @@ def test_it_names_nothing_to_look_at_where_nothing_was_explained(tmp_path: Path)
 
 
 def test_costs_are_a_table_with_their_sum() -> None:
-    estimates = [Estimate("grad_cam", 256, 0.031, 65536), Estimate("integrated_gradients", 256, 12.25, 2_097_152)]
+    estimates = [
+        Estimate("grad_cam", 256, 0.031, 65536),
+        Estimate("integrated_gradients", 256, 12.25, 2_097_152),
+    ]
     heading, *lines = costs(estimates).strip().splitlines()
     assert heading.split() == ["each", "explained", "epoch", "rows", "seconds", "bytes"]
     assert [line.split() for line in lines] == [

@@ -22,11 +22,15 @@ def verify(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 def attribution_file(run: Path) -> Path:
     folder = run / "explanations" / "epochs" / "000001" / "grad_cam" / "attributions"
-    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    return max(
+        (path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+    )
 
 
 @pytest.mark.parametrize("deep", [[], ["--deep"]])
-def test_a_whole_run_ends_with_0(run: Path, deep: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_whole_run_ends_with_0(
+    run: Path, deep: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert verify(monkeypatch, run, *deep) == 0
     assert "everything committed is whole" in capfd.readouterr().out
 
@@ -43,7 +47,9 @@ def test_a_missing_file_ends_with_1_and_is_named_in_a_line(
     assert "1 problem" in last
 
 
-def test_a_changed_byte_is_found_by_reading_deep(run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_byte_is_found_by_reading_deep(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     file = attribution_file(run)
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
@@ -57,7 +63,9 @@ def test_what_was_not_committed_is_no_problem(run: Path, monkeypatch: pytest.Mon
     assert verify(monkeypatch, run) == 0
 
 
-def test_no_run_is_one_line_on_standard_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_run_is_one_line_on_standard_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert verify(monkeypatch, tmp_path) == 1
     said = capfd.readouterr()
     assert said.out == ""

@@ -1,7 +1,10 @@
-"""Runs the command line many times over on one set of ranks, each time with something wrong: `bad_inputs.py CASES.json`.
+"""Runs the command line many times over on one set of ranks, each time with something wrong.
 
-The ranks go on together after each case; if one of them did not, the job would hang or end here. What a rank says goes to a file of its
-own, `CASES.json.RANK`: launchers mix the ranks' lines as they come.
+`bad_inputs.py CASES.json`.
+
+The ranks go on together after each case; if one of them did not, the job would hang or end here.
+What a rank says goes to a file of its own, `CASES.json.RANK`: launchers mix the ranks' lines as
+they come.
 """
 
 import json

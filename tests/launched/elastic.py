@@ -1,8 +1,11 @@
-"""An elastic training that explains itself, and what befalls it: `elastic.py RUN HOSTS [EVENT ...]`.
+"""An elastic training that explains itself, and what befalls it.
 
-HOSTS is the file that the launcher's discovery script prints. An event is `EPOCH:SIZE:WHAT-OF`, for an epoch that is trained by so many
-ranks: in its middle rank OF does `kill`, `raise` or `exit` to itself; at its end the root does `add-HOST` or `remove-RANK` to the file, and
-waits until the launcher has noticed.
+`elastic.py RUN HOSTS [EVENT ...]`.
+
+HOSTS is the file that the launcher's discovery script prints. An event is `EPOCH:SIZE:WHAT-OF`, for
+an epoch that is trained by so many ranks: in its middle rank OF does `kill`, `raise` or `exit` to
+itself; at its end the root does `add-HOST` or `remove-RANK` to the file, and waits until the
+launcher has noticed.
 """
 
 import json
@@ -28,7 +31,7 @@ NOTICE_SECONDS = 60
 class Count(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
     """Has a weight whose gradient is 1 at every step, on every rank."""
 
-    def build(self, shape: object) -> None:  # noqa: ARG002 - Keras calls it so
+    def build(self, shape: object) -> None:
         """Makes the weight."""
         self.count = self.add_weight(name="count", shape=(), initializer="zeros")
 
@@ -48,13 +51,17 @@ class Events(keras.callbacks.Callback):  # type: ignore[misc]  # as above
         self._epoch = 0
 
     def _now(self) -> list[tuple[str, str]]:
-        return [(what, of) for epoch, size, what, of in self._events if (int(epoch), int(size)) == (self._epoch, world.size)]
+        return [
+            (what, of)
+            for epoch, size, what, of in self._events
+            if (int(epoch), int(size)) == (self._epoch, world.size)
+        ]
 
-    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
         """Notes the epoch."""
         self._epoch = epoch
 
-    def on_train_batch_end(self, batch: int, logs: object = None) -> None:  # noqa: ARG002
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
         """In the middle of an epoch, between commits."""
         for what, rank in self._now():
             if batch == 2 and rank == str(world.rank):
@@ -65,11 +72,15 @@ class Events(keras.callbacks.Callback):  # type: ignore[misc]  # as above
                 if what == "raise":
                     raise RuntimeError(f"rank {rank} has had enough")
 
-    def on_epoch_end(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
         """At the end of an epoch, before it is committed."""
         weights = self.model.get_weights()
         digest = xxhash.xxh3_64_hexdigest(b"".join(weight.tobytes() for weight in weights))
-        n_traces = sum(compute.n_traces for compute in explain._plan.computes.values()) if explain._plan else 0
+        n_traces = (
+            sum(compute.n_traces for compute in explain._plan.computes.values())
+            if explain._plan
+            else 0
+        )
         say(epoch=epoch, step=int(self.model.optimizer.iterations), weights=digest, traces=n_traces)
         if world.is_root:
             np.savez(self._hosts.with_name(f"weights-{epoch}.npz"), *weights)
@@ -96,15 +107,33 @@ def say(**values: object) -> None:
 
 run, hosts, *events = sys.argv[1:]
 world = hvd.init()
-keras.utils.set_random_seed(int(time.time()))  # whoever joins has other weights until he is synchronised
+# whoever joins has other weights until he is synchronised
+keras.utils.set_random_seed(int(time.time()))
 random = np.random.default_rng(0)
-inputs, targets = random.normal(size=(96, 4, 4, 1)).astype("float32"), random.integers(0, 3, 96).astype("int32")
-model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3), keras.layers.Flatten(), Count(), keras.layers.Dense(3)])
+inputs, targets = (
+    random.normal(size=(96, 4, 4, 1)).astype("float32"),
+    random.integers(0, 3, 96).astype("int32"),
+)
+model = keras.Sequential(
+    [
+        keras.Input((4, 4, 1)),
+        keras.layers.Conv2D(2, 3),
+        keras.layers.Flatten(),
+        Count(),
+        keras.layers.Dense(3),
+    ]
+)
 model.compile(
-    hvd.DistributedOptimizer(keras.optimizers.SGD(2**-7, momentum=0.5)), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    hvd.DistributedOptimizer(keras.optimizers.SGD(2**-7, momentum=0.5)),
+    keras.losses.SparseCategoricalCrossentropy(from_logits=True),
 )
 state = KerasState(model, epoch=0, batch=0, begun=[])
-explain = Explain(Probe(inputs[:11], targets[:11]), ["integrated_gradients", "grad_cam"], world=world, checkpoint=run)
+explain = Explain(
+    Probe(inputs[:11], targets[:11]),
+    ["integrated_gradients", "grad_cam"],
+    world=world,
+    checkpoint=run,
+)
 
 
 @hvd.elastic.run
@@ -120,9 +149,21 @@ def train(state: KerasState) -> None:
         hvd.elastic.UpdateEpochStateCallback(state),
         hvd.elastic.CommitStateCallback(state, batches_per_commit=2),
     ]
-    model.fit(*mine, batch_size=BATCH, shuffle=False, initial_epoch=state.epoch, epochs=EPOCHS, verbose=0, callbacks=callbacks)
+    model.fit(
+        *mine,
+        batch_size=BATCH,
+        shuffle=False,
+        initial_epoch=state.epoch,
+        epochs=EPOCHS,
+        verbose=0,
+        callbacks=callbacks,
+    )
 
 
 train(state)
-count = float(np.asarray(next(variable.value for variable in model.variables if variable.path.endswith("count"))))
+count = float(
+    np.asarray(
+        next(variable.value for variable in model.variables if variable.path.endswith("count"))
+    )
+)
 say(ended=True, step=int(model.optimizer.iterations), count=count, begun=state.begun)

@@ -1,4 +1,7 @@
-"""A small training that explains itself, in which a rank does something to itself at some point: `failing.py WHAT WHEN RUN RANK`."""
+"""A small training that explains itself, in which a rank does something to itself at some point.
+
+`failing.py WHAT WHEN RUN RANK`.
+"""
 
 import os
 import signal
@@ -34,12 +37,17 @@ class Fail(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no ty
         super().__init__()
         self._what, self._when = WHAT[what], when
 
-    def on_train_batch_end(self, batch: int, logs: object = None) -> None:  # noqa: ARG002
-        """In the middle of training: after a third batch, at which the ranks do not ask each other what is written."""
-        if self._when == "training" and hvd.rank() == rank and int(self.model.optimizer.iterations) == 7:
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        """In the middle of training: after a third batch, at which the ranks do not ask each other
+        what is written."""
+        if (
+            self._when == "training"
+            and hvd.rank() == rank
+            and int(self.model.optimizer.iterations) == 7
+        ):
             self._what()
 
-    def on_epoch_end(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
         """Just before explaining, when the other ranks wait in our collective."""
         if self._when == "explaining" and hvd.rank() == rank and epoch == 1:
             self._what()
@@ -49,12 +57,28 @@ what, when, run = sys.argv[1:4]
 rank = int(sys.argv[4])
 world = hvd.init()
 keras.utils.set_random_seed(0)
-model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3), keras.layers.Flatten(), keras.layers.Dense(3)])
-model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.01)), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+model = keras.Sequential(
+    [
+        keras.Input((4, 4, 1)),
+        keras.layers.Conv2D(2, 3),
+        keras.layers.Flatten(),
+        keras.layers.Dense(3),
+    ]
+)
+model.compile(
+    hvd.DistributedOptimizer(keras.optimizers.SGD(0.01)),
+    keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+)
 inputs = np.random.default_rng(0).normal(size=(16, 4, 4, 1)).astype("float32")
 methods = ["integrated_gradients", "grad_cam"]
 # in the middle of training files are being written; elsewhere everything has been
-explain = Explain(Probe(inputs, np.zeros(16, "int32")), methods, world=world, checkpoint=run, overlap=when == "training")
+explain = Explain(
+    Probe(inputs, np.zeros(16, "int32")),
+    methods,
+    world=world,
+    checkpoint=run,
+    overlap=when == "training",
+)
 callbacks = [hvd.callbacks.BroadcastGlobalVariablesCallback(), Fail(what, when), explain]
 model.fit(inputs, np.zeros(16), batch_size=4, epochs=3, verbose=0, callbacks=callbacks)
 sys.stdout.write("ended well\n")

@@ -1,7 +1,10 @@
-"""Records three epochs on ranks, of which something befalls the second: `recorded.py WHAT RANK RUN`.
+"""Records three epochs on ranks, of which something befalls the second.
 
-WHAT is where RANK kills itself, or "large": then the second epoch has 64 times as much to write. With "together", what RANK meets is
-raised by all ranks while they still write; with "alone", RANK alone raises it, while the root commits.
+`recorded.py WHAT RANK RUN`.
+
+WHAT is where RANK kills itself, or "large": then the second epoch has 64 times as much to write.
+With "together", what RANK meets is raised by all ranks while they still write; with "alone", RANK
+alone raises it, while the root commits.
 """
 
 import itertools
@@ -16,27 +19,31 @@ from typing import Any
 
 import numpy as np
 
-from hvd_xai import recording
-from hvd_xai.checkpoint import arrays
-from hvd_xai.checkpoint.schema import Header, RankRows, encode, row_dtype
-from hvd_xai.checkpoint.staging import Staging
+from hvd_xai.checkpoint.manifest import Header, RankRows
+from hvd_xai.checkpoint.rows import encode, row_dtype
 from hvd_xai.checkpoint.writer import Writer
-from hvd_xai.merge import Spool
-from hvd_xai.recording import Recorder
+from hvd_xai.ranks.world import World
+from hvd_xai.recording import recorder as recorder_module
+from hvd_xai.recording.recorder import Recorder
+from hvd_xai.recording.row_buffer import RowBuffer
 from hvd_xai.sinks.checkpoint import Checkpoint
-from hvd_xai.world import World
+from hvd_xai.storage import arrays
+from hvd_xai.storage.staging import Staging
 
 N_SAMPLES = 64
 SIDE = 16
 PLACES: dict[str, tuple[object, str]] = {
     "beginning": (Writer, "append"),
-    "merging": (recording, "merge"),
-    "writing": (recording, "write_shards"),
+    "merging": (recorder_module, "merge"),
+    "writing": (recorder_module, "write_shards"),
     "committing": (Writer, "commit"),
     "publishing": (Staging, "publish"),
     "showing": (Checkpoint, "__call__"),
 }
-SLOW: dict[str, tuple[object, str]] = {"together": (recording, "write_shards"), "alone": (Writer, "commit")}
+SLOW: dict[str, tuple[object, str]] = {
+    "together": (recorder_module, "write_shards"),
+    "alone": (Writer, "commit"),
+}
 
 
 def rows_of(epoch: int, side: int) -> np.ndarray:
@@ -44,7 +51,15 @@ def rows_of(epoch: int, side: int) -> np.ndarray:
     noise = np.random.default_rng(epoch).normal(size=(N_SAMPLES, side, side)).astype(np.float32)
     ids = np.arange(N_SAMPLES)
     score = np.zeros(N_SAMPLES, np.float32)
-    return encode(row_dtype((side, side)), noise, rank=0, sample_id=ids, target=ids, prediction=ids, score=score)
+    return encode(
+        row_dtype((side, side)),
+        noise,
+        rank=0,
+        sample_id=ids,
+        target=ids,
+        prediction=ids,
+        score=score,
+    )
 
 
 def header_of(epoch: int, side: int, edges: list[int]) -> Header:
@@ -58,7 +73,10 @@ def header_of(epoch: int, side: int, edges: list[int]) -> Header:
         n_samples=N_SAMPLES,
         sample_shape=(side, side),
         world_size=len(edges) - 1,
-        ranks=tuple(RankRows(rank, "here", start, stop) for rank, (start, stop) in enumerate(itertools.pairwise(edges))),
+        ranks=tuple(
+            RankRows(rank, "here", start, stop)
+            for rank, (start, stop) in enumerate(itertools.pairwise(edges))
+        ),
         weights_digest="",
         probe_digest="",
         versions={},
@@ -109,12 +127,12 @@ for epoch in range(3):
     side = SIDE * (8 if what == "large" and epoch == 1 else 1)
     edges = [N_SAMPLES * rank // world.size for rank in range(world.size + 1)]
     header, rows = header_of(epoch, side, edges), rows_of(epoch, side)
-    spool = Spool(rows.dtype)
-    spool.append(rows[edges[world.rank] : edges[world.rank + 1]])
+    buffer = RowBuffer(rows.dtype)
+    buffer.append(rows[edges[world.rank] : edges[world.rank + 1]])
     try:
-        recorder.merge(header, spool)
-    except Exception as error:  # noqa: BLE001 - `lose` raises what is not on all ranks
-        spool.close()
+        recorder.merge(header, buffer)
+    except Exception as error:  # noqa: BLE001
+        buffer.close()
         recorder.lose(header, error)
     if what in SLOW and epoch == 1:
         fail()

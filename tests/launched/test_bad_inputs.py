@@ -1,4 +1,5 @@
-"""What users get wrong: one clear line, the same exit code on every rank, nothing hung, nothing half-written."""
+"""What users get wrong: one clear line, the same exit code on every rank, nothing hung, nothing
+half-written."""
 
 import json
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvd_xai.checkpoint.run import claim
+from hvd_xai.checkpoint.run_directory import claim
 from tests.launched.launch import BIN, environment, launch
 
 pytestmark = pytest.mark.launched
@@ -42,7 +43,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB."""
     place = tmp_path / "small"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)],
+        capture_output=True,
+        check=False,
+    )
     if mounted.returncode != 0:
         pytest.skip(f"mounting a small file system needs root: {mounted.stderr.decode().strip()}")
     yield place
@@ -54,16 +59,24 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
     """A file system that cannot be written; root passes over permission bits."""
     place = tmp_path / "read_only"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
-        pytest.skip(f"mounting a read-only file system needs root: {mounted.stderr.decode().strip()}")
+        pytest.skip(
+            f"mounting a read-only file system needs root: {mounted.stderr.decode().strip()}"
+        )
     yield place
     subprocess.run(["umount", str(place)], check=True)
 
 
 def _problems(name: str, message: str, outputs: list[str]) -> Iterator[str]:
-    """What is not as it should be of one case, from what each rank said; no message means that nothing is wrong with it."""
-    of_case = [output.partition(f"=== begins {name}\n")[2].partition(f"=== ended {name} with ") for output in outputs]
+    """What is not as it should be of one case, from what each rank said; no message means that
+    nothing is wrong with it."""
+    of_case = [
+        output.partition(f"=== begins {name}\n")[2].partition(f"=== ended {name} with ")
+        for output in outputs
+    ]
     said = "".join(before for before, _, _ in of_case)
     codes = [after.partition("\n")[0] for _, _, after in of_case]
     expected = "2" if "not both" in message else "1" if message else "0"
@@ -71,11 +84,15 @@ def _problems(name: str, message: str, outputs: list[str]) -> Iterator[str]:
         yield f"{name}: the ranks ended with {codes}, not {expected}: {said}"
     if message and not re.search(message, said, re.DOTALL):
         yield f"{name}: nothing says '{message}': {said}"
-    if message and ("Traceback" in said or len(re.findall(r"^hvd-xai: .*error", said, re.MULTILINE)) > 1):
+    if message and (
+        "Traceback" in said or len(re.findall(r"^hvd-xai: .*error", said, re.MULTILINE)) > 1
+    ):
         yield f"{name}: more than one line says it: {said}"
 
 
-def test_every_mistake_is_one_clear_line_on_all_ranks(tmp_path: Path, small_disk: Path, read_only: Path) -> None:
+def test_every_mistake_is_one_clear_line_on_all_ranks(
+    tmp_path: Path, small_disk: Path, read_only: Path
+) -> None:
     recipe, empty, broken = tmp_path / "recipe.py", tmp_path / "empty.py", tmp_path / "broken.py"
     recipe.write_text(RECIPE)
     empty.write_text('"""Nothing here."""\n')
@@ -92,48 +109,124 @@ def test_every_mistake_is_one_clear_line_on_all_ranks(tmp_path: Path, small_disk
         return ["train", str(recipe), "--epochs", "1", "--output", str(run), *words]
 
     def explain(*words: str, data: object = data, run: object = tmp_path / "bad") -> list[str]:
-        return ["explain", str(tmp_path / "one/models/epoch-000000.keras"), str(data), "--output", str(run), *words]
+        return [
+            "explain",
+            str(tmp_path / "one/models/epoch-000000.keras"),
+            str(data),
+            "--output",
+            str(run),
+            *words,
+        ]
 
     cases = {
-        "no such recipe": (train(recipe="digit_cnn"), "there is no model recipe 'digit_cnn' .did you mean 'digits_cnn'"),
+        "no such recipe": (
+            train(recipe="digit_cnn"),
+            "there is no model recipe 'digit_cnn' .did you mean 'digits_cnn'",
+        ),
         "no such file": (train(recipe=tmp_path / "recpie.py"), "does not exist.*did you mean"),
-        "recipe defines nothing": (train(recipe=empty), r"must define build\(\), load\(\); build\(\) is missing"),
-        "recipe with a syntax error": (train(recipe=broken), r"cannot be loaded.*broken\.py:1: SyntaxError"),
-        "no such option": (train("--set", "n_step=3"), "there is no option 'n_step' .did you mean 'n_steps'"),
-        "option of another type": (train("--set", "n_steps=few"), "'n_steps' expects a whole number; got 'few'"),
-        "no such callback": (train("--callback", "explain_everything"), "there is no callback recipe 'explain_everything'"),
+        "recipe defines nothing": (
+            train(recipe=empty),
+            r"must define build\(\), load\(\); build\(\) is missing",
+        ),
+        "recipe with a syntax error": (
+            train(recipe=broken),
+            r"cannot be loaded.*broken\.py:1: SyntaxError",
+        ),
+        "no such option": (
+            train("--set", "n_step=3"),
+            "there is no option 'n_step' .did you mean 'n_steps'",
+        ),
+        "option of another type": (
+            train("--set", "n_steps=few"),
+            "'n_steps' expects a whole number; got 'few'",
+        ),
+        "no such callback": (
+            train("--callback", "explain_everything"),
+            "there is no callback recipe 'explain_everything'",
+        ),
         "no such layer": (train("--set", "layer=cnov"), "cnov.*conv"),
-        "layer without spatial output": (train("--set", "layer=dense"), r"layer 'dense'.*\(None, 3\).*conv"),
+        "layer without spatial output": (
+            train("--set", "layer=dense"),
+            r"layer 'dense'.*\(None, 3\).*conv",
+        ),
         "zero steps": (train("--set", "n_steps=0"), "n_steps.*0"),
-        "probe with nan": (train("--set", "nan=true"), "probe's inputs must be finite.*sample id 4"),
+        "probe with nan": (
+            train("--set", "nan=true"),
+            "probe's inputs must be finite.*sample id 4",
+        ),
         "empty probe": (train("--set", "n_probe=0"), "the probe has no examples"),
-        "probe of another shape": (train("--set", "size=5"), r"takes inputs of shape \(None, 4, 4, 1\); got \(None, 5, 5, 1\)"),
+        "probe of another shape": (
+            train("--set", "size=5"),
+            r"takes inputs of shape \(None, 4, 4, 1\); got \(None, 5, 5, 1\)",
+        ),
         "target out of range": (train("--set", "target=3"), "class ids 0 to 2.* 3 of sample 4"),
-        "fewer training examples than ranks": (train("--set", "n_train=1"), "1 training examples cannot be shared by 2 ranks"),
+        "fewer training examples than ranks": (
+            train("--set", "n_train=1"),
+            "1 training examples cannot be shared by 2 ranks",
+        ),
         "read-only place": (train(run=read_only / "run"), "(?i)read-only"),
-        "full disk": (train("--set", "n_probe=4000", run=small_disk / "run"), "(?i)no space left|disk is full"),
+        "full disk": (
+            train("--set", "n_probe=4000", run=small_disk / "run"),
+            "(?i)no space left|disk is full",
+        ),
         "both resume and overwrite": (train("--resume", "--overwrite"), "not both"),
         "fewer probe examples than ranks": (train("--set", "n_probe=1", run=tmp_path / "one"), ""),
-        "run exists": (train("--set", "n_probe=1", run=tmp_path / "one"), "holds a run already. Add --resume"),
+        "run exists": (
+            train("--set", "n_probe=1", run=tmp_path / "one"),
+            "holds a run already. Add --resume",
+        ),
         "run exists, overwritten": (train("--overwrite", run=tmp_path / "one"), ""),
-        "resumed with another probe": (train("--resume", "--epochs", "2", "--set", "n_probe=3", run=tmp_path / "one"), "another probe"),
-        "explain without a data set": (explain(data=tmp_path / "absent.npz"), "there is no data set .*absent.npz"),
+        "resumed with another probe": (
+            train("--resume", "--epochs", "2", "--set", "n_probe=3", run=tmp_path / "one"),
+            "another probe",
+        ),
+        "explain without a data set": (
+            explain(data=tmp_path / "absent.npz"),
+            "there is no data set .*absent.npz",
+        ),
         "explain into a file": (explain(run=data), "A file stands where a folder is needed"),
-        "explain into a read-only place": (explain(run=read_only / "run"), "mounted read-only: write to another place"),
-        "explain on a full disk": (explain(run=small_disk / "explained"), "The disk is full: free some space"),
-        "explain where another job does": (explain("--resume", run=tmp_path / "busy"), "another job is writing to"),
+        "explain into a read-only place": (
+            explain(run=read_only / "run"),
+            "mounted read-only: write to another place",
+        ),
+        "explain on a full disk": (
+            explain(run=small_disk / "explained"),
+            "The disk is full: free some space",
+        ),
+        "explain where another job does": (
+            explain("--resume", run=tmp_path / "busy"),
+            "another job is writing to",
+        ),
     }
-    (tmp_path / "cases.json").write_text(json.dumps({name: words for name, (words, _) in cases.items()}))
+    (tmp_path / "cases.json").write_text(
+        json.dumps({name: words for name, (words, _) in cases.items()})
+    )
     program = str(Path(__file__).with_name("bad_inputs.py"))
-    ended = launch("mpirun", 2, sys.executable, program, str(tmp_path / "cases.json"), env={"HVD_XAI_DEADLINE": "60"})
+    ended = launch(
+        "mpirun",
+        2,
+        sys.executable,
+        program,
+        str(tmp_path / "cases.json"),
+        env={"HVD_XAI_DEADLINE": "60"},
+    )
     assert ended.code == 0, ended.output[-5000:]
     outputs = [(tmp_path / f"cases.json.{rank}").read_text() for rank in range(2)]
-    wrong = [text for name, (_, message) in cases.items() for text in _problems(name, message, outputs)]
+    wrong = [
+        text for name, (_, message) in cases.items() for text in _problems(name, message, outputs)
+    ]
     assert not wrong, "\n\n".join(wrong)
     assert unpacked.read_text() == "of another job, which reads it"
     os.close(lock)
     assert not (tmp_path / "bad" / "explanations" / "epochs" / "000000").exists()
-    assert subprocess.run([str(BIN / "hvd-xai"), "verify", str(tmp_path / "one"), "--deep"], env=environment(), check=False).returncode == 0
+    assert (
+        subprocess.run(
+            [str(BIN / "hvd-xai"), "verify", str(tmp_path / "one"), "--deep"],
+            env=environment(),
+            check=False,
+        ).returncode
+        == 0
+    )
 
 
 def test_without_horovod_the_line_to_build_it_is_given(tmp_path: Path) -> None:

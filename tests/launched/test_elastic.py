@@ -1,8 +1,9 @@
 """Elastic jobs from outside: hosts are lost, leave and join, a rank fails.
 
-Horovod wants a job's hosts to have different names, and reaches them over ssh. Here each host is an address of the loopback device, which
-has all of 127.0.0.0/8, and a stand-in for ssh runs the command that a host is sent. Everything else is as on real hosts: the launcher's
-discovery, its verdict on hosts that fail, the rendezvous, Gloo's connections.
+Horovod wants a job's hosts to have different names, and reaches them over ssh. Here each host is an
+address of the loopback device, which has all of 127.0.0.0/8, and a stand-in for ssh runs the
+command that a host is sent. Everything else is as on real hosts: the launcher's discovery, its
+verdict on hosts that fail, the rendezvous, Gloo's connections.
 """
 
 import json
@@ -25,7 +26,9 @@ pytestmark = pytest.mark.launched
 TRAINING = str(Path(__file__).with_name("elastic.py"))
 EPOCHS, N_ROWS, BATCH = 6, 96, 8  # as in the training
 LIMIT = 240
-ROUNDING = 2e-3  # of the largest attribution: they are kept as float16 and were computed in micro-batches of other make-up
+# of the largest attribution: they are kept as float16 and were computed in micro-batches of other
+# make-up
+ROUNDING = 2e-3
 
 SSH = """#!/bin/sh
 # ssh [-o option]... HOST COMMAND, where every host is this machine
@@ -46,13 +49,17 @@ class Job:
     @property
     def said(self) -> list[dict[str, object]]:
         """The ranks' lines."""
-        lines = (line.partition("said ")[2] for line in self.output.splitlines() if "said {" in line)
+        lines = (
+            line.partition("said ")[2] for line in self.output.splitlines() if "said {" in line
+        )
         return [json.loads(line) for line in lines]
 
     def sizes(self) -> dict[int, int]:
         """How many ranks explained each epoch, by its manifest."""
         run = open_explanations(self.run)
-        return {epoch: run.explanation(epoch, "grad_cam").manifest.world_size for epoch in run.epochs}
+        return {
+            epoch: run.explanation(epoch, "grad_cam").manifest.world_size for epoch in run.epochs
+        }
 
 
 def _launch(folder: Path, *events: str) -> Job:
@@ -63,27 +70,59 @@ def _launch(folder: Path, *events: str) -> Job:
     for script, text in ((discovery, f"#!/bin/sh\ncat {hosts}\n"), (ssh, SSH)):
         script.write_text(text)
         script.chmod(0o755)
-    limits = ["-np", "2", "--min-np", "1", "--max-np", "2", "--network-interfaces", "lo", "--host-discovery-script", str(discovery)]
+    limits = [
+        "-np",
+        "2",
+        "--min-np",
+        "1",
+        "--max-np",
+        "2",
+        "--network-interfaces",
+        "lo",
+        "--host-discovery-script",
+        str(discovery),
+    ]
     env = environment({"HOROVOD_GLOO_TIMEOUT_SECONDS": "120", "HVD_XAI_DEADLINE": "60"})
     env["PATH"] = f"{ssh.parent}:{env['PATH']}"
-    words = [str(BIN / "horovodrun"), "--gloo", *limits, sys.executable, TRAINING, str(folder / "run"), str(hosts), *events]
+    words = [
+        str(BIN / "horovodrun"),
+        "--gloo",
+        *limits,
+        sys.executable,
+        TRAINING,
+        str(folder / "run"),
+        str(hosts),
+        *events,
+    ]
     with subprocess.Popen(
-        words, env=env, cwd=ROOT, text=True, errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        words,
+        env=env,
+        cwd=ROOT,
+        text=True,
+        errors="replace",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     ) as launcher:
         try:
             output, _ = launcher.communicate(timeout=LIMIT)
         except subprocess.TimeoutExpired:
-            family = [*psutil.Process(launcher.pid).children(recursive=True), psutil.Process(launcher.pid)]
+            family = [
+                *psutil.Process(launcher.pid).children(recursive=True),
+                psutil.Process(launcher.pid),
+            ]
             for process in family:  # each rank is in a process group of its own
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
             output, _ = launcher.communicate()
-            raise AssertionError(f"the job did not end within {LIMIT} s:\n{output[-4000:]}") from None
+            raise AssertionError(
+                f"the job did not end within {LIMIT} s:\n{output[-4000:]}"
+            ) from None
     return Job(launcher.returncode, output, folder / "run")
 
 
 def _check_whole(job: Job) -> None:
-    """Every epoch is explained, on weights that all ranks shared, and training went on as one process would have."""
+    """Every epoch is explained, on weights that all ranks shared, and training went on as one
+    process would have."""
     assert job.code == 0, job.output[-6000:]
     assert open_explanations(job.run).epochs == list(range(EPOCHS))
     assert not verify(job.run, deep=True)
@@ -91,10 +130,12 @@ def _check_whole(job: Job) -> None:
     for epoch in range(EPOCHS):
         lines = [line for line in job.said if line.get("epoch") == epoch]
         assert len({line["weights"] for line in lines}) == 1
-        assert {line["traces"] for line in lines} == {2}  # one for each method, however often the ranks changed
+        # one for each method, however often the ranks changed
+        assert {line["traces"] for line in lines} == {2}
     for line in (line for line in job.said if line.get("ended")):
-        # SGD with momentum 1/2 and learning rate 2^-7, on a gradient that is always 1: what is averaged over a wrong number of ranks, or
-        # what is not restored with the momentum, ends elsewhere
+        # SGD with momentum 1/2 and learning rate 2^-7, on a gradient that is always 1: what is
+        # averaged over a wrong number of ranks, or what is not restored with the momentum, ends
+        # elsewhere
         n = int(str(line["step"]))
         assert line["count"] == pytest.approx(-(2**-6) * (n - 1 + 0.5**n), rel=1e-6)
 
@@ -113,27 +154,48 @@ def test_training_goes_on_when_the_root_is_killed_and_a_host_joins(tmp_path: Pat
 
 
 def _compare_with_one_rank(run: Explanations, folder: Path) -> None:
-    """Law 1: whatever world explained an epoch, its rows are those of the same weights explained by one rank."""
+    """Law 1: whatever world explained an epoch, its rows are those of the same weights explained by
+    one rank."""
     import keras
 
     from hvd_xai import Probe, World
-    from hvd_xai.explain import explain
+    from hvd_xai.explain.callback import explain
     from hvd_xai.sinks.checkpoint import Checkpoint
 
     probe = run.probe()
     assert probe is not None
     again = Probe(probe.inputs(slice(None)), probe.column("targets"))
-    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3), keras.layers.Flatten(), keras.layers.Dense(3)])
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4, 1)),
+            keras.layers.Conv2D(2, 3),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
     for epoch in (1, 3):
         with np.load(folder / f"weights-{epoch}.npz") as saved:
-            model.set_weights([saved[name] for name in saved.files if saved[name].ndim])  # all but the count, which is a number
+            # all but the count, which is a number
+            model.set_weights([saved[name] for name in saved.files if saved[name].ndim])
         alone = folder / f"alone-{epoch}"
-        explain(model, again, ["integrated_gradients", "grad_cam"], world=World.alone(), checkpoint=Checkpoint(alone), epoch=epoch)
+        explain(
+            model,
+            again,
+            ["integrated_gradients", "grad_cam"],
+            world=World.alone(),
+            checkpoint=Checkpoint(alone),
+            epoch=epoch,
+        )
         for method in ("integrated_gradients", "grad_cam"):
-            ours, theirs = run.explanation(epoch, method), open_explanations(alone).explanation(epoch, method)
+            ours, theirs = (
+                run.explanation(epoch, method),
+                open_explanations(alone).explanation(epoch, method),
+            )
             np.testing.assert_array_equal(ours.column("sample_id"), theirs.column("sample_id"))
             largest = float(np.abs(theirs.attributions()).max())
-            np.testing.assert_allclose(ours.attributions(), theirs.attributions(), atol=ROUNDING * largest)
+            np.testing.assert_allclose(
+                ours.attributions(), theirs.attributions(), atol=ROUNDING * largest
+            )
 
 
 def test_training_goes_on_when_a_host_is_taken_away(tmp_path: Path) -> None:
@@ -143,9 +205,15 @@ def test_training_goes_on_when_a_host_is_taken_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "says"), [("raise", "RuntimeError: rank 1 has had enough"), ("exit", "it exited while it trained, with 0")]
+    ("what", "says"),
+    [
+        ("raise", "RuntimeError: rank 1 has had enough"),
+        ("exit", "it exited while it trained, with 0"),
+    ],
 )
-def test_an_error_of_one_rank_ends_the_job_and_is_said(what: str, says: str, tmp_path: Path) -> None:
+def test_an_error_of_one_rank_ends_the_job_and_is_said(
+    what: str, says: str, tmp_path: Path
+) -> None:
     job = _launch(tmp_path, f"1:2:{what}-1")
     assert job.code != 0
     assert says in job.output

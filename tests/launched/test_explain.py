@@ -22,7 +22,9 @@ HVD_XAI = str(BIN / "hvd-xai")
 
 def test_a_dry_run_says_what_it_takes_and_leaves_nothing(tmp_path: Path) -> None:
     functional().save(tmp_path / "model.keras")
-    np.savez(tmp_path / "data.npz", inputs=np.zeros((9, 8, 8, 1), np.float32), targets=np.arange(9) % 3)
+    np.savez(
+        tmp_path / "data.npz", inputs=np.zeros((9, 8, 8, 1), np.float32), targets=np.arange(9) % 3
+    )
     words = (
         "explain",
         str(tmp_path / "model.keras"),
@@ -35,7 +37,9 @@ def test_a_dry_run_says_what_it_takes_and_leaves_nothing(tmp_path: Path) -> None
     )
     ended = launch("mpirun", 2, HVD_XAI, *words, cwd=tmp_path)
     assert ended.code == 0, ended.output[-4000:]
-    assert re.search(r"^saliency +9 .*\n(grad_cam +9 .*\n)together +18 ", ended.output, re.MULTILINE)
+    assert re.search(
+        r"^saliency +9 .*\n(grad_cam +9 .*\n)together +18 ", ended.output, re.MULTILINE
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.npz", "model.keras"]
 
 
@@ -43,7 +47,14 @@ def test_a_killed_job_is_resumed_to_the_bit(tmp_path: Path) -> None:
     functional().save(tmp_path / "model.keras")
     inputs = np.random.default_rng(0).random((N, 8, 8, 1), np.float32)
     np.savez(tmp_path / "data.npz", inputs=inputs, targets=np.arange(N) % 3)
-    words = ("explain", str(tmp_path / "model.keras"), str(tmp_path / "data.npz"), "--set", "n_steps=128", "--output")
+    words = (
+        "explain",
+        str(tmp_path / "model.keras"),
+        str(tmp_path / "data.npz"),
+        "--set",
+        "n_steps=128",
+        "--output",
+    )
 
     whole = launch("two hosts", 2, HVD_XAI, *words, str(tmp_path / "whole"))  # which share the disk
     assert whole.code == 0, whole.output[-4000:]
@@ -53,7 +64,9 @@ def test_a_killed_job_is_resumed_to_the_bit(tmp_path: Path) -> None:
     job = start("mpirun", 2, HVD_XAI, *words, str(run))
     try:
         deadline = time.monotonic() + 200
-        while not any(path.stat().st_size for path in run.glob("unfinished/rows/*/convergence_delta")):
+        while not any(
+            path.stat().st_size for path in run.glob("unfinished/rows/*/convergence_delta")
+        ):
             assert job.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.002)
@@ -67,6 +80,11 @@ def test_a_killed_job_is_resumed_to_the_bit(tmp_path: Path) -> None:
     assert "rows of integrated_gradients are there already" in resumed.output
     assert sorted(path.name for path in run.iterdir()) == [".lock", "explanations"]
     assert verify(run, deep=True) == []
-    first, second = (open_explanations(path).explanation(0, "integrated_gradients").manifest for path in (tmp_path / "whole", run))
-    assert {file.key: file.xxh3_128 for file in first.files} == {file.key: file.xxh3_128 for file in second.files}
+    first, second = (
+        open_explanations(path).explanation(0, "integrated_gradients").manifest
+        for path in (tmp_path / "whole", run)
+    )
+    assert {file.key: file.xxh3_128 for file in first.files} == {
+        file.key: file.xxh3_128 for file in second.files
+    }
     assert open_explanations(run).config["data"] == str(tmp_path / "data.npz")

@@ -1,4 +1,7 @@
-"""From outside: a rank raises, exits, is killed or gets stuck. The job ends in seconds, non-zero, and what was committed is whole."""
+"""From outside: a rank raises, exits, is killed or gets stuck.
+
+The job ends in seconds, non-zero, and what was committed is whole.
+"""
 
 import os
 import random
@@ -30,20 +33,72 @@ SECONDS = 75  # start-up of TensorFlow on busy cores included; a hang would last
         ("mpirun", "exit0", "explaining", 1, "rank 1 exited while rank 0 waits for it"),
         ("mpirun", "kill", "explaining", 1, "signal 9"),
         ("mpirun", "kill", "training", 0, "signal 9"),
-        ("mpirun", "stop", "explaining", 1, f"waited {DEADLINE} s for the other ranks.*Missing: rank 1\\."),
-        ("mpirun", "stop", "explaining", 0, f"waited {DEADLINE} s for the other ranks.*Rank 0, .* is one of them"),
+        (
+            "mpirun",
+            "stop",
+            "explaining",
+            1,
+            f"waited {DEADLINE} s for the other ranks.*Missing: rank 1\\.",
+        ),
+        (
+            "mpirun",
+            "stop",
+            "explaining",
+            0,
+            f"waited {DEADLINE} s for the other ranks.*Rank 0, .* is one of them",
+        ),
         ("gloo", "raise", "explaining", 1, "RuntimeError: this rank has had enough"),
         ("gloo", "exit0", "explaining", 1, ""),
         ("gloo", "kill", "training", 1, ""),
-        ("gloo", "sleep", "explaining", 1, f"waited {DEADLINE} s for the other ranks.*Missing: rank 1\\."),
-        ("mpirun", "stop", "training", 1, f"waited {DEADLINE} s for the other ranks in 'a training step'.*Missing: rank 1\\."),
-        ("mpirun", "sleep", "training", 0, f"waited {DEADLINE} s for the other ranks in 'a training step'.*Rank 0, .* is one of them"),
-        ("gloo", "stop", "training", 1, f"waited {DEADLINE} s for the other ranks in 'a training step'.*Missing: rank 1\\."),
+        (
+            "gloo",
+            "sleep",
+            "explaining",
+            1,
+            f"waited {DEADLINE} s for the other ranks.*Missing: rank 1\\.",
+        ),
+        (
+            "mpirun",
+            "stop",
+            "training",
+            1,
+            f"waited {DEADLINE} s for the other ranks in 'a training step'.*Missing: rank 1\\.",
+        ),
+        (
+            "mpirun",
+            "sleep",
+            "training",
+            0,
+            (
+                f"waited {DEADLINE} s for the other ranks in 'a training step'.*Rank 0, .* is one"
+                " of them"
+            ),
+        ),
+        (
+            "gloo",
+            "stop",
+            "training",
+            1,
+            f"waited {DEADLINE} s for the other ranks in 'a training step'.*Missing: rank 1\\.",
+        ),
     ],
 )
-def test_one_ranks_end_is_the_end_of_all(launcher: Launcher, what: str, when: str, rank: int, says: str, tmp_path: Path) -> None:
+def test_one_ranks_end_is_the_end_of_all(
+    launcher: Launcher, what: str, when: str, rank: int, says: str, tmp_path: Path
+) -> None:
     run, env = tmp_path / "run", {"HVD_XAI_DEADLINE": str(DEADLINE)}
-    ended = launch(launcher, 3 - (launcher == "gloo"), sys.executable, FAILING, what, when, str(run), str(rank), limit=SECONDS, env=env)
+    ended = launch(
+        launcher,
+        3 - (launcher == "gloo"),
+        sys.executable,
+        FAILING,
+        what,
+        when,
+        str(run),
+        str(rank),
+        limit=SECONDS,
+        env=env,
+    )
     assert ended.code != 0
     assert re.search(says, ended.output), ended.output[-3000:]
     assert "ended well" not in ended.output
@@ -53,13 +108,29 @@ def test_one_ranks_end_is_the_end_of_all(launcher: Launcher, what: str, when: st
 
 
 def _ranks(job: psutil.Process) -> list[psutil.Process]:
-    return [child for child in job.children(recursive=True) if "train" in child.cmdline() and "hvd-xai" in " ".join(child.cmdline())]
+    return [
+        child
+        for child in job.children(recursive=True)
+        if "train" in child.cmdline() and "hvd-xai" in " ".join(child.cmdline())
+    ]
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("HVD_XAI_TEST_KILLED_JOBS", "2"))))
-def test_a_rank_killed_at_any_instant_leaves_nothing_torn_and_the_run_goes_on(seed: int, tmp_path: Path) -> None:
+def test_a_rank_killed_at_any_instant_leaves_nothing_torn_and_the_run_goes_on(
+    seed: int, tmp_path: Path
+) -> None:
     draw = random.Random(seed)
-    words = [str(BIN / "hvd-xai"), "train", "digits_cnn", "--set", "filters=4", "--set", "n_steps=20", "--output", str(tmp_path / "run")]
+    words = [
+        str(BIN / "hvd-xai"),
+        "train",
+        "digits_cnn",
+        "--set",
+        "filters=4",
+        "--set",
+        "n_steps=20",
+        "--output",
+        str(tmp_path / "run"),
+    ]
     job = start("mpirun", 2, *words, "--epochs", "1000")
     try:
         assert job.stdout is not None

@@ -1,4 +1,5 @@
-"""Starts the tests in `in_ranks/` on ranks; every rank runs all of them, and all must pass on every rank."""
+"""Starts the tests in `in_ranks/` on ranks; every rank runs all of them, and all must pass on every
+rank."""
 
 import re
 import sys
@@ -13,30 +14,62 @@ pytestmark = pytest.mark.launched
 HERE = Path(__file__).parent
 
 
-# Everything on two ranks. What depends on how many there are on one and three too, what depends on the transport over Gloo too.
+# Everything on two ranks. What depends on how many there are on one and three too, what depends on
+# the transport over Gloo too.
 BY_SIZE = ("test_world.py", "test_merge.py", "test_recording.py", "test_explain.py")
 LAUNCHES: list[tuple[Launcher, int, tuple[str, ...]]] = [
     ("mpirun", 1, BY_SIZE),
     ("mpirun", 2, ("",)),
     ("mpirun", 3, (*BY_SIZE, "test_optimizer.py", "test_data.py")),
     ("mpirun", 5, ("test_merge.py", "test_recording.py")),
-    ("gloo", 2, ("test_world.py", "test_merge.py", "test_recording.py", "test_elastic.py", "test_tuning.py")),
+    (
+        "gloo",
+        2,
+        (
+            "test_world.py",
+            "test_merge.py",
+            "test_recording.py",
+            "test_elastic.py",
+            "test_tuning.py",
+        ),
+    ),
 ]
 
 TABLE = re.compile(r"^\d ranks against one process:.*\n(?:  .*\n)+", re.MULTILINE)
 
 
-@pytest.mark.parametrize(("launcher", "size", "files"), LAUNCHES, ids=lambda value: "" if isinstance(value, tuple) else str(value))
+@pytest.mark.parametrize(
+    ("launcher", "size", "files"),
+    LAUNCHES,
+    ids=lambda value: "" if isinstance(value, tuple) else str(value),
+)
 def test_every_rank_passes_every_test(
-    launcher: Launcher, size: int, files: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    launcher: Launcher,
+    size: int,
+    files: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     told = {"HVD_XAI_TEST_RANKS": str(size), "HVD_XAI_TEST_FOLDER": str(tmp_path)}
     ended = launch(
         launcher,
         size,
-        *(sys.executable, "-m", "pytest", "-q", "--color=no", "--tb=short", "-p", "no:cacheprovider"),
+        *(
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--color=no",
+            "--tb=short",
+            "-p",
+            "no:cacheprovider",
+        ),
         *(str(HERE / "in_ranks" / name) for name in files),
-        env={**told, "HVD_XAI_DEADLINE": "60", **(_tuning(tmp_path) if "test_tuning.py" in files else {})},
+        env={
+            **told,
+            "HVD_XAI_DEADLINE": "60",
+            **(_tuning(tmp_path) if "test_tuning.py" in files else {}),
+        },
         limit=1200,
     )
     closing = re.findall(r"(\d+) passed in ", ended.output)
@@ -56,12 +89,21 @@ def _tuning(folder: Path) -> dict[str, str]:
     """Has Horovod record its timeline, and tune itself in a few steps; it would take hundreds."""
     steps = {"WARMUP_SAMPLES": "1", "STEPS_PER_SAMPLE": "2", "BAYES_OPT_MAX_SAMPLES": "4"}
     autotune = {"HOROVOD_AUTOTUNE": "1", "HOROVOD_AUTOTUNE_LOG": str(folder / "autotune.csv")}
-    return {"HOROVOD_TIMELINE": str(folder / "timeline.json"), **autotune, **{f"HOROVOD_AUTOTUNE_{name}": n for name, n in steps.items()}}
+    return {
+        "HOROVOD_TIMELINE": str(folder / "timeline.json"),
+        **autotune,
+        **{f"HOROVOD_AUTOTUNE_{name}": n for name, n in steps.items()},
+    }
 
 
 def _check_tuning(folder: Path) -> None:
-    tried = [line.split(",") for line in (folder / "autotune.csv").read_text().splitlines() if not line.startswith("#")]
-    assert len({tuple(line[:-1]) for line in tried}) > 2, tried  # settings, and the last one its score
+    tried = [
+        line.split(",")
+        for line in (folder / "autotune.csv").read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    # settings, and the last one its score
+    assert len({tuple(line[:-1]) for line in tried}) > 2, tried
     timeline = (folder / "timeline.json").read_text()
     assert re.search(r'"tuned\.\d+\.group0_1of1"', timeline)
     assert '"ALLREDUCE"' in timeline

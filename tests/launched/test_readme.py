@@ -30,6 +30,13 @@ def test_the_script_trains_and_explains(launcher: Launcher, tmp_path: Path) -> N
     assert not verify(tmp_path / "runs/script", deep=True)
 
     names: dict[str, object] = {}
-    exec(compile(notebook.replace('"runs/script"', repr(str(tmp_path / "runs/script"))), "README.md", "exec"), names)
+    exec(
+        compile(
+            notebook.replace('"runs/script"', repr(str(tmp_path / "runs/script"))),
+            "README.md",
+            "exec",
+        ),
+        names,
+    )
     assert isinstance(names["attributions"], np.ndarray)
     assert names["attributions"].shape == (16, 8, 8, 1)

@@ -1,4 +1,5 @@
-"""From outside: a rank is killed at each step from its rows to the commit, an error ends the job, a disk fills. All committed is whole."""
+"""From outside: a rank is killed at each step from its rows to the commit, an error ends the job, a
+disk fills. All committed is whole."""
 
 import re
 import shutil
@@ -10,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from hvd_xai import open_explanations
-from hvd_xai.checkpoint.staging import leftovers
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.checkpoint.writer import sweep
+from hvd_xai.storage.staging import leftovers
 from tests.launched.launch import Launcher, launch
 
 pytestmark = pytest.mark.launched
@@ -34,9 +35,21 @@ SECONDS = 100
         ("showing", 0),
     ],
 )
-def test_a_kill_at_any_step_leaves_whole_checkpoints_and_what_can_be_swept(place: str, rank: int, tmp_path: Path) -> None:
+def test_a_kill_at_any_step_leaves_whole_checkpoints_and_what_can_be_swept(
+    place: str, rank: int, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
-    ended = launch("mpirun", 2, sys.executable, RECORDED, place, str(rank), str(run), limit=SECONDS, env={"HVD_XAI_DEADLINE": "20"})
+    ended = launch(
+        "mpirun",
+        2,
+        sys.executable,
+        RECORDED,
+        place,
+        str(rank),
+        str(run),
+        limit=SECONDS,
+        env={"HVD_XAI_DEADLINE": "20"},
+    )
     assert ended.code != 0
     assert "ended well" not in ended.output
     assert "signal 9" in ended.output, ended.output[-3000:]
@@ -47,7 +60,14 @@ def test_a_kill_at_any_step_leaves_whole_checkpoints_and_what_can_be_swept(place
     left = leftovers(explanations_dir / "epochs")
     assert len(left) == (place != "showing")
     assert sweep(explanations_dir) == left
-    assert sorted(path.name for path in (explanations_dir / "epochs").iterdir() if path.name.startswith(".")) == []
+    assert (
+        sorted(
+            path.name
+            for path in (explanations_dir / "epochs").iterdir()
+            if path.name.startswith(".")
+        )
+        == []
+    )
     assert open_explanations(run).epochs == committed
 
 
@@ -55,14 +75,32 @@ def test_a_kill_at_any_step_leaves_whole_checkpoints_and_what_can_be_swept(place
     ("launcher", "size", "what", "rank", "says"),
     [
         ("mpirun", 1, "together", 0, "RuntimeError: a rank has had enough"),
-        ("mpirun", 2, "together", 1, "PeerError: testing: rank 1 on .* failed: RuntimeError: a rank has had enough"),
+        (
+            "mpirun",
+            2,
+            "together",
+            1,
+            "PeerError: testing: rank 1 on .* failed: RuntimeError: a rank has had enough",
+        ),
         ("mpirun", 2, "alone", 0, "uncaught RuntimeError: a rank has had enough"),
         ("gloo", 2, "alone", 1, "uncaught RuntimeError: a rank has had enough"),
     ],
 )
-def test_an_error_waits_for_what_is_on_its_way(launcher: Launcher, size: int, what: str, rank: int, says: str, tmp_path: Path) -> None:
+def test_an_error_waits_for_what_is_on_its_way(
+    launcher: Launcher, size: int, what: str, rank: int, says: str, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
-    ended = launch(launcher, size, sys.executable, RECORDED, what, str(rank), str(run), limit=SECONDS, env={"HVD_XAI_DEADLINE": "20"})
+    ended = launch(
+        launcher,
+        size,
+        sys.executable,
+        RECORDED,
+        what,
+        str(rank),
+        str(run),
+        limit=SECONDS,
+        env={"HVD_XAI_DEADLINE": "20"},
+    )
     assert ended.code != 0
     assert len(re.findall(says, ended.output)) == 1, ended.output[-3000:]
     assert "ended well" not in ended.output
@@ -76,7 +114,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
     place = tmp_path / "small"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)],
+        capture_output=True,
+        check=False,
+    )
     if mounted.returncode != 0:
         pytest.skip(f"mounting a small file system needs root: {mounted.stderr.decode().strip()}")
     yield place
@@ -85,11 +127,24 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_costs_an_epoch_one_warning_and_training_goes_on(small_disk: Path) -> None:
     run = small_disk / "run"
-    ended = launch("mpirun", 2, sys.executable, RECORDED, "large", "0", str(run), limit=SECONDS, env={"HVD_XAI_DEADLINE": "20"})
+    ended = launch(
+        "mpirun",
+        2,
+        sys.executable,
+        RECORDED,
+        "large",
+        "0",
+        str(run),
+        limit=SECONDS,
+        env={"HVD_XAI_DEADLINE": "20"},
+    )
     assert ended.code == 0, ended.output[-3000:]
     assert ended.output.count("ended well") == 2
     assert ended.output.count("has not all its explanations") == 1, ended.output[-3000:]
-    assert "epoch 1 has not all its explanations, and training goes on without them: noise: " in ended.output
+    assert (
+        "epoch 1 has not all its explanations, and training goes on without them: noise: "
+        in ended.output
+    )
     assert "The disk is full" in ended.output
     assert open_explanations(run).epochs == [0, 2]
     assert verify(run, deep=True) == []

@@ -94,8 +94,24 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _train(recipes: Path, run: Path, *words: str, dies: str = "never -1 -1", epochs: int = EPOCHS, size: int = 2) -> Ended:
-    options = ["--callback", str(recipes / "mortal.py"), "--epochs", str(epochs), "--warmup-epochs", "2", "--output", str(run)]
+def _train(
+    recipes: Path,
+    run: Path,
+    *words: str,
+    dies: str = "never -1 -1",
+    epochs: int = EPOCHS,
+    size: int = 2,
+) -> Ended:
+    options = [
+        "--callback",
+        str(recipes / "mortal.py"),
+        "--epochs",
+        str(epochs),
+        "--warmup-epochs",
+        "2",
+        "--output",
+        str(run),
+    ]
     program = [str(BIN / "hvd-xai"), "train", str(recipes / "tiny.py"), *options, *words]
     return launch("mpirun", size, *program, env={"DIES": dies}, limit=100)
 
@@ -110,39 +126,49 @@ def whole(recipes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _state(run: Path) -> dict[str, np.ndarray]:
-    """Every array of the last model's file: weights, moving statistics, optimizer; and the seeds of all ranks."""
+    """Every array of the last model's file: weights, moving statistics, optimizer; and the seeds of
+    all ranks."""
     (path,) = (run / "models").glob("*.keras")
     assert path.name == f"epoch-{EPOCHS - 1:06d}.keras"
     arrays: dict[str, np.ndarray] = {}
     with zipfile.ZipFile(path) as archive:
         with h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
-            file.visititems(lambda name, item: arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+            file.visititems(
+                lambda name, item: (
+                    arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+                )
+            )
         arrays["seeds"] = np.array(json.loads(archive.read("hvd_xai.json"))["seeds"])
     return arrays
 
 
 def test_a_killed_run_ends_as_one_that_was_not(recipes: Path, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    for number, dies in enumerate(["training 1 1", "saving 2 0"]):  # within the warm-up, on rank 1; explained and not saved, on the root
+    # within the warm-up, on rank 1; explained and not saved, on the root
+    for number, dies in enumerate(["training 1 1", "saving 2 0"]):
         killed = _train(recipes, run, *(["--resume"] if number else []), dies=dies)
         assert killed.code != 0, killed.output[-4000:]
         assert [path.name for path in (run / "models").iterdir()] == [f"epoch-{number:06d}.keras"]
     assert open_explanations(run).epochs == [0, 1, 2]
-    (run / "models" / ".writing-epoch-000002.keras").write_bytes(b"torn")  # as a job leaves it that is killed while it saves
+    # as a job leaves it that is killed while it saves
+    (run / "models" / ".writing-epoch-000002.keras").write_bytes(b"torn")
     resumed = _train(recipes, run, "--resume")
     assert resumed.code == 0, resumed.output[-4000:]
     assert "WARNING" not in resumed.output, resumed.output[-4000:]
     _assert_equal(run, whole)
 
 
-def test_a_run_that_was_killed_while_files_were_written_ends_as_one_that_was_not(recipes: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_while_files_were_written_ends_as_one_that_was_not(
+    recipes: Path, whole: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     killed = _train(recipes, run, "--set", "overlap=true", dies="training 2 1")
     assert killed.code != 0, killed.output[-4000:]
     published = [path.name for path in (run / "models").glob("epoch-*.keras")]
     committed = open_explanations(run).epochs
     assert committed in ([0], [0, 1])
-    assert published in [[f"epoch-{epoch:06d}.keras"] for epoch in committed] + [[]]  # a model that is there has its explanations
+    # a model that is there has its explanations
+    assert published in [[f"epoch-{epoch:06d}.keras"] for epoch in committed] + [[]]
     resumed = _train(recipes, run, "--resume", "--set", "overlap=true")
     assert resumed.code == 0, resumed.output[-4000:]
     _assert_equal(run, whole)
@@ -156,23 +182,33 @@ def _assert_equal(run: Path, whole: Path) -> None:
     assert any("optimizer" in name for name in expected)
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
-    assert len({str(seeds) for seeds in expected["seeds"].tolist()}) == 2  # each rank drops out other units
+    # each rank drops out other units
+    assert len({str(seeds) for seeds in expected["seeds"].tolist()}) == 2
 
     assert not verify(run, deep=True)
     for epoch in range(EPOCHS):
-        before, after = (open_explanations(one).explanation(epoch, "integrated_gradients").manifest for one in (whole, run))
+        before, after = (
+            open_explanations(one).explanation(epoch, "integrated_gradients").manifest
+            for one in (whole, run)
+        )
         assert after.weights_digest == before.weights_digest
-        digests = [{file.key: file.xxh3_128 for file in manifest.files} for manifest in (before, after)]
+        digests = [
+            {file.key: file.xxh3_128 for file in manifest.files} for manifest in (before, after)
+        ]
         assert digests[0] == digests[1]
 
 
 def test_a_run_that_is_done_is_left_alone(recipes: Path, whole: Path) -> None:
     done = _train(recipes, whole, "--resume")
     assert done.code == 0, done.output[-3000:]
-    assert f"has its {EPOCHS} epochs already; to train on, give --epochs {EPOCHS + 1}" in done.output
+    assert (
+        f"has its {EPOCHS} epochs already; to train on, give --epochs {EPOCHS + 1}" in done.output
+    )
 
 
-def test_a_run_goes_on_with_more_epochs_and_other_ranks_and_says_so(recipes: Path, whole: Path) -> None:
+def test_a_run_goes_on_with_more_epochs_and_other_ranks_and_says_so(
+    recipes: Path, whole: Path
+) -> None:
     more = _train(recipes, whole, "--resume", epochs=EPOCHS + 1, size=1)
     assert more.code == 0, more.output[-3000:]
     assert "was trained by 2 ranks and goes on with 1" in more.output

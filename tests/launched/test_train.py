@@ -1,4 +1,7 @@
-"""The main job as a user starts it: `hvd-xai train` under each launcher, and what it leaves behind."""
+"""The main job as a user starts it.
+
+`hvd-xai train` under each launcher, and what it leaves behind.
+"""
 
 import re
 import subprocess
@@ -15,23 +18,37 @@ pytestmark = pytest.mark.launched
 
 HVD_XAI = str(BIN / "hvd-xai")
 LINE = re.compile(
-    r"epoch (\d+)  accuracy \S+  loss \S+  val_accuracy (\S+)  val_loss \S+  convergence_delta (\S+)"
+    r"epoch (\d+)  accuracy \S+  loss \S+  val_accuracy (\S+)  val_loss \S+  convergence_delta"
+    r" (\S+)"
     r"  \|  train \S+ s  attributing \S+ s  merging \S+ s  writing \S+ s"
 )
 
 
 def _hvd_xai(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([HVD_XAI, *words], env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [HVD_XAI, *words],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def test_horovodrun_trains_explains_and_says_how_to_look(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    ended = launch("horovodrun", 2, HVD_XAI, "train", "digits_cnn", "--epochs", "3", "--output", str(run))
+    ended = launch(
+        "horovodrun", 2, HVD_XAI, "train", "digits_cnn", "--epochs", "3", "--output", str(run)
+    )
     assert ended.code == 0, ended.output[-4000:]
     lines = LINE.findall(ended.output)
     assert [epoch for epoch, _, _ in lines] == ["0", "1", "2"], ended.output[-4000:]
     assert float(lines[-1][1]) > 0.9
-    for words in (f"hvd-xai show {run}\n", f"hvd-xai show {run} --sample 17 --epoch 2 --png out.png", f"tensorboard --logdir {run}"):
+    for words in (
+        f"hvd-xai show {run}\n",
+        f"hvd-xai show {run} --sample 17 --epoch 2 --png out.png",
+        f"tensorboard --logdir {run}",
+    ):
         assert words in ended.output
 
     explanations = open_explanations(run)
@@ -42,7 +59,10 @@ def test_horovodrun_trains_explains_and_says_how_to_look(tmp_path: Path) -> None
         assert explanation.column("sample_id").tolist() == list(range(256))
         assert np.bincount(explanation.column("rank")).tolist() == [128, 128]
     last = explanations.explanation(2, "integrated_gradients")
-    gap = np.abs(last.column("convergence_delta")).sum() / np.abs(last.attributions().reshape(256, -1).sum(axis=1)).sum()
+    gap = (
+        np.abs(last.column("convergence_delta")).sum()
+        / np.abs(last.attributions().reshape(256, -1).sum(axis=1)).sum()
+    )
     assert gap < 0.01  # completeness at 50 nodes
     assert list((run / "tensorboard").rglob("events.out.tfevents.*"))
     assert [path.name for path in (run / "models").iterdir()] == ["epoch-000002.keras"]
@@ -51,16 +71,36 @@ def test_horovodrun_trains_explains_and_says_how_to_look(tmp_path: Path) -> None
     shown = _hvd_xai("show", str(run))
     assert shown.stdout.count("integrated_gradients") == 3
     picture = tmp_path / "out.png"
-    assert _hvd_xai("show", str(run), "--sample", "17", "--epoch", "2", "--png", str(picture)).returncode == 0
+    assert (
+        _hvd_xai(
+            "show", str(run), "--sample", "17", "--epoch", "2", "--png", str(picture)
+        ).returncode
+        == 0
+    )
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("launcher", ["mpirun", "gloo"])
-def test_a_users_own_recipes_run_with_options_and_resume(launcher: Launcher, tmp_path: Path) -> None:
+def test_a_users_own_recipes_run_with_options_and_resume(
+    launcher: Launcher, tmp_path: Path
+) -> None:
     for name in ("digits_cnn", "explain_every_epoch"):
         assert _hvd_xai("copy", name, str(tmp_path / f"my_{name}.py")).returncode == 0
-    recipe = [str(tmp_path / "my_digits_cnn.py"), "--callback", str(tmp_path / "my_explain_every_epoch.py")]
-    options = ["--set", "filters=4", "--set", "n_steps=3", "--set", "layer=conv2", "--output", str(tmp_path / "run")]
+    recipe = [
+        str(tmp_path / "my_digits_cnn.py"),
+        "--callback",
+        str(tmp_path / "my_explain_every_epoch.py"),
+    ]
+    options = [
+        "--set",
+        "filters=4",
+        "--set",
+        "n_steps=3",
+        "--set",
+        "layer=conv2",
+        "--output",
+        str(tmp_path / "run"),
+    ]
     first = launch(launcher, 2, HVD_XAI, "train", *recipe, *options, "--epochs", "1")
     assert first.code == 0, first.output[-4000:]
     run = open_explanations(tmp_path / "run")
@@ -74,20 +114,63 @@ def test_a_users_own_recipes_run_with_options_and_resume(launcher: Launcher, tmp
     assert run.epochs == [0, 1]
 
 
-def test_a_dry_run_says_what_the_chosen_methods_will_take_and_writes_nothing(tmp_path: Path) -> None:
-    words = ["train", "digits_cnn", "--method", "grad_cam", "--method", "integrated_gradients", "--set", "n_steps=4"]
+def test_a_dry_run_says_what_the_chosen_methods_will_take_and_writes_nothing(
+    tmp_path: Path,
+) -> None:
+    words = [
+        "train",
+        "digits_cnn",
+        "--method",
+        "grad_cam",
+        "--method",
+        "integrated_gradients",
+        "--set",
+        "n_steps=4",
+    ]
     ended = launch("mpirun", 2, HVD_XAI, *words, "--dry-run", cwd=tmp_path)
     assert ended.code == 0, ended.output[-4000:]
-    assert re.findall(r"^(\w+) +256 +[0-9.e-]+ +[0-9,]+$", ended.output, re.MULTILINE) == ["grad_cam", "integrated_gradients"]
+    assert re.findall(r"^(\w+) +256 +[0-9.e-]+ +[0-9,]+$", ended.output, re.MULTILINE) == [
+        "grad_cam",
+        "integrated_gradients",
+    ]
     assert ended.output.count("each explained epoch") == 1  # by the root alone
     assert list(tmp_path.iterdir()) == []
-    wrong = launch("mpirun", 1, HVD_XAI, "train", "digits_cnn", "--method", "grad_cm", "--dry-run", cwd=tmp_path)
+    wrong = launch(
+        "mpirun",
+        1,
+        HVD_XAI,
+        "train",
+        "digits_cnn",
+        "--method",
+        "grad_cm",
+        "--dry-run",
+        cwd=tmp_path,
+    )
     assert wrong.code != 0
     assert "there is no method 'grad_cm' (did you mean 'grad_cam'?)" in wrong.output
 
 
 def test_mpirun_reads_the_sample_hostfile(tmp_path: Path) -> None:
-    program = "from hvd_xai.world import World; world = World.connect(); print('size', world.size)"
-    words = [str(BIN / "mpirun"), "--hostfile", str(ROOT / "mpi_hosts"), "-np", "2", sys.executable, "-c", program]
-    ended = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
+    program = (
+        "from hvd_xai.ranks.world import World; world = World.connect(); print('size', world.size)"
+    )
+    words = [
+        str(BIN / "mpirun"),
+        "--hostfile",
+        str(ROOT / "mpi_hosts"),
+        "-np",
+        "2",
+        sys.executable,
+        "-c",
+        program,
+    ]
+    ended = subprocess.run(
+        words,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=tmp_path,
+    )
     assert ended.stdout.count("size 2") == 2, ended.stderr[-3000:]

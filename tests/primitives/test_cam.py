@@ -1,4 +1,5 @@
-"""What class activation maps share: every rank of data, channels wherever they are, and errors that name the method."""
+"""What class activation maps share: every rank of data, channels wherever they are, and errors that
+name the method."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,8 +15,8 @@ from hvd_xai.attributions.grad_cam_plus_plus import grad_cam_plus_plus
 from hvd_xai.attributions.hires_cam import hires_cam
 from hvd_xai.attributions.layer_cam import layer_cam
 from hvd_xai.attributions.score_cam import score_cam
-from hvd_xai.compute import Compute
-from hvd_xai.types import Attribution
+from hvd_xai.compute.attribute import Compute
+from hvd_xai.protocols import Attribution
 from tests import models_under_test as models
 
 Cam = Callable[..., Any]
@@ -24,7 +25,9 @@ ROUNDING = 1e-6  # the same sums in another order
 
 
 def explain(model: keras.Model, method: Attribution, inputs: np.ndarray) -> np.ndarray:
-    return Compute(model, method)(inputs, np.arange(len(inputs)) % 2, np.arange(len(inputs))).attributions
+    return Compute(model, method)(
+        inputs, np.arange(len(inputs)) % 2, np.arange(len(inputs))
+    ).attributions
 
 
 @pytest.mark.parametrize("method", CAMS)
@@ -37,7 +40,14 @@ def test_series_and_volumes_are_images_of_other_ranks(
     method: Cam, shape: tuple[int, ...], layer: type[keras.Layer], want: tuple[int, ...]
 ) -> None:
     keras.utils.set_random_seed(4)
-    model = keras.Sequential([keras.Input(shape), layer(4, 3, activation="relu"), keras.layers.Flatten(), keras.layers.Dense(2)])
+    model = keras.Sequential(
+        [
+            keras.Input(shape),
+            layer(4, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    )
     inputs = np.random.default_rng(4).normal(size=(3, *shape)).astype(np.float32)
     maps = explain(model, method, inputs)
     assert maps.shape == (3, *want)
@@ -73,7 +83,12 @@ def test_channels_may_come_first_also_where_a_layer_does_not_say_so(method: Cam)
 def test_a_layer_that_moves_axes_ends_the_search_for_channels() -> None:
     keras.utils.set_random_seed(4)
     conv = keras.layers.Conv1D(3, 2, data_format="channels_first", activation="relu")
-    tail = [keras.layers.Permute((2, 1)), keras.layers.ReLU(), keras.layers.Flatten(), keras.layers.Dense(2)]
+    tail = [
+        keras.layers.Permute((2, 1)),
+        keras.layers.ReLU(),
+        keras.layers.Flatten(),
+        keras.layers.Dense(2),
+    ]
     model = keras.Sequential([keras.Input((2, 6)), conv, *tail])
     assert explain(model, grad_cam, np.ones((1, 2, 6), np.float32)).shape == (1, 5)
 
@@ -81,5 +96,7 @@ def test_a_layer_that_moves_axes_ends_the_search_for_channels() -> None:
 @pytest.mark.parametrize("method", CAMS)
 def test_errors_name_the_method(method: Cam) -> None:
     inputs, targets, ids = models.examples(0)
-    with pytest.raises(ValueError, match=f"`{method.__name__}` finds no layer 'conv9' among those the model calls"):
+    with pytest.raises(
+        ValueError, match=f"`{method.__name__}` finds no layer 'conv9' among those the model calls"
+    ):
         Compute(models.functional(), partial(method, layer="conv9")).check(inputs, targets, ids)

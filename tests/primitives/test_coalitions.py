@@ -8,15 +8,23 @@ import pytest
 import tensorflow as tf
 
 from hvd_xai.attributions.occlusion import occlusion
-from hvd_xai.compute import Compute
+from hvd_xai.compute.attribute import Compute
 from hvd_xai.primitives import coalitions
 
 
 @pytest.mark.parametrize("shape", [(30,), (50, 2), (28, 28, 1), (9, 5, 13, 1), (3, 100, 3)])
 @pytest.mark.parametrize("patch", [None, 1, 3])
-def test_cells_are_contiguous_and_equal_up_to_one_place(shape: tuple[int, ...], patch: int | None) -> None:
+def test_cells_are_contiguous_and_equal_up_to_one_place(
+    shape: tuple[int, ...], patch: int | None
+) -> None:
     cells = coalitions.divide(shape, patch)
-    for cell, count, size, side in zip(cells.along, cells.counts, coalitions.places(shape), coalitions.sides(shape, patch), strict=True):
+    for cell, count, size, side in zip(
+        cells.along,
+        cells.counts,
+        coalitions.places(shape),
+        coalitions.sides(shape, patch),
+        strict=True,
+    ):
         n_places = np.bincount(cell)
         assert np.all(np.diff(cell) >= 0)
         assert len(cell) == size
@@ -30,9 +38,13 @@ def test_left_out_a_patch_is_a_seventh_of_an_image_and_one_value_of_a_table() ->
     assert coalitions.divide((30,), None).counts == (30,)
 
 
-@pytest.mark.parametrize(("patch", "shown"), [(0, "0"), (5, "5"), ((2, 2, 1), r"\(2, 2, 1\)"), ((2,), r"\(2,\)")])
+@pytest.mark.parametrize(
+    ("patch", "shown"), [(0, "0"), (5, "5"), ((2, 2, 1), r"\(2, 2, 1\)"), ((2,), r"\(2,\)")]
+)
 def test_a_patch_that_does_not_fit_is_refused(patch: int | tuple[int, ...], shown: str) -> None:
-    with pytest.raises(ValueError, match=rf"one side for each of the axes \(4, 8\), .* got patch={shown}"):
+    with pytest.raises(
+        ValueError, match=rf"one side for each of the axes \(4, 8\), .* got patch={shown}"
+    ):
         coalitions.divide((4, 8, 3), patch)
 
 
@@ -46,8 +58,13 @@ def test_a_coalition_shows_its_cells_with_all_their_channels(dtype: type) -> Non
     inputs = np.arange(1, 2 * 4 * 5 * 2 + 1, dtype=np.float32).reshape(2, 4, 5, 2)
     absent = -inputs
     cells = coalitions.divide((4, 5, 2), (2, 3))  # cells of 2 x 3 and 2 x 2 places
-    present: np.ndarray = np.array([[[1, 1, 1, 1], [0, 0, 0, 0], [0, 1, 0, 0]], [[0, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 1]]], dtype)
-    points = coalitions.mix(tf.constant(inputs), tf.constant(absent), coalitions.spread(cells, tf.constant(present))).numpy()
+    present: np.ndarray = np.array(
+        [[[1, 1, 1, 1], [0, 0, 0, 0], [0, 1, 0, 0]], [[0, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 1]]],
+        dtype,
+    )
+    points = coalitions.mix(
+        tf.constant(inputs), tf.constant(absent), coalitions.spread(cells, tf.constant(present))
+    ).numpy()
     np.testing.assert_array_equal(points[0, 0], inputs[0])
     np.testing.assert_array_equal(points[0, 1], absent[0])
     want = absent[0].copy()
@@ -60,13 +77,19 @@ def test_a_coalition_shows_its_cells_with_all_their_channels(dtype: type) -> Non
 
 def test_a_feature_may_be_half_there() -> None:
     inputs = tf.constant([[2.0, 4.0]])
-    points = coalitions.mix(inputs, 0 * inputs, coalitions.spread(coalitions.divide((2,), None), tf.constant([[[0.5, 0.25]]])))
+    points = coalitions.mix(
+        inputs,
+        0 * inputs,
+        coalitions.spread(coalitions.divide((2,), None), tf.constant([[[0.5, 0.25]]])),
+    )
     np.testing.assert_array_equal(points, [[[1.0, 1.0]]])
 
 
 def test_each_row_may_have_a_baseline_of_its_own() -> None:
     inputs = tf.constant([[2.0, 4.0]])
-    points = coalitions.mix(inputs, tf.constant([[[7.0, 7.0], [8.0, 8.0]]]), tf.constant([[[True, False]] * 2]))
+    points = coalitions.mix(
+        inputs, tf.constant([[[7.0, 7.0], [8.0, 8.0]]]), tf.constant([[[True, False]] * 2])
+    )
     np.testing.assert_array_equal(points, [[[2.0, 7.0], [2.0, 8.0]]])
 
 
@@ -94,9 +117,13 @@ def test_a_table_of_token_ids_is_explained_place_by_place() -> None:
     keras.utils.set_random_seed(2)
     tokens = keras.Input((6,), dtype="int32")
     embedded = keras.layers.Embedding(9, 3)(tokens)
-    model = keras.Model(tokens, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(embedded)))
+    model = keras.Model(
+        tokens, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling1D()(embedded))
+    )
     inputs = np.array([[1, 2, 3, 4, 5, 0], [8, 8, 0, 0, 0, 1]], np.int32)
-    attributions = Compute(model, partial(occlusion, patch=1))(inputs, np.array([0, 1]), np.arange(2)).attributions
+    attributions = Compute(model, partial(occlusion, patch=1))(
+        inputs, np.array([0, 1]), np.arange(2)
+    ).attributions
     for i, j in ((0, 2), (1, 5), (1, 3)):
         padded = inputs[i : i + 1].copy()
         padded[0, j] = 0

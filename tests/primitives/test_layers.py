@@ -17,7 +17,9 @@ def patched(model: keras.Model) -> list[str]:
 
 
 @pytest.mark.parametrize("build", models.SAME_FUNCTION, ids=lambda build: build.__name__)
-def test_collects_every_call_in_order_and_changes_no_output(build: Callable[[], keras.Model]) -> None:
+def test_collects_every_call_in_order_and_changes_no_output(
+    build: Callable[[], keras.Model],
+) -> None:
     model = build()
     inputs = tf.constant(models.examples(2)[0])
     want = model(inputs, training=False)
@@ -34,7 +36,12 @@ def test_paths_name_the_models_around_a_layer() -> None:
     model = models.functional_in_subclassed()
     with layers.tap(model) as calls:
         model(models.examples(1)[0], training=False)
-    assert [call.path.split("/", 1)[1] for call in calls][:4] == ["backbone/conv", "backbone/pool", "backbone/last_conv", "backbone"]
+    assert [call.path.split("/", 1)[1] for call in calls][:4] == [
+        "backbone/conv",
+        "backbone/pool",
+        "backbone/last_conv",
+        "backbone",
+    ]
     assert [call.is_new for call in calls][:4] == [True, True, True, False]
 
 
@@ -56,7 +63,10 @@ class InPieces(keras.Model):  # type: ignore[misc]  # keras ships no types
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.dense = keras.layers.Conv2D(2, 2, name="conv"), keras.layers.Dense(2, name="dense")
+        self.conv, self.dense = (
+            keras.layers.Conv2D(2, 2, name="conv"),
+            keras.layers.Dense(2, name="dense"),
+        )
         self.dense.call = tf.function(self.dense.call)
 
     @tf.function  # type: ignore[untyped-decorator]  # TensorFlow ships no types
@@ -71,7 +81,9 @@ class InPieces(keras.Model):  # type: ignore[misc]  # keras ships no types
 
 
 @pytest.mark.parametrize("is_traced", [True, False])
-def test_layers_within_tf_functions_are_reached_and_nothing_is_traced_into_these(is_traced: bool) -> None:
+def test_layers_within_tf_functions_are_reached_and_nothing_is_traced_into_these(
+    is_traced: bool,
+) -> None:
     model = InPieces()
     model(np.zeros((1, 3, 3, 1), np.float32))
     inputs = tf.random.stateless_uniform((2, 3, 3, 1), (0, 0))
@@ -116,14 +128,22 @@ def test_interceptions_nest() -> None:
 
 def test_outputs_of_an_inner_loop_are_out_of_reach_and_said_to_be() -> None:
     cell = keras.layers.LSTMCell(3, name="cell")
-    model = keras.Sequential([keras.Input((5, 2)), keras.layers.RNN(cell, return_sequences=True, name="rnn"), keras.layers.Flatten()])
+    model = keras.Sequential(
+        [
+            keras.Input((5, 2)),
+            keras.layers.RNN(cell, return_sequences=True, name="rnn"),
+            keras.layers.Flatten(),
+        ]
+    )
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
     def run(inputs: tf.Tensor) -> tf.Tensor:
         with layers.tap(model) as calls:
             outputs = model(inputs, training=False)
         assert layers.spatial(calls, None, "test").layer.name == "rnn"
-        with pytest.raises(ValueError, match="layer 'cell' gives several tensors, or one of an inner loop"):
+        with pytest.raises(
+            ValueError, match="layer 'cell' gives several tensors, or one of an inner loop"
+        ):
             layers.spatial(calls, "cell", "test")
         return outputs
 
@@ -134,7 +154,12 @@ def test_masks_pass_through_watched_layers() -> None:
     model = keras.Sequential(
         [
             keras.Input((4,), dtype="int32"),
-            keras.Sequential([keras.Input((4,), dtype="int32"), keras.layers.Embedding(5, 3, mask_zero=True, name="embedding")]),
+            keras.Sequential(
+                [
+                    keras.Input((4,), dtype="int32"),
+                    keras.layers.Embedding(5, 3, mask_zero=True, name="embedding"),
+                ]
+            ),
             keras.layers.GlobalAveragePooling1D(),
         ]
     )
@@ -147,7 +172,13 @@ def test_masks_pass_through_watched_layers() -> None:
 
 def test_what_is_put_in_place_of_an_output_has_its_dtype_and_mask() -> None:
     embedding = keras.layers.Embedding(5, 1, mask_zero=True, dtype="mixed_bfloat16")
-    model = keras.Sequential([keras.Input((4,), dtype="int32"), embedding, keras.layers.GlobalAveragePooling1D(dtype="float32")])
+    model = keras.Sequential(
+        [
+            keras.Input((4,), dtype="int32"),
+            embedding,
+            keras.layers.GlobalAveragePooling1D(dtype="float32"),
+        ]
+    )
     tokens, dtypes = tf.constant([[1, 2, 0, 0]]), []
 
     def stand_in(output: tf.Tensor) -> tf.Tensor:
@@ -176,7 +207,9 @@ def test_long_lists_of_layers_are_cut() -> None:
 def shared_by_two_models() -> keras.Model:
     """A convolution in two nested models, the second of which is called twice."""
     shared = keras.layers.Conv2D(1, 3, padding="same", name="shared")
-    one, other = (keras.Sequential([keras.Input((6, 6, 1)), shared], name=name) for name in ("one", "other"))
+    one, other = (
+        keras.Sequential([keras.Input((6, 6, 1)), shared], name=name) for name in ("one", "other")
+    )
     inputs = keras.Input((6, 6, 1))
     return keras.Model(inputs, other(other(one(inputs))), name="all")
 
@@ -186,8 +219,17 @@ def test_calls_of_a_shared_layer_are_numbered_through_and_named_by_path_or_numbe
     with layers.tap(model) as calls:
         model(np.ones((1, 6, 6, 1), np.float32))
     of_shared = [call for call in calls if call.layer.name == "shared"]
-    assert [call.name for call in of_shared] == ["all/one/shared[0]", "all/other/shared[1]", "all/other/shared[2]"]
-    for name, number in [("shared[0]", 0), ("one/shared", 0), ("other/shared[2]", 2), ("all/other/shared[1]", 1)]:
+    assert [call.name for call in of_shared] == [
+        "all/one/shared[0]",
+        "all/other/shared[1]",
+        "all/other/shared[2]",
+    ]
+    for name, number in [
+        ("shared[0]", 0),
+        ("one/shared", 0),
+        ("other/shared[2]", 2),
+        ("all/other/shared[1]", 1),
+    ]:
         assert layers.spatial(calls, name, "test") is of_shared[number]
         assert layers.single(calls, name, "test") is of_shared[number]
 
@@ -200,11 +242,15 @@ def test_calls_of_a_shared_layer_are_numbered_through_and_named_by_path_or_numbe
         ("other/shared", r"'shared\[1\]' .*, 'shared\[2\]' .*"),
     ],
 )
-def test_a_layer_called_several_times_is_refused_with_its_calls(layer: str | None, offered: str) -> None:
+def test_a_layer_called_several_times_is_refused_with_its_calls(
+    layer: str | None, offered: str
+) -> None:
     model = shared_by_two_models()
     with layers.tap(model) as calls:
         model(np.ones((1, 6, 6, 1), np.float32))
-    with pytest.raises(ValueError, match=rf"calls layer 'shared' \d times. Pass layer= one of {offered}\.$"):
+    with pytest.raises(
+        ValueError, match=rf"calls layer 'shared' \d times. Pass layer= one of {offered}\.$"
+    ):
         layers.spatial(calls, layer, "test")
 
 

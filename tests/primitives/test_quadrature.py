@@ -42,5 +42,8 @@ def test_refining_a_midpoint_rule_in_three_keeps_its_nodes() -> None:
 
 
 def test_unknown_rule_names_those_there_are() -> None:
-    with pytest.raises(ValueError, match="unknown quadrature rule 'trapezoid'; pass rule= one of 'midpoint', 'gauss_legendre'"):
+    with pytest.raises(
+        ValueError,
+        match="unknown quadrature rule 'trapezoid'; pass rule= one of 'midpoint', 'gauss_legendre'",
+    ):
         quadrature.resolve("trapezoid")

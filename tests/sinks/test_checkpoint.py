@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 
 from hvd_xai.checkpoint.reader import Explanation, open_explanations
-from hvd_xai.checkpoint.run import Mode
-from hvd_xai.checkpoint.staging import leftovers
+from hvd_xai.checkpoint.run_directory import Mode
 from hvd_xai.errors import CheckpointError, RunExistsError
+from hvd_xai.probe.probe import Probe
 from hvd_xai.sinks.checkpoint import Checkpoint
-from hvd_xai.types import Probe
+from hvd_xai.storage.staging import leftovers
 from tests.checkpoint.small import make_attributions, make_header, make_rows, read_plain, write
 
 
 def commit(checkpoint: Checkpoint, rows: np.ndarray, **header: object) -> Explanation:
-    writer = checkpoint.begin(make_header(len(rows), rows.dtype["attributions"].shape, **header), rows.dtype)  # type: ignore[arg-type]  # the caller's
+    writer = checkpoint.begin(
+        make_header(len(rows), rows.dtype["attributions"].shape, **header),  # type: ignore[arg-type]  # the caller's
+        rows.dtype,
+    )
     writer.append(rows)
     return checkpoint.commit(writer)
 
@@ -26,8 +29,13 @@ def test_committed_rows_lie_in_the_run(tmp_path: Path) -> None:
     explanation = commit(checkpoint, rows, epoch=3)
     checkpoint.close()
     assert checkpoint.run == "demo"
-    assert explanation.path == tmp_path / "demo" / "explanations" / "epochs" / "000003" / "integrated_gradients"
-    np.testing.assert_array_equal(read_plain(Path(str(explanation.path)) / "attributions"), rows["attributions"])
+    assert (
+        explanation.path
+        == tmp_path / "demo" / "explanations" / "epochs" / "000003" / "integrated_gradients"
+    )
+    np.testing.assert_array_equal(
+        read_plain(Path(str(explanation.path)) / "attributions"), rows["attributions"]
+    )
 
 
 def test_making_one_touches_no_file(tmp_path: Path) -> None:
@@ -52,15 +60,26 @@ def test_opening_stores_probe_and_facts(tmp_path: Path) -> None:
     explanations = open_explanations(tmp_path)
     stored = explanations.probe()
     assert stored is not None
-    assert explanations.config == {"seed": 1, "methods": ["grad_cam"], "probe_digest": stored.digest}
+    assert explanations.config == {
+        "seed": 1,
+        "methods": ["grad_cam"],
+        "probe_digest": stored.digest,
+    }
     with pytest.raises(CheckpointError, match="another probe"):
-        Checkpoint(tmp_path, mode="resume").open(Probe(inputs=np.ones((3, 2), np.float32), targets=np.arange(3)))
+        Checkpoint(tmp_path, mode="resume").open(
+            Probe(inputs=np.ones((3, 2), np.float32), targets=np.arange(3))
+        )
 
 
 def test_resumed_epoch_takes_the_place_of_the_lost_one(tmp_path: Path) -> None:
     rows = make_rows(make_attributions(5, (3,)))
     commit(Checkpoint(tmp_path), rows)
-    assert commit(Checkpoint(tmp_path, mode="resume"), rows, weights_digest="w1").manifest.weights_digest == "w1"
+    assert (
+        commit(
+            Checkpoint(tmp_path, mode="resume"), rows, weights_digest="w1"
+        ).manifest.weights_digest
+        == "w1"
+    )
 
 
 def test_a_job_goes_on_with_the_run_that_it_began_whichever_rank_writes(tmp_path: Path) -> None:
@@ -75,7 +94,10 @@ def test_a_job_goes_on_with_the_run_that_it_began_whichever_rank_writes(tmp_path
         another = Checkpoint(tmp_path, mode=mode)
         another.rejoin("a")
         another.open(probe, {"job": "a"})
-        assert commit(another, rows, weights_digest=f"retrained, {mode}").manifest.weights_digest == f"retrained, {mode}"
+        assert (
+            commit(another, rows, weights_digest=f"retrained, {mode}").manifest.weights_digest
+            == f"retrained, {mode}"
+        )
     first.rejoin("a")
     assert commit(first, rows, weights_digest="w2").manifest.weights_digest == "w2"
     assert leftovers(tmp_path / "explanations" / "epochs") == []
@@ -91,7 +113,9 @@ def test_a_run_of_another_job_is_refused_after_a_reset_too(tmp_path: Path) -> No
 
 
 def test_explanation_is_copied_to_the_bit(tmp_path: Path) -> None:
-    original = write(tmp_path / "source", make_rows(make_attributions(9, (4, 2))), epoch=2, world_size=3)
+    original = write(
+        tmp_path / "source", make_rows(make_attributions(9, (4, 2))), epoch=2, world_size=3
+    )
     checkpoint = Checkpoint(tmp_path / "copy")
     checkpoint(original)
     checkpoint.close()
@@ -131,14 +155,25 @@ def test_close_discards_what_was_not_committed(tmp_path: Path) -> None:
 
 
 def test_a_run_that_another_job_writes_is_refused_until_that_ends(tmp_path: Path) -> None:
-    code = "import sys; from hvd_xai.sinks.checkpoint import Checkpoint; Checkpoint(sys.argv[1]).open(); print('open', flush=True); input()"
+    code = (
+        "import sys; from hvd_xai.sinks.checkpoint import Checkpoint;"
+        " Checkpoint(sys.argv[1]).open(); print('open', flush=True); input()"
+    )
     words = [sys.executable, "-c", code, str(tmp_path / "run")]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as job:
+    with subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as job:
         assert job.stdout is not None
         assert job.stdout.readline() == "open\n"
         modes: tuple[Mode, ...] = ("resume", "overwrite")
         for mode in modes:
-            with pytest.raises(RunExistsError, match=r"another job is writing to .*run. Wait until it ends"):
+            with pytest.raises(
+                RunExistsError, match=r"another job is writing to .*run. Wait until it ends"
+            ):
                 Checkpoint(tmp_path / "run", mode=mode).open()
         job.kill()
     checkpoint = Checkpoint(tmp_path / "run", mode="resume")

@@ -18,12 +18,20 @@ MODULES = [module.name for module in pkgutil.iter_modules(sinks.__path__)]
 def sink_class(module: str) -> Any:
     """The class named as the module: `tensorboard` holds `TensorBoard`."""
     members = vars(import_module(f"hvd_xai.sinks.{module}")).values()
-    (found,) = [member for member in members if inspect.isclass(member) and member.__name__.lower() == module.replace("_", "")]
+    (found,) = [
+        member
+        for member in members
+        if inspect.isclass(member) and member.__name__.lower() == module.replace("_", "")
+    ]
     return found
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -50,7 +58,9 @@ def test_making_a_sink_touches_no_file(module: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_what_a_sink_made_is_there_after_the_call(module: str, tmp_path: Path, explanation: Explanation) -> None:
+def test_what_a_sink_made_is_there_after_the_call(
+    module: str, tmp_path: Path, explanation: Explanation
+) -> None:
     sink = sink_class(module)(tmp_path / "out")
     assert sink(explanation) is None
     there = contents(tmp_path / "out")
@@ -70,7 +80,9 @@ def test_close_is_idempotent(module: str, tmp_path: Path, explanation: Explanati
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_sink_leaves_the_explanation_as_it_is(module: str, tmp_path: Path, explanation: Explanation) -> None:
+def test_a_sink_leaves_the_explanation_as_it_is(
+    module: str, tmp_path: Path, explanation: Explanation
+) -> None:
     before = contents(Path(str(explanation.path)))
     sink = sink_class(module)(tmp_path / "out")
     sink(explanation)
@@ -79,8 +91,11 @@ def test_a_sink_leaves_the_explanation_as_it_is(module: str, tmp_path: Path, exp
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_sink_reads_in_bounded_blocks(module: str, tmp_path: Path, explanation: Explanation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading is watched, not replaced: with blocks of a row or two there is no other way than block by block."""
+def test_a_sink_reads_in_bounded_blocks(
+    module: str, tmp_path: Path, explanation: Explanation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading is watched, not replaced: with blocks of a row or two there is no other way than
+    block by block."""
     namespace = import_module(f"hvd_xai.sinks.{module}")
     budget = [name for name in vars(namespace) if name.strip("_") == "BLOCK_BYTES"]
     assert budget, "a sink says how much it reads at a time in BLOCK_BYTES"

@@ -16,9 +16,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-from hvd_xai import render
 from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.sinks.tensorboard import TensorBoard, histogram
+from hvd_xai.views import pixels
 from tests.runs_under_test import add_explanation, make_probe, make_run
 
 FLOAT32_ROUNDING = 1e-6  # scalars are stored in single precision
@@ -49,12 +49,20 @@ def records(path: Path) -> list[bytes]:
 
 
 def events(run: Path) -> list[Any]:
-    files = sorted((run / "tensorboard").rglob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns)
+    files = sorted(
+        (run / "tensorboard").rglob("events.out.tfevents.*"),
+        key=lambda path: path.stat().st_mtime_ns,
+    )
     return [Event.FromString(record) for file in files for record in records(file)]
 
 
 def values(run: Path, tag: str) -> dict[int, Any]:
-    return {event.step: value for event in events(run) for value in event.summary.value if value.tag == tag}
+    return {
+        event.step: value
+        for event in events(run)
+        for value in event.summary.value
+        if value.tag == tag
+    }
 
 
 def scalars(run: Path, tag: str) -> dict[int, float]:
@@ -86,8 +94,14 @@ def test_scalars_are_those_of_the_checkpoint(run: Path) -> None:
         explanation = open_explanations(run).explanation(epoch, "integrated_gradients")
         delta, score = explanation.column("convergence_delta"), explanation.column("score")
         right = explanation.column("prediction") == explanation.column("target")
-        for tag, expected in (("convergence_delta", np.abs(delta).mean()), ("score", score.mean()), ("accuracy", right.mean())):
-            assert scalars(run, f"integrated_gradients/{tag}")[epoch] == pytest.approx(float(expected), rel=FLOAT32_ROUNDING)
+        for tag, expected in (
+            ("convergence_delta", np.abs(delta).mean()),
+            ("score", score.mean()),
+            ("accuracy", right.mean()),
+        ):
+            assert scalars(run, f"integrated_gradients/{tag}")[epoch] == pytest.approx(
+                float(expected), rel=FLOAT32_ROUNDING
+            )
     assert scalars(run, "grad_cam/convergence_delta") == {}
 
 
@@ -95,11 +109,18 @@ def test_drift_is_against_the_epoch_before(run: Path) -> None:
     show(run)
     cosines = scalars(run, "integrated_gradients/drift/cosine")
     assert set(cosines) == {1, 2}
-    first, second = (open_explanations(run).explanation(epoch, "integrated_gradients").attributions()[..., 0] for epoch in (0, 1))
+    first, second = (
+        open_explanations(run).explanation(epoch, "integrated_gradients").attributions()[..., 0]
+        for epoch in (0, 1)
+    )
     a, b = first.reshape(12, -1).astype(float), second.reshape(12, -1).astype(float)
     expected = ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).mean()
-    assert cosines[1] == pytest.approx(expected, abs=1e-3), "what is stored as float16 differs by a thousandth at most"
-    assert scalars(run, "integrated_gradients/drift/changed_predictions") == pytest.approx({1: 0.0, 2: 4 / 12}, rel=FLOAT32_ROUNDING)
+    assert cosines[1] == pytest.approx(expected, abs=1e-3), (
+        "what is stored as float16 differs by a thousandth at most"
+    )
+    assert scalars(run, "integrated_gradients/drift/changed_predictions") == pytest.approx(
+        {1: 0.0, 2: 4 / 12}, rel=FLOAT32_ROUNDING
+    )
     assert set(scalars(run, "integrated_gradients/drift/relative_l2")) == {1, 2}
 
 
@@ -110,10 +131,15 @@ def test_a_resumed_run_compares_with_the_epoch_before_it_died(run: Path) -> None
     sink.close()
     assert set(scalars(run, "integrated_gradients/drift/cosine")) == {2}
     start = events(run)[1]
-    assert (start.step, start.session_log.status) == (2, SessionLog.START), "so that TensorBoard drops what was told of epoch 2 before"
+    assert (start.step, start.session_log.status) == (
+        2,
+        SessionLog.START,
+    ), "so that TensorBoard drops what was told of epoch 2 before"
 
 
-def test_another_shape_than_before_is_not_compared(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_shape_than_before_is_not_compared(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     add_explanation(run / "explanations", make_probe(), 3, "grad_cam", (2, 2))
     sink = TensorBoard(run)
     sink(open_explanations(run).explanation(3, "grad_cam"))
@@ -138,7 +164,11 @@ def test_panel_of_a_method_without_sign_is_drawn_on_the_scale_that_has_none(run:
     add_explanation(run / "explanations", make_probe(), 3, "squaregrad", (8, 8, 1))
     show(run)
     image = Image.open(io.BytesIO(values(run, "squaregrad/panel")[3].image.encoded_image_string))
-    assert (np.asarray(image.convert("RGB")) == render.sequential(np.zeros(1, np.float32), 1.0)).all(axis=-1).any()
+    assert (
+        (np.asarray(image.convert("RGB")) == pixels.sequential(np.zeros(1, np.float32), 1.0))
+        .all(axis=-1)
+        .any()
+    )
 
 
 def test_panel_can_be_left_out_and_larger_than_the_probe(run: Path) -> None:
@@ -159,9 +189,13 @@ def test_panel_does_without_a_stored_probe(tmp_path: Path) -> None:
 def test_histogram_counts_every_attribution(run: Path) -> None:
     show(run)
     for epoch, value in values(run, "integrated_gradients/attributions").items():
-        attributions = open_explanations(run).explanation(epoch, "integrated_gradients").attributions()
+        attributions = (
+            open_explanations(run).explanation(epoch, "integrated_gradients").attributions()
+        )
         assert value.histo.num == sum(value.histo.bucket) == attributions.size
-        assert value.histo.sum == pytest.approx(float(attributions.sum(dtype=np.float64)), rel=FLOAT32_ROUNDING)
+        assert value.histo.sum == pytest.approx(
+            float(attributions.sum(dtype=np.float64)), rel=FLOAT32_ROUNDING
+        )
         assert (value.histo.min, value.histo.max) == (attributions.min(), attributions.max())
 
 
@@ -179,7 +213,10 @@ def test_histogram_puts_every_value_between_the_limits_of_its_bin(sample: np.nda
     assert np.all(np.diff(limits) > 0)
     lower = np.concatenate([[-np.inf], limits[:-1]])
     for low, high, count in zip(lower, limits, counted.bucket, strict=True):
-        inside = ((finite > low) & (finite < high)).sum(), ((finite >= low) & (finite <= high)).sum()
+        inside = (
+            ((finite > low) & (finite < high)).sum(),
+            ((finite >= low) & (finite <= high)).sum(),
+        )
         assert inside[0] <= count <= inside[1]
     assert (counted.num, counted.min, counted.max) == (finite.size, finite.min(), finite.max())
     assert counted.sum_squares == pytest.approx(float(np.square(finite).sum()))
@@ -209,9 +246,17 @@ def test_a_closed_sink_goes_on_in_another_file(run: Path) -> None:
 
 def test_neither_tensorflow_nor_mpi_is_loaded(run: Path) -> None:
     script = (
-        "import json, sys; from hvd_xai.sinks.tensorboard import TensorBoard; from hvd_xai import open_explanations\n"
-        f"sink = TensorBoard({str(run)!r}); [sink(explanation) for explanation in open_explanations({str(run)!r})]; sink.close()\n"
-        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules} & {'tensorflow', 'keras', 'mpi4py', 'horovod'})))"
+        "import json, sys; from hvd_xai.sinks.tensorboard import TensorBoard; from hvd_xai import"
+        f" open_explanations\nsink = TensorBoard({str(run)!r}); [sink(explanation) for explanation"
+        f" in open_explanations({str(run)!r})];"
+        " sink.close()\nprint(json.dumps(sorted({name.split('.')[0] for name in sys.modules} &"
+        " {'tensorflow', 'keras', 'mpi4py', 'horovod'})))"
     )
-    said = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    said = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     assert json.loads(said.stdout) == []

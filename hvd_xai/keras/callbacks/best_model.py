@@ -9,9 +9,12 @@ from hvd_xai.keras.collectives import init, require_started
 
 
 class BestModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc]  # keras ships no types
-    """Saves the model whenever its metric is the best so far; the root alone writes. Give it to every rank.
+    """Saves the model whenever its metric is the best so far; the root alone writes.
 
-    Horovod's has no file name, and lets an estimator set `filepath` afterwards; here it can be given, too.
+    Give it to every rank.
+
+    Horovod's has no file name, and lets an estimator set `filepath` afterwards; here it can be
+    given, too.
 
     Args:
         monitor: the metric, as it is named in the logs.
@@ -19,7 +22,8 @@ class BestModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc
         save_weights_only: leaves out architecture and optimizer.
         mode: "min", "max", or "auto", which goes by the metric's name.
         save_freq: "epoch", or a number of batches, of which each rank's metrics decide.
-        filepath: ends in `.keras`, or in `.weights.h5` for weights only; may have fields, as `{epoch}`.
+        filepath: ends in `.keras`, or in `.weights.h5` for weights only; may have fields, as
+            `{epoch}`.
     """
 
     def __init__(
@@ -33,7 +37,13 @@ class BestModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc
         filepath: str | Path | None = None,
     ) -> None:
         require_started("BestModelCheckpoint")
-        path = filepath if filepath is not None else "best_model.weights.h5" if save_weights_only else "best_model.keras"
+        path = (
+            filepath
+            if filepath is not None
+            else "best_model.weights.h5"
+            if save_weights_only
+            else "best_model.keras"
+        )
         super().__init__(
             path,
             monitor=monitor,

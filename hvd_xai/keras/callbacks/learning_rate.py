@@ -14,30 +14,33 @@ Logs = dict[str, Any] | None
 
 
 class LearningRateScheduleCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
-    """Sets the learning rate to `initial_lr * multiplier` in the epochs from `start_epoch` up to, not including, `end_epoch`.
+    """Sets the learning rate to `initial_lr * multiplier` in the epochs from `start_epoch` up to,
+    not including, `end_epoch`.
 
-    At other epochs it leaves the learning rate alone, so that several of them, one after the other, make a schedule. The learning rate
-    lands in the logs as `lr`.
+    At other epochs it leaves the learning rate alone, so that several of them, one after the other,
+    make a schedule. The learning rate lands in the logs as `lr`.
 
     Args:
         initial_lr: the learning rate that the multiplier scales.
         multiplier: a function of the epoch, or a number m for m^(epoch - start_epoch).
         start_epoch: the first epoch.
         end_epoch: the first epoch that is left alone again; None for no end.
-        staircase: True sets the learning rate at an epoch's first batch; False at every batch, with the fraction
-            epoch + batch / steps_per_epoch as the epoch.
-        momentum_correction: scales the velocity of SGD and RMSprop by the change of the learning rate, which it carries as a factor: it
-            then is the velocity that the new learning rate would have built up. Horovod scales the momentum of that one step, which comes
-            to the same; Keras 3 compiles the momentum into the step.
+        staircase: True sets the learning rate at an epoch's first batch; False at every batch, with
+            the fraction epoch + batch / steps_per_epoch as the epoch.
+        momentum_correction: scales the velocity of SGD and RMSprop by the change of the learning
+            rate, which it carries as a factor: it then is the velocity that the new learning rate
+            would have built up. Horovod scales the momentum of that one step, which comes to the
+            same; Keras 3 compiles the momentum into the step.
         steps_per_epoch: where Keras does not know it.
 
     Raises:
         ValueError: if `initial_lr` is None.
-        TypeError: when training begins, if the optimizer's learning rate is a schedule; it would win.
+        TypeError: when training begins, if the optimizer's learning rate is a schedule; it would
+            win.
 
     Reference:
-        Goyal et al.: Accurate, large minibatch SGD: training ImageNet in 1 hour, 2017, section 3 (momentum correction).
-        https://arxiv.org/abs/1706.02677
+        Goyal et al.: Accurate, large minibatch SGD: training ImageNet in 1 hour, 2017, section 3
+        (momentum correction). https://arxiv.org/abs/1706.02677
     """
 
     def __init__(
@@ -53,7 +56,10 @@ class LearningRateScheduleCallback(keras.callbacks.Callback):  # type: ignore[mi
         super().__init__()
         require_started(type(self).__name__)
         if initial_lr is None:
-            raise ValueError(f"{type(self).__name__} needs initial_lr, the learning rate that the multiplier scales; got None")
+            raise ValueError(
+                f"{type(self).__name__} needs initial_lr, the learning rate that the multiplier"
+                " scales; got None"
+            )
         self.initial_lr = initial_lr
         self.multiplier = multiplier
         self.start_epoch = start_epoch
@@ -63,25 +69,29 @@ class LearningRateScheduleCallback(keras.callbacks.Callback):  # type: ignore[mi
         self.steps_per_epoch = steps_per_epoch
         self.current_epoch = 0
 
-    def on_train_begin(self, logs: Logs = None) -> None:  # noqa: ARG002 - Keras calls it so
+    def on_train_begin(self, logs: Logs = None) -> None:
         """Checks that the learning rate can be set, and finds the steps of an epoch."""
         name = type(self).__name__
         inner = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        if not isinstance(inner._learning_rate, keras.Variable):  # the public property hides which of the two it is
+        # the public property hides which of the two it is
+        if not isinstance(inner._learning_rate, keras.Variable):
             raise TypeError(
-                f"{name} sets the learning rate, but the optimizer was given a schedule. Give it a number, or put what this callback does"
-                " into the schedule."
+                f"{name} sets the learning rate, but the optimizer was given a schedule. Give it a"
+                " number, or put what this callback does into the schedule."
             )
         if not self.staircase and not self.steps_per_epoch:
             self.steps_per_epoch = self.params.get("steps")
             if not self.steps_per_epoch:
-                raise ValueError(f"{name} needs to know the batches of an epoch, which Keras does not; pass steps_per_epoch")
+                raise ValueError(
+                    f"{name} needs to know the batches of an epoch, which Keras does not; pass"
+                    " steps_per_epoch"
+                )
 
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Notes the epoch."""
         self.current_epoch = epoch
 
-    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:  # noqa: ARG002
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         """Sets the learning rate."""
         epoch = self.current_epoch
         if epoch < self.start_epoch or (self.end_epoch is not None and epoch >= self.end_epoch):
@@ -91,13 +101,17 @@ class LearningRateScheduleCallback(keras.callbacks.Callback):  # type: ignore[mi
         elif batch == 0:
             self._set(self._factor(epoch))
 
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Logs the learning rate."""
         if logs is not None:
             logs["lr"] = float(self.model.optimizer.learning_rate)
 
     def _factor(self, epoch: float | int) -> float | int:
-        return self.multiplier(epoch) if callable(self.multiplier) else self.multiplier ** (epoch - self.start_epoch)
+        return (
+            self.multiplier(epoch)
+            if callable(self.multiplier)
+            else self.multiplier ** (epoch - self.start_epoch)
+        )
 
     def _set(self, factor: float | int) -> None:
         optimizer = self.model.optimizer
@@ -110,10 +124,12 @@ class LearningRateScheduleCallback(keras.callbacks.Callback):  # type: ignore[mi
 
 
 class LearningRateWarmupCallback(LearningRateScheduleCallback):
-    """Raises the learning rate from that of one rank to that of all, batch by batch, over the first epochs.
+    """Raises the learning rate from that of one rank to that of all, batch by batch, over the first
+    epochs.
 
-    With k ranks and w warm-up epochs, batch b of n in epoch e trains at initial_lr / k * ((e + (b + 1)/n) * (k - 1) / w + 1): the last
-    batch of the warm-up at initial_lr. Afterwards it leaves the learning rate alone.
+    With k ranks and w warm-up epochs, batch b of n in epoch e trains at initial_lr / k * ((e + (b +
+    1)/n) * (k - 1) / w + 1): the last batch of the warm-up at initial_lr. Afterwards it leaves the
+    learning rate alone.
 
     Args:
         initial_lr: the learning rate to arrive at: that of one rank, times the number of ranks.
@@ -127,7 +143,8 @@ class LearningRateWarmupCallback(LearningRateScheduleCallback):
         TypeError: when training begins, if the optimizer's learning rate is a schedule.
 
     Reference:
-        Goyal et al.: Accurate, large minibatch SGD: training ImageNet in 1 hour, 2017, section 2.2. https://arxiv.org/abs/1706.02677
+        Goyal et al.: Accurate, large minibatch SGD: training ImageNet in 1 hour, 2017, section 2.2.
+        https://arxiv.org/abs/1706.02677
     """
 
     def __init__(
@@ -140,7 +157,9 @@ class LearningRateWarmupCallback(LearningRateScheduleCallback):
     ) -> None:
         if warmup_epochs < 0:
             raise ValueError(f"warmup_epochs must be 0 or more; got {warmup_epochs}")
-        super().__init__(initial_lr, self._warmth, 0, warmup_epochs, False, momentum_correction, steps_per_epoch)
+        super().__init__(
+            initial_lr, self._warmth, 0, warmup_epochs, False, momentum_correction, steps_per_epoch
+        )
         self.warmup_epochs = warmup_epochs
         self.verbose = verbose
 
@@ -148,7 +167,11 @@ class LearningRateWarmupCallback(LearningRateScheduleCallback):
         """Logs the learning rate."""
         super().on_epoch_end(epoch, logs)
         if self.verbose > 0 and epoch < self.warmup_epochs <= epoch + 1:
-            log.info("epoch %d: the warm-up ends, learning rate %g", epoch, float(self.model.optimizer.learning_rate))
+            log.info(
+                "epoch %d: the warm-up ends, learning rate %g",
+                epoch,
+                float(self.model.optimizer.learning_rate),
+            )
 
     def _warmth(self, epoch: float | int) -> float:
         size = init().size
@@ -157,7 +180,9 @@ class LearningRateWarmupCallback(LearningRateScheduleCallback):
 
 
 def _velocities(optimizer: "keras.optimizers.Optimizer") -> "list[keras.Variable]":
-    """Returns the velocities that carry the learning rate as a factor; none for optimizers without."""
+    """Returns the velocities that carry the learning rate as a factor; none for optimizers
+    without.
+    """
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     if isinstance(inner, keras.optimizers.SGD):
         return list(getattr(inner, "momentums", ()))  # not there until the optimizer is built

@@ -1,4 +1,7 @@
-"""These tests run on every rank at once: `test_in_ranks.py` starts them. Each rank takes the same steps in the same order."""
+"""These tests run on every rank at once.
+
+`test_in_ranks.py` starts them. Each rank takes the same steps in the same order.
+"""
 
 import os
 from pathlib import Path
@@ -6,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hvd_xai.cli.console import rank
-from hvd_xai.world import World
+from hvd_xai.ranks.world import World
 
 os.environ.setdefault("HOROVOD_TIMELINE", "DYNAMIC")  # one may be started by a test
 
@@ -15,7 +18,8 @@ collect_ignore_glob = [] if os.environ.get("HVD_XAI_TEST_RANKS") else ["*"]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Gives each rank a folder of its own: sessions that share pytest's tidy it up at the same time, and fail over each other."""
+    """Gives each rank a folder of its own: sessions that share pytest's tidy it up at the same
+    time, and fail over each other."""
     folder = os.environ.get("HVD_XAI_TEST_FOLDER")
     if folder:
         config.option.basetemp = str(Path(folder) / f"rank{rank()}")

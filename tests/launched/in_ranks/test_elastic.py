@@ -1,4 +1,5 @@
-"""The state of elastic training on ranks that stay: what is committed, restored and synchronised."""
+"""The state of elastic training on ranks that stay: what is committed, restored and
+synchronised."""
 
 import keras
 import numpy as np
@@ -7,8 +8,13 @@ import tensorflow as tf
 
 import hvd_xai.keras as hvd
 from hvd_xai.errors import PeerError
-from hvd_xai.keras.elastic import CommitStateCallback, KerasState, UpdateBatchStateCallback, UpdateEpochStateCallback
-from hvd_xai.world import World
+from hvd_xai.keras.elastic import (
+    CommitStateCallback,
+    KerasState,
+    UpdateBatchStateCallback,
+    UpdateEpochStateCallback,
+)
+from hvd_xai.ranks.world import World
 
 OTHERS = [np.array([[1, 2], [3, 4]], np.float32), np.zeros(2, np.float32)]
 
@@ -25,7 +31,8 @@ def _weights(model: keras.Model) -> list[list[float]]:
 
 
 def _state(world: World) -> KerasState:
-    """Each rank's is another one: weights 1 on the root, 2 elsewhere, batch 20 + rank, epoch 10 + rank."""
+    """Each rank's is another one: weights 1 on the root, 2 elsewhere, batch 20 + rank, epoch 10 +
+    rank."""
     return KerasState(
         _model(1.0 if world.is_root else 2.0),
         keras.optimizers.Adam(0.001 * (1 + world.rank)),
@@ -79,11 +86,15 @@ def test_optimizer_state_of_the_root_reaches_ranks_that_never_trained(world: Wor
             variable.assign(tf.cast(tf.fill(variable.shape, 3), variable.dtype))
     state = KerasState(model)
     state.sync()
-    assert {float(value) for variable in model.optimizer.variables for value in np.ravel(variable)} == {3.0}
+    assert {
+        float(value) for variable in model.optimizer.variables for value in np.ravel(variable)
+    } == {3.0}
 
 
 def test_each_rank_keeps_its_own_seeds(world: World) -> None:
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dropout(0.5, seed=world.rank), keras.layers.Dense(2)])
+    model = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dropout(0.5, seed=world.rank), keras.layers.Dense(2)]
+    )
     model.compile("sgd", "mse")
     (seed,) = [variable for variable in model.variables if "seed_generator_state" in variable.path]
     before = np.asarray(seed.value.numpy()).tolist()
@@ -100,7 +111,9 @@ def test_another_model_on_a_rank_is_said_on_all(world: World) -> None:
     if world.size == 1:
         state.sync()
         return
-    with pytest.raises((ValueError, PeerError), match="rank 1 builds another model or optimizer than rank 0"):
+    with pytest.raises(
+        (ValueError, PeerError), match="rank 1 builds another model or optimizer than rank 0"
+    ):
         state.sync()
 
 
@@ -125,7 +138,9 @@ def test_an_epoch_is_taken_up_where_it_was_committed(world: World) -> None:
 
     @hvd.elastic.run
     def train(state: KerasState) -> int:
-        model.fit(x, y, batch_size=4, initial_epoch=state.epoch, epochs=3, verbose=0, callbacks=callbacks)
+        model.fit(
+            x, y, batch_size=4, initial_epoch=state.epoch, epochs=3, verbose=0, callbacks=callbacks
+        )
         return int(model.optimizer.iterations)
 
     assert train(state) == 3 + 5  # of epoch 1's five batches two were done
@@ -150,7 +165,10 @@ def test_errors_of_the_function_are_its_callers(world: World) -> None:
     def train(state: KerasState, error: Exception) -> None:
         raise error
 
-    for error in (RuntimeError("a mistake"), tf.errors.UnknownError(None, None, "Horovod has been shut down")):
+    for error in (
+        RuntimeError("a mistake"),
+        tf.errors.UnknownError(None, None, "Horovod has been shut down"),
+    ):
         with pytest.raises(type(error)):
             train(state, error)  # the second is of a lost rank, which only an elastic job lets go
 
@@ -158,10 +176,19 @@ def test_errors_of_the_function_are_its_callers(world: World) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: KerasState(keras.Sequential([keras.layers.Dense(2)]), keras.optimizers.SGD()), "model.build"),
+        (
+            lambda: KerasState(keras.Sequential([keras.layers.Dense(2)]), keras.optimizers.SGD()),
+            "model.build",
+        ),
         (lambda: KerasState(_model(1.0)), "compile the model first"),
-        (lambda: KerasState(_model(1.0), keras.optimizers.SGD(), commit=1), "'commit'; choose another name"),
-        (lambda: CommitStateCallback(KerasState(_model(1.0), keras.optimizers.SGD()), 0), "batches_per_commit must be 1 or more"),
+        (
+            lambda: KerasState(_model(1.0), keras.optimizers.SGD(), commit=1),
+            "'commit'; choose another name",
+        ),
+        (
+            lambda: CommitStateCallback(KerasState(_model(1.0), keras.optimizers.SGD()), 0),
+            "batches_per_commit must be 1 or more",
+        ),
     ],
 )
 def test_mistakes_are_said_before_anything_is_sent(world: World, make: object, says: str) -> None:
@@ -170,5 +197,7 @@ def test_mistakes_are_said_before_anything_is_sent(world: World, make: object, s
 
 
 def test_an_attribute_that_is_not_there_says_which_are(world: World) -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'epochs'; it was made with: batch, epoch, seen"):
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'epochs'; it was made with: batch, epoch, seen"
+    ):
         _ = _state(world).epochs

@@ -1,4 +1,5 @@
-"""Explaining on ranks: what comes out does not depend on them, and what goes wrong does so on all of them."""
+"""Explaining on ranks: what comes out does not depend on them, and what goes wrong does so on all
+of them."""
 
 import logging
 import os
@@ -17,17 +18,17 @@ import hvd_xai.keras as hvd
 from hvd_xai import Explain, Probe, open_explanations
 from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
-from hvd_xai.checkpoint import arrays
 from hvd_xai.cli import explain as cli
 from hvd_xai.errors import CheckpointError, PeerError, RecipeError, RunExistsError
-from hvd_xai.estimate import estimate
-from hvd_xai.explain import explain
-from hvd_xai.plan import Plan
-from hvd_xai.precision import Precision
-from hvd_xai.recording import OnError
+from hvd_xai.explain.callback import explain
+from hvd_xai.explain.estimate import estimate
+from hvd_xai.explain.runner import Plan
+from hvd_xai.protocols import Attribution
+from hvd_xai.ranks.world import World
+from hvd_xai.recording.recorder import OnError
 from hvd_xai.sinks.checkpoint import Checkpoint
-from hvd_xai.types import Attribution
-from hvd_xai.world import World
+from hvd_xai.storage import arrays
+from hvd_xai.tracing.precision import Precision
 
 METHODS: list[Attribution] = [partial(integrated_gradients, n_steps=4), grad_cam]
 NAMED: dict[str, Attribution | str] = {
@@ -53,36 +54,68 @@ def _model(seed: int = 0) -> keras.Model:
 
 def _probe(n: int = 11) -> Probe:
     random = np.random.default_rng(0)
-    return Probe(random.normal(size=(n, 6, 6, 1)).astype("float32"), random.integers(0, 4, n).astype("int32"))
+    return Probe(
+        random.normal(size=(n, 6, 6, 1)).astype("float32"), random.integers(0, 4, n).astype("int32")
+    )
 
 
-def _raises(world: World, kind: type[Exception], message: str, *, alike: bool = True) -> AbstractContextManager[object]:
+def _raises(
+    world: World, kind: type[Exception], message: str, *, alike: bool = True
+) -> AbstractContextManager[object]:
     """What one rank meets is a PeerError on all; what all meet alike keeps its type."""
     return pytest.raises(kind if alike or world.size == 1 else PeerError, match=message)
 
 
 @pytest.mark.parametrize("n", [1, 2, 11])
-def test_merged_explanations_equal_those_of_one_process(world: World, tmp_path: Path, n: int) -> None:
-    explain(_model(), _probe(n), NAMED, world=world, checkpoint=Checkpoint(tmp_path / "together"), epoch=3, step=7)
+def test_merged_explanations_equal_those_of_one_process(
+    world: World, tmp_path: Path, n: int
+) -> None:
+    explain(
+        _model(),
+        _probe(n),
+        NAMED,
+        world=world,
+        checkpoint=Checkpoint(tmp_path / "together"),
+        epoch=3,
+        step=7,
+    )
     if not world.is_root:
         return
-    explain(_model(), _probe(n), NAMED, world=World.alone(), checkpoint=Checkpoint(tmp_path / "alone"), epoch=3, step=7)
+    explain(
+        _model(),
+        _probe(n),
+        NAMED,
+        world=World.alone(),
+        checkpoint=Checkpoint(tmp_path / "alone"),
+        epoch=3,
+        step=7,
+    )
     assert open_explanations(tmp_path / "together").methods(3) == list(NAMED)
     for name in NAMED:
-        together, alone = (open_explanations(tmp_path / run).explanation(3, name) for run in ("together", "alone"))
+        together, alone = (
+            open_explanations(tmp_path / run).explanation(3, name) for run in ("together", "alone")
+        )
         assert together.columns == alone.columns
-        # micro-batches have one shape on every rank, so a row is computed in one way, wherever it is computed
+        # micro-batches have one shape on every rank, so a row is computed in one way, wherever it
+        # is computed
         np.testing.assert_array_equal(together.attributions(), alone.attributions())
         for column in set(alone.columns) - {"rank"}:
-            np.testing.assert_array_equal(together.column(column), alone.column(column), err_msg=column)
-        ours, theirs = ({file.key: file.xxh3_128 for file in one.manifest.files if "rank" not in file.key} for one in (together, alone))
+            np.testing.assert_array_equal(
+                together.column(column), alone.column(column), err_msg=column
+            )
+        ours, theirs = (
+            {file.key: file.xxh3_128 for file in one.manifest.files if "rank" not in file.key}
+            for one in (together, alone)
+        )
         assert ours == theirs
         assert np.bincount(together.column("rank"), minlength=world.size).tolist() == [
             n * (rank + 1) // world.size - n * rank // world.size for rank in range(world.size)
         ]
 
 
-def test_two_epochs_trace_each_method_once_and_see_new_weights(world: World, tmp_path: Path) -> None:
+def test_two_epochs_trace_each_method_once_and_see_new_weights(
+    world: World, tmp_path: Path
+) -> None:
     model = _model()
     plan = Plan(model, _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
     first = plan.run(0, 0)
@@ -90,7 +123,11 @@ def test_two_epochs_trace_each_method_once_and_see_new_weights(world: World, tmp
     model.set_weights([weight * 2 for weight in model.get_weights()])
     second = plan.run(1, 1)
     assert [compute.n_traces for compute in plan.computes.values()] == traces == [1, 1]
-    assert first.convergence_delta.keys() == second.convergence_delta.keys() == {"integrated_gradients"}
+    assert (
+        first.convergence_delta.keys()
+        == second.convergence_delta.keys()
+        == {"integrated_gradients"}
+    )
     if world.is_root:
         run = open_explanations(tmp_path / "run")
         before, after = (run.explanation(epoch, "integrated_gradients") for epoch in (0, 1))
@@ -98,27 +135,46 @@ def test_two_epochs_trace_each_method_once_and_see_new_weights(world: World, tmp
         assert before.manifest.weights_digest != after.manifest.weights_digest
 
 
-def test_final_weights_are_bit_equal_with_and_without_explanations(world: World, tmp_path: Path) -> None:
+def test_final_weights_are_bit_equal_with_and_without_explanations(
+    world: World, tmp_path: Path
+) -> None:
     random = np.random.default_rng(1)
     x, y = random.normal(size=(24, 6, 6, 1)).astype("float32"), random.integers(0, 4, 24)
 
     def trained(callbacks: list[keras.callbacks.Callback]) -> list[np.ndarray]:
         model = _model()
-        model.compile(hvd.DistributedOptimizer(keras.optimizers.Adam(0.01)), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        state = [hvd.callbacks.BroadcastGlobalVariablesCallback(), hvd.callbacks.MetricAverageCallback()]
+        model.compile(
+            hvd.DistributedOptimizer(keras.optimizers.Adam(0.01)),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        state = [
+            hvd.callbacks.BroadcastGlobalVariablesCallback(),
+            hvd.callbacks.MetricAverageCallback(),
+        ]
         mine = hvd.shard(x, y, world=world)
         model.fit(*mine, batch_size=4, epochs=2, verbose=0, callbacks=[*state, *callbacks])
-        weights: list[np.ndarray] = [*model.get_weights(), *(variable.numpy() for variable in model.optimizer.variables)]
+        weights: list[np.ndarray] = [
+            *model.get_weights(),
+            *(variable.numpy() for variable in model.optimizer.variables),
+        ]
         return weights
 
     plain = trained([])
     for overlap in (False, True):
-        explain = Explain(_probe(), METHODS, world=world, checkpoint=tmp_path / f"overlap_{overlap}", overlap=overlap)
+        explain = Explain(
+            _probe(),
+            METHODS,
+            world=world,
+            checkpoint=tmp_path / f"overlap_{overlap}",
+            overlap=overlap,
+        )
         explained = trained([explain])
         for a, b in zip(plain, explained, strict=True):
             np.testing.assert_array_equal(a, b)
     if world.is_root:
-        apart, beside = (list(open_explanations(tmp_path / f"overlap_{overlap}")) for overlap in (False, True))
+        apart, beside = (
+            list(open_explanations(tmp_path / f"overlap_{overlap}")) for overlap in (False, True)
+        )
         assert [one.manifest.files for one in apart] == [one.manifest.files for one in beside]
         assert len(beside) == 4
 
@@ -143,23 +199,43 @@ def test_what_fails_while_training_goes_on_ends_it_or_is_lost_with_a_warning(
     world: World, tmp_path: Path, overlap: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = _model()
-    model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.01)), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        hvd.DistributedOptimizer(keras.optimizers.SGD(0.01)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
     sink = _Full()
 
     def fit(run: str, on_error: OnError) -> None:
-        explain = Explain(_probe(), METHODS[:1], world=world, checkpoint=tmp_path / run, sinks=[sink], overlap=overlap, on_error=on_error)
+        explain = Explain(
+            _probe(),
+            METHODS[:1],
+            world=world,
+            checkpoint=tmp_path / run,
+            sinks=[sink],
+            overlap=overlap,
+            on_error=on_error,
+        )
         callbacks = [hvd.callbacks.BroadcastGlobalVariablesCallback(), explain]
         model.fit(np.zeros((4, 6, 6, 1)), np.zeros(4), epochs=3, verbose=0, callbacks=callbacks)
 
     fit("warned", "warn")
-    said = [record.getMessage() for record in caplog.records if "has not all its explanations" in record.getMessage()]
+    said = [
+        record.getMessage()
+        for record in caplog.records
+        if "has not all its explanations" in record.getMessage()
+    ]
     assert len(said) == (2 if world.is_root else 0)
     if world.is_root:
         assert "epoch 1 has not all" in said[0]
         assert "integrated_gradients" in said[0]
         assert "No space left on device" in said[0]
         assert threading.main_thread().name not in sink.threads
-        assert open_explanations(tmp_path / "warned").epochs == [0, 1, 2]  # the sink failed; what it was shown is committed
+        # the sink failed; what it was shown is committed
+        assert open_explanations(tmp_path / "warned").epochs == [
+            0,
+            1,
+            2,
+        ]
     with _raises(world, OSError, "No space left on device", alike=False):
         fit("raised", "raise")
 
@@ -187,7 +263,9 @@ def test_a_probe_with_nan_on_one_rank_is_refused_on_all(world: World, tmp_path: 
 
 def test_a_probe_of_another_shape_is_refused(world: World, tmp_path: Path) -> None:
     probe = Probe(np.zeros((4, 5, 5, 1), "float32"), np.zeros(4, "int32"))
-    with _raises(world, ValueError, r"takes inputs of shape \(None, 6, 6, 1\); got \(None, 5, 5, 1\)"):
+    with _raises(
+        world, ValueError, r"takes inputs of shape \(None, 6, 6, 1\); got \(None, 5, 5, 1\)"
+    ):
         Plan(_model(), probe, METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
 
 
@@ -199,15 +277,32 @@ def test_targets_out_of_range_are_refused(world: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("layer", "message"), [("covn", "'conv'"), ("dense", "conv")])
-def test_a_layer_that_will_not_do_is_refused_with_those_that_would(world: World, tmp_path: Path, layer: str, message: str) -> None:
+def test_a_layer_that_will_not_do_is_refused_with_those_that_would(
+    world: World, tmp_path: Path, layer: str, message: str
+) -> None:
     with _raises(world, ValueError, message):
-        Plan(_model(), _probe(), [partial(grad_cam, layer=layer)], world=world, checkpoint=Checkpoint(tmp_path / "run"))
+        Plan(
+            _model(),
+            _probe(),
+            [partial(grad_cam, layer=layer)],
+            world=world,
+            checkpoint=Checkpoint(tmp_path / "run"),
+        )
 
 
-def test_bfloat16_records_how_far_it_is_off_and_changes_nothing_else(world: World, tmp_path: Path) -> None:
+def test_bfloat16_records_how_far_it_is_off_and_changes_nothing_else(
+    world: World, tmp_path: Path
+) -> None:
     precisions: tuple[Precision | None, ...] = (None, "bfloat16")
     for precision in precisions:
-        explain(_model(), _probe(), METHODS, world=world, checkpoint=tmp_path / str(precision), precision=precision)
+        explain(
+            _model(),
+            _probe(),
+            METHODS,
+            world=world,
+            checkpoint=tmp_path / str(precision),
+            precision=precision,
+        )
     if not world.is_root:
         return
     exact, rough = (open_explanations(tmp_path / name) for name in ("None", "bfloat16"))
@@ -217,19 +312,26 @@ def test_bfloat16_records_how_far_it_is_off_and_changes_nothing_else(world: Worl
         assert "precision" not in want.manifest.options
         assert got.manifest.options["precision"] == "bfloat16"
         first = slice(0, 8)  # what is measured, however many ranks there are
-        error = np.linalg.norm((got.attributions() - want.attributions())[first]) / np.linalg.norm(want.attributions()[first])
+        error = np.linalg.norm((got.attributions() - want.attributions())[first]) / np.linalg.norm(
+            want.attributions()[first]
+        )
         # attributions are stored as float16, which adds 2 ** -11 of the largest
         assert got.manifest.options["precision_error"] == pytest.approx(error, abs=2e-3)
         assert 0 < error < 0.1
 
 
-def test_estimates_are_the_same_on_all_ranks_and_write_nothing(world: World, tmp_path: Path) -> None:
+def test_estimates_are_the_same_on_all_ranks_and_write_nothing(
+    world: World, tmp_path: Path
+) -> None:
     model, probe = _model(), _probe(40)
     before = model.get_weights()
     estimates = estimate(model, probe, NAMED, world=world)
     assert [(one.method, one.n_rows) for one in estimates] == [(name, 40) for name in NAMED]
     assert all(0 < one.seconds < 60 for one in estimates)
-    assert world.allgather("comparing", [one.seconds for one in estimates]) == [[one.seconds for one in estimates]] * world.size
+    assert (
+        world.allgather("comparing", [one.seconds for one in estimates])
+        == [[one.seconds for one in estimates]] * world.size
+    )
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     explain(model, probe, NAMED, world=world, checkpoint=tmp_path / "run")
@@ -243,7 +345,11 @@ def test_estimates_are_the_same_on_all_ranks_and_write_nothing(world: World, tmp
 def _logging(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes back what the command sets up for itself."""
     logger = logging.getLogger("hvd_xai")
-    for name, value in (("propagate", logger.propagate), ("handlers", [*logger.handlers]), ("level", logger.level)):
+    for name, value in (
+        ("propagate", logger.propagate),
+        ("handlers", [*logger.handlers]),
+        ("level", logger.level),
+    ):
         monkeypatch.setattr(logger, name, value)
 
 
@@ -269,13 +375,32 @@ def test_the_command_starts_goes_on_or_starts_anew(world: World) -> None:
     with pytest.raises(typer.BadParameter, match="not both"):
         cli.explain(model, data, run, resume=True, overwrite=True)
     cli.explain(model, data, run, set_=["n_steps=3"], overwrite=True)
-    assert open_explanations(run).explanation(0, "integrated_gradients").manifest.options["n_steps"] == 3
+    assert (
+        open_explanations(run).explanation(0, "integrated_gradients").manifest.options["n_steps"]
+        == 3
+    )
     twice = ["few=integrated_gradients", "mean=integrated_gradients"]
-    cli.explain(model, data, folder / "named", method=twice, set_=["few.n_steps=2", "mean.baseline=mean"])
+    cli.explain(
+        model, data, folder / "named", method=twice, set_=["few.n_steps=2", "mean.baseline=mean"]
+    )
     few, mean = open_explanations(folder / "named")
-    assert (few.manifest.method, few.manifest.options["n_steps"], few.manifest.options["baseline"]) == ("few", 2, "zero")
-    assert (mean.manifest.method, mean.manifest.options["n_steps"], mean.manifest.options["baseline"]) == ("mean", 50, "mean")
-    with pytest.raises(RecipeError, match=r"'--set n_steps=2' could mean more than one option; write few\.n_steps=2 or mean\.n_steps=2"):
+    assert (
+        few.manifest.method,
+        few.manifest.options["n_steps"],
+        few.manifest.options["baseline"],
+    ) == ("few", 2, "zero")
+    assert (
+        mean.manifest.method,
+        mean.manifest.options["n_steps"],
+        mean.manifest.options["baseline"],
+    ) == ("mean", 50, "mean")
+    with pytest.raises(
+        RecipeError,
+        match=(
+            r"'--set n_steps=2' could mean more than one option; write few\.n_steps=2 or"
+            r" mean\.n_steps=2"
+        ),
+    ):
         cli.explain(model, data, folder / "other", method=twice, set_=["n_steps=2"])
     with pytest.raises(ValueError, match=r"letters, digits, .* got '2nd'"):
         cli.explain(model, data, folder / "other", method=["2nd=saliency"])
@@ -295,9 +420,15 @@ def test_the_command_explains_what_is_predicted_where_there_are_no_targets(world
             folder.mkdir()
             _model().save(model)
             np.save(data, _probe().inputs)
-    with pytest.raises((ValueError, PeerError), match=r"x.npy' has no targets; give --targets FILE.npy, or --set score=predicted"):
+    with pytest.raises(
+        (ValueError, PeerError),
+        match=r"x.npy' has no targets; give --targets FILE.npy, or --set score=predicted",
+    ):
         cli.explain(model, data, folder / "refused", method=["saliency"])
-    methods, options = ["saliency", "grad_cam"], ["saliency.score=predicted", "grad_cam.score=predicted"]
+    methods, options = (
+        ["saliency", "grad_cam"],
+        ["saliency.score=predicted", "grad_cam.score=predicted"],
+    )
     cli.explain(model, data, folder / "run", method=methods, set_=options, dry_run=True)
     cli.explain(model, data, folder / "run", method=methods, set_=options)
     found = open_explanations(folder / "run").explanation(0, "saliency")
@@ -305,15 +436,23 @@ def test_the_command_explains_what_is_predicted_where_there_are_no_targets(world
     assert len(set(classes.tolist())) > 1
     for name in ("target", "label", "prediction"):
         np.testing.assert_array_equal(found.column(name), classes)
-    cli.explain(model, data, folder / "run", method=["saliency"], set_=["score=predicted"], resume=True)  # is the same probe
+    # is the same probe
+    cli.explain(
+        model, data, folder / "run", method=["saliency"], set_=["score=predicted"], resume=True
+    )
 
 
-def test_estimates_are_of_the_shares_that_are_explained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_estimates_are_of_the_shares_that_are_explained(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(arrays, "CHUNK_BYTES", 4 * 72)
-    monkeypatch.setattr(arrays, "SHARD_BYTES", 4 * 72)  # 4 rows: shares end between Zarr shards, and are not as even as can be
+    # 4 rows: shares end between Zarr shards, and are not as even as can be
+    monkeypatch.setattr(arrays, "SHARD_BYTES", 4 * 72)
     seen: list[int] = []
 
-    def looks(model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, /, *, ids: tf.Tensor) -> tf.Tensor:
+    def looks(
+        model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, /, *, ids: tf.Tensor
+    ) -> tf.Tensor:
         tf.py_function(lambda ids: seen.extend(ids.numpy().tolist()), [ids], [])
         return inputs
 
@@ -325,19 +464,35 @@ def test_estimates_are_of_the_shares_that_are_explained(world: World, monkeypatc
 def test_different_probes_are_refused(world: World, tmp_path: Path) -> None:
     if world.size == 1:
         return
-    with pytest.raises(ValueError, match="rank 1 differs from rank 0: the ranks were given different probes"):
-        Plan(_model(), _probe(11 + world.rank), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+    with pytest.raises(
+        ValueError, match="rank 1 differs from rank 0: the ranks were given different probes"
+    ):
+        Plan(
+            _model(),
+            _probe(11 + world.rank),
+            METHODS,
+            world=world,
+            checkpoint=Checkpoint(tmp_path / "run"),
+        )
 
 
 def test_different_weights_are_refused(world: World, tmp_path: Path) -> None:
-    plan = Plan(_model(seed=world.rank), _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+    plan = Plan(
+        _model(seed=world.rank),
+        _probe(),
+        METHODS,
+        world=world,
+        checkpoint=Checkpoint(tmp_path / "run"),
+    )
     if world.size == 1:
         return
     with pytest.raises(ValueError, match=r"different weights.*BroadcastGlobalVariablesCallback"):
         plan.run(0, 0)
 
 
-def test_a_run_that_exists_is_refused_on_all_ranks_and_left_alone(world: World, tmp_path: Path) -> None:
+def test_a_run_that_exists_is_refused_on_all_ranks_and_left_alone(
+    world: World, tmp_path: Path
+) -> None:
     explain(_model(), _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
     with pytest.raises(Exception, match=r"holds a run already. Add --resume"):
         explain(_model(), _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
@@ -354,10 +509,19 @@ def test_a_failing_sink_raises_on_all_ranks(world: World, tmp_path: Path) -> Non
             pass
 
     with _raises(world, OSError, "No space left on device", alike=False):
-        explain(_model(), _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"), sinks=[Full()])
+        explain(
+            _model(),
+            _probe(),
+            METHODS,
+            world=world,
+            checkpoint=Checkpoint(tmp_path / "run"),
+            sinks=[Full()],
+        )
 
 
-def test_nan_attributions_are_recorded_counted_and_told(world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_nan_attributions_are_recorded_counted_and_told(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = _model()
     model.set_weights([weight * np.nan for weight in model.get_weights()])
     explain(model, _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
@@ -370,12 +534,17 @@ def test_nan_attributions_are_recorded_counted_and_told(world: World, tmp_path: 
 
 def test_every_second_epoch_and_the_last_are_explained(world: World, tmp_path: Path) -> None:
     model = _model()
-    model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.01)), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        hvd.DistributedOptimizer(keras.optimizers.SGD(0.01)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
     callbacks = [
         hvd.callbacks.BroadcastGlobalVariablesCallback(),
         Explain(_probe(), METHODS, world=world, checkpoint=tmp_path / "run", every=2),
     ]
-    history = model.fit(np.zeros((4, 6, 6, 1)), np.zeros(4), epochs=5, verbose=0, callbacks=callbacks).history
+    history = model.fit(
+        np.zeros((4, 6, 6, 1)), np.zeros(4), epochs=5, verbose=0, callbacks=callbacks
+    ).history
     assert len(history["convergence_delta"]) == 3
     if world.is_root:
         assert open_explanations(tmp_path / "run").epochs == [1, 3, 4]
@@ -383,11 +552,16 @@ def test_every_second_epoch_and_the_last_are_explained(world: World, tmp_path: P
 
 def test_the_epoch_that_training_stops_at_is_explained(world: World, tmp_path: Path) -> None:
     model = _model()
-    model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.0)), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        hvd.DistributedOptimizer(keras.optimizers.SGD(0.0)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
     callbacks = [
         hvd.callbacks.BroadcastGlobalVariablesCallback(),
         hvd.callbacks.MetricAverageCallback(),
-        Explain(_probe(), "integrated_gradients", world=world, checkpoint=tmp_path / "run", every=5),
+        Explain(
+            _probe(), "integrated_gradients", world=world, checkpoint=tmp_path / "run", every=5
+        ),
         keras.callbacks.EarlyStopping("loss", patience=1),
     ]
     model.fit(np.zeros((4, 6, 6, 1)), np.zeros(4), epochs=9, verbose=0, callbacks=callbacks)

@@ -1,4 +1,5 @@
-"""Models as files: plain Keras reads ours, we read plain Keras's, and what is torn is never taken up."""
+"""Models as files: plain Keras reads ours, we read plain Keras's, and what is torn is never taken
+up."""
 
 import subprocess
 import sys
@@ -12,9 +13,17 @@ import tensorflow as tf
 
 import hvd_xai.keras as hvd
 from hvd_xai.errors import CheckpointError
-from hvd_xai.keras.model_files import Trained, load_state, publish_model, read_trained, seed_states, set_seed_states, stage_model
+from hvd_xai.keras.model_files import (
+    Trained,
+    load_state,
+    publish_model,
+    read_trained,
+    seed_states,
+    set_seed_states,
+    stage_model,
+)
 from hvd_xai.keras.optimizer import is_distributed, reduce_before_overflow_check
-from hvd_xai.world import World
+from hvd_xai.ranks.world import World
 
 
 class Quick(keras.optimizers.RMSprop):  # type: ignore[misc]  # keras ships no types
@@ -28,7 +37,9 @@ def _save(model: keras.Model, folder: Path, trained: Trained) -> Path:
 
 def _trained(optimizer: keras.optimizers.Optimizer, units: int = 3) -> keras.Model:
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(units), keras.layers.Dropout(0.5)])
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(units), keras.layers.Dropout(0.5)]
+    )
     model.compile(hvd.DistributedOptimizer(optimizer), "mse")
     random = np.random.default_rng(0)
     model.fit(random.normal(size=(6, 4)), random.normal(size=(6, units)), batch_size=2, verbose=0)
@@ -37,7 +48,11 @@ def _trained(optimizer: keras.optimizers.Optimizer, units: int = 3) -> keras.Mod
 
 def _equal(ours: keras.Model, theirs: keras.Model) -> None:
     """Keras leaves the states of seed generators out of its files; those of a run have them."""
-    for a, b in zip([*ours.weights, *ours.optimizer.variables], [*theirs.weights, *theirs.optimizer.variables], strict=True):
+    for a, b in zip(
+        [*ours.weights, *ours.optimizer.variables],
+        [*theirs.weights, *theirs.optimizer.variables],
+        strict=True,
+    ):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
@@ -49,14 +64,32 @@ def _per_path() -> keras.optimizers.Optimizer:
 
 SAVED: dict[str, tuple[keras.optimizers.Optimizer, dict[str, Any]]] = {
     "adam": (keras.optimizers.Adam(0.01, use_ema=True), {}),
-    "schedule": (keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5), momentum=0.9), {}),
-    "passes": (keras.optimizers.Adam(0.01), {"backward_passes_per_step": 2, "compression": hvd.Compression.fp16}),
+    "schedule": (
+        keras.optimizers.SGD(
+            keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5), momentum=0.9
+        ),
+        {},
+    ),
+    "passes": (
+        keras.optimizers.Adam(0.01),
+        {"backward_passes_per_step": 2, "compression": hvd.Compression.fp16},
+    ),
     "accumulation": (keras.optimizers.Adam(0.01, gradient_accumulation_steps=2), {}),
-    "loss_scale": (keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)), {}),
+    "loss_scale": (
+        keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+        ),
+        {},
+    ),
     "multi": (_per_path(), {}),
     "mixed_float16": (keras.optimizers.SGD(0.1, momentum=0.9), {}),
 }
-KINDS = {"loss_scale": "LossScaleOptimizer", "mixed_float16": "LossScaleOptimizer", "multi": "MultiOptimizer", "schedule": "SGD"}
+KINDS = {
+    "loss_scale": "LossScaleOptimizer",
+    "mixed_float16": "LossScaleOptimizer",
+    "multi": "MultiOptimizer",
+    "schedule": "SGD",
+}
 
 PLAIN = """
 import sys
@@ -83,25 +116,44 @@ def test_saved_models_load_where_hvd_xai_cannot_be_imported(world: World, tmp_pa
     for name, (optimizer, options) in SAVED.items():
         keras.config.set_dtype_policy("mixed_float16" if name == "mixed_float16" else "float32")
         try:
-            model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), hvd.SyncBatchNormalization(), keras.layers.Dropout(0.5)])
+            model = keras.Sequential(
+                [
+                    keras.Input((4,)),
+                    keras.layers.Dense(3),
+                    hvd.SyncBatchNormalization(),
+                    keras.layers.Dropout(0.5),
+                ]
+            )
             model.compile(hvd.DistributedOptimizer(optimizer, **options), "mse")
         finally:
             keras.config.set_dtype_policy("float32")
         if name == "mixed_float16":
             reduce_before_overflow_check(model.optimizer)
         for _ in range(3):
-            model.optimizer.apply([tf.ones(variable.shape) for variable in model.trainable_variables], model.trainable_variables)
+            model.optimizer.apply(
+                [tf.ones(variable.shape) for variable in model.trainable_variables],
+                model.trainable_variables,
+            )
         model.save(tmp_path / f"{name}.keras")
-        np.savez(tmp_path / f"{name}.npz", *[variable.numpy() for variable in (*model.weights, *model.optimizer.variables)])
+        np.savez(
+            tmp_path / f"{name}.npz",
+            *[variable.numpy() for variable in (*model.weights, *model.optimizer.variables)],
+        )
     if world.is_root:
         words = [sys.executable, "-c", PLAIN, str(tmp_path)]
-        ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        ended = subprocess.run(
+            words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        )
         assert ended.returncode == 0, ended.stderr[-4000:]
-        assert dict(line.split() for line in ended.stdout.splitlines() if line) == {name: KINDS.get(name, "Adam") for name in SAVED}
+        assert dict(line.split() for line in ended.stdout.splitlines() if line) == {
+            name: KINDS.get(name, "Adam") for name in SAVED
+        }
 
 
 @pytest.mark.parametrize("how", ["built in", "custom_optimizers", "custom_objects"])
-def test_load_model_takes_up_the_optimizer_and_reduces(world: World, tmp_path: Path, how: str) -> None:
+def test_load_model_takes_up_the_optimizer_and_reduces(
+    world: World, tmp_path: Path, how: str
+) -> None:
     model = _trained(keras.optimizers.Adam(0.01) if how == "built in" else Quick(0.01))
     model.save(tmp_path / "m.keras")
     given: dict[str, Any] = {
@@ -115,7 +167,15 @@ def test_load_model_takes_up_the_optimizer_and_reduces(world: World, tmp_path: P
     _equal(model, loaded)
     x, y = np.full((2, 4), world.rank + 1.0), np.ones((2, 3))
     loaded.fit(x, y, verbose=0, callbacks=[hvd.callbacks.BroadcastGlobalVariablesCallback(0)])
-    assert len({str(entry) for entry in world.allgather("testing", loaded.layers[0].kernel.numpy().tolist())}) == 1
+    assert (
+        len(
+            {
+                str(entry)
+                for entry in world.allgather("testing", loaded.layers[0].kernel.numpy().tolist())
+            }
+        )
+        == 1
+    )
 
 
 def test_a_model_that_only_the_root_has_loaded_comes_to_all(world: World, tmp_path: Path) -> None:
@@ -135,14 +195,18 @@ def test_a_model_that_only_the_root_has_loaded_comes_to_all(world: World, tmp_pa
         callbacks=[hvd.callbacks.BroadcastGlobalVariablesCallback(0)],
     )
     np.testing.assert_array_equal(again.layers[0].kernel.numpy(), model.layers[0].kernel.numpy())
-    np.testing.assert_array_equal(again.optimizer.momentums[0].numpy(), model.optimizer.momentums[0].numpy())
+    np.testing.assert_array_equal(
+        again.optimizer.momentums[0].numpy(), model.optimizer.momentums[0].numpy()
+    )
     assert int(again.optimizer.iterations) == 3
 
 
 def test_a_run_goes_on_from_the_newest_whole_file(world: World, tmp_path: Path) -> None:
     model = _trained(keras.optimizers.Adam(0.01))
     for epoch in range(2):
-        _save(model, tmp_path, Trained(epoch, 3, world.size, 0.01, [seed_states(model)] * world.size))
+        _save(
+            model, tmp_path, Trained(epoch, 3, world.size, 0.01, [seed_states(model)] * world.size)
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-000001.keras"]
     (tmp_path / ".writing-epoch-000002.keras").write_bytes(b"torn")  # as a killed job leaves it
     (tmp_path / "notes.keras").write_bytes(b"a user's")
@@ -180,5 +244,8 @@ def test_another_model_or_optimizer_is_refused(world: World, tmp_path: Path) -> 
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dropout(0.5)])
     other.compile(keras.optimizers.SGD(0.01), "mse")
     other.optimizer.build(other.trainable_variables)
-    with pytest.warns(UserWarning, match="Skipping variable loading"), pytest.raises(CheckpointError, match=r"optimizer of .* is another"):
+    with (
+        pytest.warns(UserWarning, match="Skipping variable loading"),
+        pytest.raises(CheckpointError, match=r"optimizer of .* is another"),
+    ):
         load_state(other, tmp_path, trained)

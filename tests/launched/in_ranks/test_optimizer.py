@@ -1,4 +1,5 @@
-"""The distributed optimizer against one process on the concatenated batch, for each optimizer of Keras and each option."""
+"""The distributed optimizer against one process on the concatenated batch, for each optimizer of
+Keras and each option."""
 
 import json
 import re
@@ -20,13 +21,14 @@ import xxhash
 import hvd_xai.keras as hvd
 from hvd_xai.errors import PeerError
 from hvd_xai.keras.optimizer import reduce_before_overflow_check
-from hvd_xai.world import World
+from hvd_xai.ranks.world import World
 
 ROUNDING = 3e-6  # float32 sums in another order, over a few steps
 N_STEPS = 6
 Make = Callable[[], keras.optimizers.Optimizer]
 
-TABLE: dict[str, tuple[float, int]] = {}  # of each case: the largest difference of a weight, and how many sets of weights the ranks hold
+# of each case: the largest difference of a weight, and how many sets of weights the ranks hold
+TABLE: dict[str, tuple[float, int]] = {}
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,11 @@ class Case:
 
 def _optimizers_of_keras() -> Iterator[tuple[str, Make]]:
     for name, kind in vars(keras.optimizers).items():
-        if not isinstance(kind, type) or not issubclass(kind, keras.optimizers.Optimizer) or kind is keras.optimizers.Optimizer:
+        if (
+            not isinstance(kind, type)
+            or not issubclass(kind, keras.optimizers.Optimizer)
+            or kind is keras.optimizers.Optimizer
+        ):
             continue
         if name not in ("LossScaleOptimizer", "MultiOptimizer"):  # they wrap others, below
             yield name, partial(kind, learning_rate=0.05)
@@ -55,7 +61,9 @@ def _schedule() -> keras.optimizers.schedules.LearningRateSchedule:
 
 
 def _loss_scale(**options: Any) -> Make:
-    return lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, momentum=0.9, **options), dynamic_growth_steps=3)
+    return lambda: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.1, momentum=0.9, **options), dynamic_growth_steps=3
+    )
 
 
 def _without_decay_of_biases() -> keras.optimizers.Optimizer:
@@ -71,7 +79,8 @@ def _multi() -> keras.optimizers.Optimizer:
 
 
 class Own(keras.optimizers.SGD):  # type: ignore[misc]  # keras ships no types
-    """An optimizer of one's own that cannot be made from its configuration, as its `__init__` does not take it."""
+    """An optimizer of one's own that cannot be made from its configuration, as its `__init__` does
+    not take it."""
 
     def __init__(self, n_passes: int | None = None) -> None:
         super().__init__(0.1, momentum=0.9, gradient_accumulation_steps=n_passes)
@@ -98,40 +107,60 @@ CASES = {
     "loss scale": Case(_loss_scale()),
     "accumulation": Case(_adam(gradient_accumulation_steps=3)),
     "accumulation, global_clipnorm": Case(_sgd(gradient_accumulation_steps=2, global_clipnorm=0.3)),
-    "accumulation, EMA, decay": Case(_adam(gradient_accumulation_steps=2, use_ema=True, weight_decay=0.1)),
+    "accumulation, EMA, decay": Case(
+        _adam(gradient_accumulation_steps=2, use_ema=True, weight_decay=0.1)
+    ),
     "accumulation, loss scale": Case(_loss_scale(gradient_accumulation_steps=2)),
     "passes, summed": Case(_adam(), {"backward_passes_per_step": 2}, n_passes=2),
     "passes, averaged": Case(
-        _sgd(clipnorm=0.3), {"backward_passes_per_step": 3, "average_aggregated_gradients": True}, n_passes=3, averages_passes=True
+        _sgd(clipnorm=0.3),
+        {"backward_passes_per_step": 3, "average_aggregated_gradients": True},
+        n_passes=3,
+        averages_passes=True,
     ),
     "passes, loss scale": Case(_loss_scale(), {"backward_passes_per_step": 2}, n_passes=2),
     "MultiOptimizer": Case(_multi),
     "own class, passes": Case(Own, {"backward_passes_per_step": 2}, n_passes=2),
-    "own class, accumulation, loss scale": Case(lambda: keras.optimizers.LossScaleOptimizer(Own(2))),
+    "own class, accumulation, loss scale": Case(
+        lambda: keras.optimizers.LossScaleOptimizer(Own(2))
+    ),
     "Sum": Case(_adam(), {"op": hvd.Sum}, sums=True),
-    "fp16": Case(_sgd(), {"compression": hvd.Compression.fp16}, tolerance=2e-3),  # 11 bits of gradients up to 2, times 0.1, six steps
+    # 11 bits of gradients up to 2, times 0.1, six steps
+    "fp16": Case(_sgd(), {"compression": hvd.Compression.fp16}, tolerance=2e-3),
     "gradient_predivide_factor": Case(_sgd(), {"gradient_predivide_factor": 2.0}),
     "groups": Case(_sgd(), {"groups": 2}),
     "sparse_as_dense": Case(_sgd(), {"sparse_as_dense": True}),
-    "bfloat16 variables": Case(_sgd(), tolerance=0.05, dtype="bfloat16"),  # 8 bits of weights up to 2, six steps
+    # 8 bits of weights up to 2, six steps
+    "bfloat16 variables": Case(_sgd(), tolerance=0.05, dtype="bfloat16"),
 }
 
 
 def _variables(dtype: str = "float32") -> list[keras.Variable]:
     random = np.random.default_rng(0)
     shapes = {"kernel": (4, 3), "bias": (3,), "other": (3, 2)}
-    return [keras.Variable(random.normal(size=shape).astype("float32"), dtype=dtype, name=name) for name, shape in shapes.items()]
+    return [
+        keras.Variable(random.normal(size=shape).astype("float32"), dtype=dtype, name=name)
+        for name, shape in shapes.items()
+    ]
 
 
 def _slopes(step: int, n_ranks: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Each rank's gradient of a weight w is a * w + b, so that of one process is mean(a) * w + mean(b). Returns (a, b) of each rank."""
+    """Each rank's gradient of a weight w is a * w + b, so that of one process is mean(a) * w +
+    mean(b). Returns (a, b) of each rank."""
     random = np.random.default_rng([1, step])
-    return [(random.uniform(0.1, 1.0, 3).astype("float32"), random.normal(size=3).astype("float32")) for _ in range(n_ranks)]
-
-
-def _gradients(optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable], a: Any, b: Any) -> list[tf.Tensor]:
     return [
-        optimizer.scale_loss(tf.cast(a[index], variable.dtype) * variable + tf.cast(b[index], variable.dtype))
+        (random.uniform(0.1, 1.0, 3).astype("float32"), random.normal(size=3).astype("float32"))
+        for _ in range(n_ranks)
+    ]
+
+
+def _gradients(
+    optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable], a: Any, b: Any
+) -> list[tf.Tensor]:
+    return [
+        optimizer.scale_loss(
+            tf.cast(a[index], variable.dtype) * variable + tf.cast(b[index], variable.dtype)
+        )
         for index, variable in enumerate(variables)
     ]
 
@@ -142,20 +171,36 @@ def _alone(case: Case, n_ranks: int) -> list[keras.Variable]:
     sums: list[tf.Tensor] = []
     for step in range(N_STEPS):
         combine = np.sum if case.sums else np.mean
-        a, b = (combine(list(column), axis=0, dtype="float64").astype("float32") for column in zip(*_slopes(step, n_ranks), strict=True))
+        a, b = (
+            combine(list(column), axis=0, dtype="float64").astype("float32")
+            for column in zip(*_slopes(step, n_ranks), strict=True)
+        )
         gradients = _gradients(optimizer, variables, a, b)
-        sums = [total + gradient for total, gradient in zip(sums, gradients, strict=True)] if step % case.n_passes else gradients
+        sums = (
+            [total + gradient for total, gradient in zip(sums, gradients, strict=True)]
+            if step % case.n_passes
+            else gradients
+        )
         if (step + 1) % case.n_passes:
             getattr(optimizer, "inner_optimizer", optimizer).iterations.assign_add(1)
         else:
-            optimizer.apply([total / case.n_passes if case.averages_passes else total for total in sums], variables)
+            optimizer.apply(
+                [total / case.n_passes if case.averages_passes else total for total in sums],
+                variables,
+            )
     return variables
 
 
 def _together(case: Case, world: World) -> list[keras.Variable]:
-    variables, optimizer = _variables(case.dtype), hvd.DistributedOptimizer(case.make(), **case.options)
+    variables, optimizer = (
+        _variables(case.dtype),
+        hvd.DistributedOptimizer(case.make(), **case.options),
+    )
     optimizer.build(variables)
-    step_of_graph = tf.function(lambda a, b: optimizer.apply(_gradients(optimizer, variables, a, b), variables), autograph=False)
+    step_of_graph = tf.function(
+        lambda a, b: optimizer.apply(_gradients(optimizer, variables, a, b), variables),
+        autograph=False,
+    )
     for step in range(N_STEPS):
         step_of_graph(*map(tf.constant, _slopes(step, world.size)[world.rank]))
     return variables
@@ -171,8 +216,12 @@ def _spread(world: World, variables: list[Any]) -> int:
     return len({str(entry) for entry in world.allgather("testing", digest)})
 
 
-def _compare(world: World, name: str, expected: list[Any], found: list[Any], tolerance: float = ROUNDING) -> None:
-    difference = max(float(np.abs(a - b).max()) for a, b in zip(_numpy(expected), _numpy(found), strict=True))
+def _compare(
+    world: World, name: str, expected: list[Any], found: list[Any], tolerance: float = ROUNDING
+) -> None:
+    difference = max(
+        float(np.abs(a - b).max()) for a, b in zip(_numpy(expected), _numpy(found), strict=True)
+    )
     TABLE[name] = difference, _spread(world, found)
     assert difference <= tolerance
     assert TABLE[name][1] == 1
@@ -182,7 +231,10 @@ def _compare(world: World, name: str, expected: list[Any], found: list[Any], tol
 def test_ranks_update_as_one_process_does(world: World, name: str) -> None:
     case = CASES[name]
     found = _together(case, world)
-    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(_numpy(_variables(case.dtype)), _numpy(found), strict=True))
+    assert any(
+        np.abs(a - b).max() > 1e-4
+        for a, b in zip(_numpy(_variables(case.dtype)), _numpy(found), strict=True)
+    )
     _compare(world, name, _alone(case, world.size), found, case.tolerance)
 
 
@@ -192,15 +244,21 @@ def test_adasum_is_the_sum_of_orthogonal_gradients_and_one_of_equal_ones(world: 
             hvd.DistributedOptimizer(keras.optimizers.SGD(1.0), op=hvd.Adasum)
         return
     optimizer = hvd.DistributedOptimizer(keras.optimizers.SGD(1.0), op=hvd.Adasum)
-    equal, orthogonal = keras.Variable(np.zeros(4, "float32")), keras.Variable(np.zeros(4, "float32"))
+    equal, orthogonal = (
+        keras.Variable(np.zeros(4, "float32")),
+        keras.Variable(np.zeros(4, "float32")),
+    )
     axes = np.eye(4, dtype="float32")
-    optimizer.apply([tf.constant([1.0, 2.0, 3.0, 4.0]), tf.constant(axes[world.rank])], [equal, orthogonal])
+    optimizer.apply(
+        [tf.constant([1.0, 2.0, 3.0, 4.0]), tf.constant(axes[world.rank])], [equal, orthogonal]
+    )
     np.testing.assert_allclose(equal.numpy(), [-1, -2, -3, -4], rtol=1e-6)
     np.testing.assert_allclose(orthogonal.numpy(), -axes[: world.size].sum(axis=0), rtol=1e-6)
 
 
 def _count_allreduces(world: World, path: Path, work: Callable[[], object]) -> list[int]:
-    """Returns, on the root, how often each first tensor of a group of gradients was reduced meanwhile, from Horovod's own timeline."""
+    """Returns, on the root, how often each first tensor of a group of gradients was reduced
+    meanwhile, from Horovod's own timeline."""
     if world.is_root:
         hvd.start_timeline(str(path))
     world.agree("testing")
@@ -210,10 +268,17 @@ def _count_allreduces(world: World, path: Path, work: Callable[[], object]) -> l
         return []
     hvd.stop_timeline()
     deadline = time.monotonic() + 10
-    while not (path.exists() and path.read_text().rstrip().endswith("]")) and time.monotonic() < deadline:
+    while (
+        not (path.exists() and path.read_text().rstrip().endswith("]"))
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     events = json.loads(path.read_text())
-    names = {event["pid"]: event["args"]["name"] for event in events if event.get("name") == "process_name" and "name" in event["args"]}
+    names = {
+        event["pid"]: event["args"]["name"]
+        for event in events
+        if event.get("name") == "process_name" and "name" in event["args"]
+    }
     begun = [names[event["pid"]] for event in events if event.get("name") == "ALLREDUCE"]
     firsts = [name for name in begun if re.search(r"gradients\.\d+\.group0(_1of\d+)?$", name)]
     return sorted(firsts.count(name) for name in set(firsts))
@@ -221,10 +286,19 @@ def _count_allreduces(world: World, path: Path, work: Callable[[], object]) -> l
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("SGD", N_STEPS), ("accumulation", N_STEPS // 3), ("accumulation, loss scale", N_STEPS // 2), ("passes, averaged", N_STEPS // 3)],
+    [
+        ("SGD", N_STEPS),
+        ("accumulation", N_STEPS // 3),
+        ("accumulation, loss scale", N_STEPS // 2),
+        ("passes, averaged", N_STEPS // 3),
+    ],
 )
-def test_accumulated_gradients_are_reduced_once_an_update(world: World, tmp_path: Path, name: str, expected: int) -> None:
-    counted = _count_allreduces(world, tmp_path / "timeline.json", lambda: _together(CASES[name], world))
+def test_accumulated_gradients_are_reduced_once_an_update(
+    world: World, tmp_path: Path, name: str, expected: int
+) -> None:
+    counted = _count_allreduces(
+        world, tmp_path / "timeline.json", lambda: _together(CASES[name], world)
+    )
     assert counted == ([expected] if world.is_root and world.size > 1 else counted)
     assert world.size == 1 or counted or not world.is_root
 
@@ -234,7 +308,9 @@ def test_accumulated_gradients_are_reduced_once_an_update(world: World, tmp_path
 
 def _model(seed: int = 0) -> keras.Model:
     keras.utils.set_random_seed(seed)
-    return keras.Sequential([keras.Input((5,)), keras.layers.Dense(7, activation="tanh"), keras.layers.Dense(3)])
+    return keras.Sequential(
+        [keras.Input((5,)), keras.layers.Dense(7, activation="tanh"), keras.layers.Dense(3)]
+    )
 
 
 def _frozen_model() -> keras.Model:
@@ -258,7 +334,12 @@ FITS: dict[str, tuple[Callable[[], keras.Model], Make, dict[str, Any], float]] =
     "fit, steps_per_execution": (_model, _sgd(), {"steps_per_execution": 2}, ROUNDING),
     "fit, run_eagerly": (_model, _sgd(), {"run_eagerly": True}, ROUNDING),
     "fit, frozen layer": (_frozen_model, _sgd(global_clipnorm=0.1), {}, ROUNDING),
-    "fit, accumulation": (_model, _adam(gradient_accumulation_steps=2, global_clipnorm=0.1), {}, ROUNDING),
+    "fit, accumulation": (
+        _model,
+        _adam(gradient_accumulation_steps=2, global_clipnorm=0.1),
+        {},
+        ROUNDING,
+    ),
     # 8 bits of activations, which batches of other sizes round otherwise
     "fit, mixed_bfloat16": (_mixed("mixed_bfloat16"), _sgd(), {}, 5e-3),
     "fit, mixed_float16, wrapped by Keras": (_mixed("mixed_float16"), _sgd(), {}, 2e-3),
@@ -270,8 +351,14 @@ def test_ranks_fit_as_one_process_on_the_concatenated_batch(world: World, name: 
     build, make, options, tolerance = FITS[name]
     n_steps, batch = 4, 6
     random = np.random.default_rng(1)
-    x, y = (random.normal(size=(n_steps * batch * world.size, width)).astype("float32") for width in (5, 3))
-    mine_x, mine_y = (array.reshape(n_steps, world.size, batch, -1)[:, world.rank].reshape(n_steps * batch, -1) for array in (x, y))
+    x, y = (
+        random.normal(size=(n_steps * batch * world.size, width)).astype("float32")
+        for width in (5, 3)
+    )
+    mine_x, mine_y = (
+        array.reshape(n_steps, world.size, batch, -1)[:, world.rank].reshape(n_steps * batch, -1)
+        for array in (x, y)
+    )
     alone, together = build(), build()
     alone.compile(make(), "mse", **options)
     alone.fit(x, y, batch_size=batch * world.size, shuffle=False, verbose=0)
@@ -291,12 +378,24 @@ def test_optimizers_of_ranks_that_have_built_different_things_still_meet(world: 
     assert _spread(world, model.weights) == 1
 
 
-@pytest.mark.parametrize("options", [{}, {"sparse_as_dense": True}, {"gradient_predivide_factor": 2.0}, {"backward_passes_per_step": 2}])
-def test_embeddings_and_unused_heads_train_as_one_process(world: World, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"sparse_as_dense": True},
+        {"gradient_predivide_factor": 2.0},
+        {"backward_passes_per_step": 2},
+    ],
+)
+def test_embeddings_and_unused_heads_train_as_one_process(
+    world: World, options: dict[str, Any]
+) -> None:
     def build() -> keras.Model:
         keras.utils.set_random_seed(0)
         tokens = keras.Input((4,), dtype="int32")
-        embedded = keras.layers.Concatenate()([keras.layers.Embedding(11, width)(tokens) for width in (3, 2)])
+        embedded = keras.layers.Concatenate()(
+            [keras.layers.Embedding(11, width)(tokens) for width in (3, 2)]
+        )
         dense = keras.layers.Dense(2)(keras.layers.Flatten()(embedded))
         return keras.Model(tokens, [dense, keras.layers.Dense(2, name="unused")(dense)])
 
@@ -305,7 +404,13 @@ def test_embeddings_and_unused_heads_train_as_one_process(world: World, options:
     y = random.normal(size=(2 * world.size, 2)).astype("float32")
     n_passes = options.get("backward_passes_per_step", 1)
 
-    def step(model: keras.Model, optimizer: keras.optimizers.Optimizer, x: np.ndarray, y: np.ndarray, n_passes: int) -> None:
+    def step(
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        x: np.ndarray,
+        y: np.ndarray,
+        n_passes: int,
+    ) -> None:
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean((model(x)[0] - y) ** 2)
         gradients = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
@@ -319,7 +424,13 @@ def test_embeddings_and_unused_heads_train_as_one_process(world: World, options:
     alone, together = build(), build()
     step(alone, keras.optimizers.SGD(0.1 * n_passes), x, y, 1)
     mine = slice(world.rank * 2, world.rank * 2 + 2)
-    step(together, hvd.DistributedOptimizer(keras.optimizers.SGD(0.1), **options), x[mine], y[mine], n_passes)
+    step(
+        together,
+        hvd.DistributedOptimizer(keras.optimizers.SGD(0.1), **options),
+        x[mine],
+        y[mine],
+        n_passes,
+    )
     _compare(world, f"embedding, None, {options}", alone.weights, together.weights)
 
 
@@ -329,13 +440,17 @@ def test_embeddings_and_unused_heads_train_as_one_process(world: World, options:
 def test_an_overflow_on_one_rank_skips_the_step_on_all(world: World) -> None:
     for accumulation in (None, 2):
         inner = keras.optimizers.SGD(0.1, gradient_accumulation_steps=accumulation)
-        optimizer = hvd.DistributedOptimizer(keras.optimizers.LossScaleOptimizer(inner, initial_scale=1024.0))
+        optimizer = hvd.DistributedOptimizer(
+            keras.optimizers.LossScaleOptimizer(inner, initial_scale=1024.0)
+        )
         _overflow_on_the_root(world, optimizer)
 
 
 def test_loss_scaling_that_keras_has_put_around_the_reduction_is_put_right(world: World) -> None:
     for accumulation in (None, 2):
-        inner = hvd.DistributedOptimizer(keras.optimizers.SGD(0.1, gradient_accumulation_steps=accumulation))
+        inner = hvd.DistributedOptimizer(
+            keras.optimizers.SGD(0.1, gradient_accumulation_steps=accumulation)
+        )
         around = keras.optimizers.LossScaleOptimizer(inner, initial_scale=1024.0)
         reduce_before_overflow_check(around)
         assert type(around).__name__ == "LossScaleOptimizer"
@@ -352,12 +467,18 @@ def _overflow_on_the_root(world: World, optimizer: keras.optimizers.LossScaleOpt
     for _ in range(2):
         step(tf.constant([0.0, 512.0, 512.0 * 2 * world.rank]))
     n_updates = 1 if optimizer.inner_optimizer.gradient_accumulation_steps else 2
-    np.testing.assert_allclose(variable.numpy(), 1 - 0.1 * n_updates * np.array([0, 1, world.size - 1]), rtol=1e-6)
+    np.testing.assert_allclose(
+        variable.numpy(), 1 - 0.1 * n_updates * np.array([0, 1, world.size - 1]), rtol=1e-6
+    )
 
 
 def test_loss_scaling_around_the_reduction_is_refused_before_anything_travels(world: World) -> None:
-    around = keras.optimizers.LossScaleOptimizer(hvd.DistributedOptimizer(keras.optimizers.SGD(0.1)))
-    with pytest.raises(ValueError, match=r"DistributedOptimizer\(keras.optimizers.LossScaleOptimizer"):
+    around = keras.optimizers.LossScaleOptimizer(
+        hvd.DistributedOptimizer(keras.optimizers.SGD(0.1))
+    )
+    with pytest.raises(
+        ValueError, match=r"DistributedOptimizer\(keras.optimizers.LossScaleOptimizer"
+    ):
         around.apply([tf.ones(3)], [keras.Variable(np.ones(3, "float32"))])
 
 
@@ -382,16 +503,23 @@ class Adding(keras.optimizers.Optimizer):  # type: ignore[misc]  # keras ships n
     def __init__(self, learning_rate: float = 0.1, **options: Any) -> None:
         super().__init__(learning_rate=learning_rate, **options)
 
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:  # noqa: ARG002
+    def update_step(
+        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
         variable.assign_add(tf.convert_to_tensor(gradient))
 
 
 @pytest.mark.parametrize("average", [False, True])
 @pytest.mark.parametrize("kind", [keras.Variable, tf.Variable])
-def test_passes_are_summed_or_averaged_and_local_variables_keep_their_own(world: World, average: bool, kind: Any) -> None:
+def test_passes_are_summed_or_averaged_and_local_variables_keep_their_own(
+    world: World, average: bool, kind: Any
+) -> None:
     n_passes = 4
     optimizer = hvd.DistributedOptimizer(
-        Adding(), backward_passes_per_step=n_passes, average_aggregated_gradients=average, sparse_as_dense=True
+        Adding(),
+        backward_passes_per_step=n_passes,
+        average_aggregated_gradients=average,
+        sparse_as_dense=True,
     )
     shared, own = (kind(np.array([1.0, 2.0], "float32"), name=name) for name in ("shared", "own"))
     optimizer.register_local_var(own)
@@ -400,7 +528,11 @@ def test_passes_are_summed_or_averaged_and_local_variables_keep_their_own(world:
     def step() -> None:
         # d loss / d variable = [-(rank + 1), 0], sparse
         pairs = optimizer.compute_gradients(
-            lambda: sum(tf.reduce_sum(-(world.rank + 1.0) * tf.gather(variable, [0])) for variable in (shared, own)), [shared, own]
+            lambda: sum(
+                tf.reduce_sum(-(world.rank + 1.0) * tf.gather(variable, [0]))
+                for variable in (shared, own)
+            ),
+            [shared, own],
         )
         optimizer.apply_gradients(pairs)
 
@@ -408,7 +540,9 @@ def test_passes_are_summed_or_averaged_and_local_variables_keep_their_own(world:
         step()
         scale = (index + 1) // n_passes * (1 if average else n_passes)
         np.testing.assert_allclose(shared.numpy(), [1 - scale * (world.size + 1) / 2, 2], rtol=1e-6)
-        np.testing.assert_allclose(own.numpy(), [1 - scale * (world.rank + 1) / world.size, 2], rtol=1e-6)
+        np.testing.assert_allclose(
+            own.numpy(), [1 - scale * (world.rank + 1) / world.size, 2], rtol=1e-6
+        )
         assert int(optimizer.iterations) == index + 1
 
 
@@ -416,20 +550,29 @@ def test_local_layers_keep_their_gradients_undivided_if_asked(world: World) -> N
     layers = [keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros") for _ in range(2)]
     for layer in layers:
         layer.build((None, 1))
-    optimizer = hvd.PartialDistributedOptimizer(Adding(), local_layers=layers[0], scale_local_gradients=False)
+    optimizer = hvd.PartialDistributedOptimizer(
+        Adding(), local_layers=layers[0], scale_local_gradients=False
+    )
     optimizer.apply([tf.constant([[world.rank + 1.0]])] * 2, [layer.kernel for layer in layers])
-    np.testing.assert_allclose([layer.kernel.numpy().item() for layer in layers], [world.rank + 1, (world.size + 1) / 2])
+    np.testing.assert_allclose(
+        [layer.kernel.numpy().item() for layer in layers], [world.rank + 1, (world.size + 1) / 2]
+    )
 
 
 def test_values_that_overwrite_become_the_largest_of_all_ranks(world: World) -> None:
     for n_passes, accumulation in (1, None), (2, None), (1, 2):
         adding = Adding(gradient_accumulation_steps=accumulation)
         optimizer = hvd.DistributedOptimizer(adding, op=hvd.Sum, backward_passes_per_step=n_passes)
-        plain, scale = keras.Variable(np.zeros(1, "float32")), keras.Variable(np.zeros(1, "float32"))
+        plain, scale = (
+            keras.Variable(np.zeros(1, "float32")),
+            keras.Variable(np.zeros(1, "float32")),
+        )
         scale.overwrite_with_gradient = True
         for value in (world.rank + 1.0, world.rank + 0.5):
             optimizer.apply([tf.constant([1.0]), tf.constant([value])], [plain, scale])
-        assert float(scale.numpy()[0]) == (world.size if n_passes > 1 or accumulation else world.size - 0.5)
+        assert float(scale.numpy()[0]) == (
+            world.size if n_passes > 1 or accumulation else world.size - 0.5
+        )
 
 
 def test_variables_that_are_named_together_travel_together(world: World) -> None:
@@ -437,24 +580,36 @@ def test_variables_that_are_named_together_travel_together(world: World) -> None
     optimizer = hvd.DistributedOptimizer(Adding(), groups=[[variables[2], variables[0]]])
     optimizer.apply([tf.constant([world.rank + index * 1.0]) for index in range(3)], variables)
     mean = (world.size - 1) / 2
-    np.testing.assert_allclose([float(variable.numpy()[0]) for variable in variables], [mean, mean + 1, mean + 2])
+    np.testing.assert_allclose(
+        [float(variable.numpy()[0]) for variable in variables], [mean, mean + 1, mean + 2]
+    )
 
 
 def test_variables_of_different_dtypes_are_reduced(world: World) -> None:
-    variables = [keras.Variable(np.zeros(1), dtype=dtype) for dtype in ("float32", "float64", "bfloat16")]
+    variables = [
+        keras.Variable(np.zeros(1), dtype=dtype) for dtype in ("float32", "float64", "bfloat16")
+    ]
     optimizer = hvd.DistributedOptimizer(Adding())
-    optimizer.apply([tf.constant([float(world.rank)], variable.dtype) for variable in variables], variables)
+    optimizer.apply(
+        [tf.constant([float(world.rank)], variable.dtype) for variable in variables], variables
+    )
     for variable in variables:
         assert float(tf.cast(variable, tf.float32)[0]) == (world.size - 1) / 2
 
 
-def test_a_process_set_reduces_over_its_ranks_and_others_keep_their_own(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_process_set_reduces_over_its_ranks_and_others_keep_their_own(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     evens = list(range(0, world.size, 2))
     if world.size == 1:
         return
     process_set = hvd.add_process_set(evens)
     try:
-        for options in ({}, {"op": hvd.Sum}, {"backward_passes_per_step": 2, "average_aggregated_gradients": True}):
+        for options in (
+            {},
+            {"op": hvd.Sum},
+            {"backward_passes_per_step": 2, "average_aggregated_gradients": True},
+        ):
             optimizer = hvd.DistributedOptimizer(Adding(), process_set=process_set, **options)
             variable = keras.Variable(np.zeros(1, "float32"))
             for _ in range(options.get("backward_passes_per_step", 1)):
@@ -467,9 +622,18 @@ def test_a_process_set_reduces_over_its_ranks_and_others_keep_their_own(world: W
         assert float(found[0]) == (sum(evens) / len(evens) if world.rank in evens else world.rank)
         assert ("is not in the process set" in caplog.text) == (world.rank not in evens)
         model = _model()
-        model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(), process_set=process_set), "mse")
-        with pytest.raises((ValueError, PeerError), match=r"process set of ranks \[0.*rank 1 is not in it"):
-            model.fit(np.zeros((2, 5)), np.zeros((2, 3)), verbose=0, callbacks=[hvd.callbacks.BroadcastGlobalVariablesCallback()])
+        model.compile(
+            hvd.DistributedOptimizer(keras.optimizers.SGD(), process_set=process_set), "mse"
+        )
+        with pytest.raises(
+            (ValueError, PeerError), match=r"process set of ranks \[0.*rank 1 is not in it"
+        ):
+            model.fit(
+                np.zeros((2, 5)),
+                np.zeros((2, 3)),
+                verbose=0,
+                callbacks=[hvd.callbacks.BroadcastGlobalVariablesCallback()],
+            )
     finally:
         world.agree("testing")
         hvd.remove_process_set(process_set)
@@ -481,16 +645,26 @@ def test_a_step_that_xla_is_to_compile_is_refused(world: World) -> None:
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean((self(data[0]) - data[1]) ** 2)
             variables = self.trainable_variables
-            self.optimizer.apply(hvd.DistributedGradientTape(tape).gradient(loss, variables), variables)
+            self.optimizer.apply(
+                hvd.DistributedGradientTape(tape).gradient(loss, variables), variables
+            )
             return {"loss": loss}
 
     sgd = keras.optimizers.SGD(0.1)
-    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
-    cases = (keras.Sequential, hvd.DistributedOptimizer(sgd)), (keras.Sequential, hvd.DistributedOptimizer(scaled)), (WithTape, sgd)
+    scaled = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    )
+    cases = (
+        (keras.Sequential, hvd.DistributedOptimizer(sgd)),
+        (keras.Sequential, hvd.DistributedOptimizer(scaled)),
+        (WithTape, sgd),
+    )
     for kind, optimizer in cases:
         model = kind([keras.Input((5,)), keras.layers.Dense(3)])
         model.compile(optimizer, "mse", jit_compile=True)
-        with pytest.raises(ValueError, match=r"jit_compile=True.*Compile it with jit_compile=False"):
+        with pytest.raises(
+            ValueError, match=r"jit_compile=True.*Compile it with jit_compile=False"
+        ):
             model.train_on_batch(np.zeros((2, 5), "float32"), np.zeros((2, 3), "float32"))
 
 
@@ -507,7 +681,9 @@ def test_options_that_do_not_fit_are_refused(world: World) -> None:
     with pytest.raises(ValueError, match="give one of the two"):
         hvd.DistributedOptimizer(sgd(gradient_accumulation_steps=2), backward_passes_per_step=2)
     with pytest.raises(ValueError, match="another norm"):
-        hvd.DistributedOptimizer(sgd(global_clipnorm=1.0), local_variables=[keras.Variable(np.zeros(1))])
+        hvd.DistributedOptimizer(
+            sgd(global_clipnorm=1.0), local_variables=[keras.Variable(np.zeros(1))]
+        )
     with pytest.warns(DeprecationWarning, match="groups"):
         hvd.DistributedOptimizer(sgd(), num_groups=2)
 
@@ -520,7 +696,9 @@ def test_a_distributed_optimizer_is_not_wrapped_twice(world: World) -> None:
 
 
 def test_horovods_positional_order_holds(world: World) -> None:
-    optimizer = hvd.DistributedOptimizer(Adding(), "mine", "", "", hvd.Compression.none, True, 1.0, hvd.Sum, 2, True, 0, None)
+    optimizer = hvd.DistributedOptimizer(
+        Adding(), "mine", "", "", hvd.Compression.none, True, 1.0, hvd.Sum, 2, True, 0, None
+    )
     variable = keras.Variable(np.zeros(1, "float32"))
     for _ in range(2):
         optimizer.apply([tf.constant([1.0])], [variable])
@@ -532,7 +710,10 @@ def test_horovods_positional_order_holds(world: World) -> None:
 
 def test_the_configuration_makes_another_distributed_optimizer(world: World) -> None:
     optimizer = hvd.DistributedOptimizer(keras.optimizers.Adam(0.02, use_ema=True))
-    for copy in (optimizer.from_config(optimizer.get_config()), type(optimizer).from_config(optimizer.get_config())):
+    for copy in (
+        optimizer.from_config(optimizer.get_config()),
+        type(optimizer).from_config(optimizer.get_config()),
+    ):
         assert copy.get_config() == optimizer.get_config()
         variable = keras.Variable(np.zeros(1, "float32"))
         copy.apply([tf.constant([float(world.rank)])], [variable])
@@ -554,7 +735,12 @@ def test_the_table(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     """Not a claim of its own: prints what the cases above measured."""
     assert TABLE
     if world.is_root:
-        lines = [f"{world.size} ranks against one process: largest difference of a weight, sets of weights the ranks hold"]
-        lines += [f"  {name:60} {difference:.1e} {spread}" for name, (difference, spread) in TABLE.items()]
+        lines = [
+            f"{world.size} ranks against one process: largest difference of a weight, sets of"
+            " weights the ranks hold"
+        ]
+        lines += [
+            f"  {name:60} {difference:.1e} {spread}" for name, (difference, spread) in TABLE.items()
+        ]
         with capsys.disabled():
             sys.stdout.write("\n" + "\n".join(lines) + "\n")

@@ -1,4 +1,5 @@
-"""Who writes what must not show in the bytes, and what goes wrong on one rank is no checkpoint on any."""
+"""Who writes what must not show in the bytes, and what goes wrong on one rank is no checkpoint on
+any."""
 
 import itertools
 import threading
@@ -8,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvd_xai.checkpoint import arrays
 from hvd_xai.checkpoint.reader import Explanation, open_explanations
 from hvd_xai.checkpoint.retention import Retention
-from hvd_xai.checkpoint.staging import leftovers
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError, PeerError
-from hvd_xai.merge import Spool
-from hvd_xai.recording import Merge, Recorder
+from hvd_xai.ranks.world import World
+from hvd_xai.recording.recorder import Merge, Recorder
+from hvd_xai.recording.row_buffer import RowBuffer
 from hvd_xai.sinks.checkpoint import Checkpoint
-from hvd_xai.world import World
+from hvd_xai.storage import arrays
+from hvd_xai.storage.staging import leftovers
 from tests.checkpoint.small import make_attributions, make_header, make_rows, write
 
 N_SAMPLES = 45
@@ -62,9 +63,9 @@ def _record(world: World, folder: Path, counts: list[int], merge: Merge, **heade
         if world.is_root:
             checkpoint.open()
     recorder = Recorder(world, checkpoint, merge=merge)
-    spool = Spool(_rows().dtype)
-    spool.append(_rows()[first : first + counts[world.rank]])
-    recorder.merge(make_header(N_SAMPLES, SHAPE, world_size=world.size, **header), spool)  # type: ignore[arg-type]  # the caller's
+    buffer = RowBuffer(_rows().dtype)
+    buffer.append(_rows()[first : first + counts[world.rank]])
+    recorder.merge(make_header(N_SAMPLES, SHAPE, world_size=world.size, **header), buffer)  # type: ignore[arg-type]  # the caller's
     recorder.settle()
     recorder.close()
 
@@ -78,7 +79,11 @@ def test_bytes_are_those_of_one_writer(world: World, shared: Path, merge: Merge,
         assert explanation.manifest.files == write(shared / "alone", _rows()).manifest.files
         assert explanation.manifest.nonfinite == 2
         assert verify(shared, deep=True) == []
-        assert leftovers(shared / "explanations" / "epochs") == leftovers(shared / "explanations") == []
+        assert (
+            leftovers(shared / "explanations" / "epochs")
+            == leftovers(shared / "explanations")
+            == []
+        )
 
 
 def test_ranks_that_share_no_filesystem_merge_at_the_root(world: World, tmp_path: Path) -> None:
@@ -104,14 +109,16 @@ def test_a_rank_that_cannot_write_leaves_no_checkpoint_and_all_go_on(
     recorder = Recorder(world, checkpoint, merge=merge)
     spoilt = threading.Event()
     recorder._thread.submit(spoilt.wait, 60)  # before anything is written
-    spool = Spool(_rows().dtype)
-    spool.append(_rows()[sum(counts[: world.rank]) : sum(counts[: world.rank + 1])])
-    recorder.merge(make_header(N_SAMPLES, SHAPE, world_size=world.size), spool)
+    buffer = RowBuffer(_rows().dtype)
+    buffer.append(_rows()[sum(counts[: world.rank]) : sum(counts[: world.rank + 1])])
+    recorder.merge(make_header(N_SAMPLES, SHAPE, world_size=world.size), buffer)
     staged = leftovers(shared / "explanations" / "epochs")
     world.agree("testing")
     if world.is_root:
         (staged[0] / "attributions" / "c").mkdir()
-        (staged[0] / "attributions" / "c" / "2").write_text("stands where the last Zarr shard's folder must be made")
+        (staged[0] / "attributions" / "c" / "2").write_text(
+            "stands where the last Zarr shard's folder must be made"
+        )
     world.agree("testing")
     spoilt.set()
     with pytest.raises((PeerError, CheckpointError), match="cannot write"):
@@ -126,7 +133,9 @@ def test_a_rank_that_cannot_write_leaves_no_checkpoint_and_all_go_on(
     assert [explanation.n_samples for explanation in open_explanations(shared)] == [N_SAMPLES]
 
 
-def test_what_is_written_is_committed_before_anybody_waits_for_it(world: World, shared: Path) -> None:
+def test_what_is_written_is_committed_before_anybody_waits_for_it(
+    world: World, shared: Path
+) -> None:
     counts = _counts(world.size, "even")
     checkpoint = Checkpoint(shared)
     with world.together("opening"):
@@ -143,9 +152,9 @@ def test_what_is_written_is_committed_before_anybody_waits_for_it(world: World, 
 
     recorder = Recorder(world, checkpoint, [Slow()])
     for epoch in (0, 1):
-        spool = Spool(_rows().dtype)
-        spool.append(_rows()[sum(counts[: world.rank]) : sum(counts[: world.rank + 1])])
-        recorder.merge(make_header(N_SAMPLES, SHAPE, world_size=world.size, epoch=epoch), spool)
+        buffer = RowBuffer(_rows().dtype)
+        buffer.append(_rows()[sum(counts[: world.rank]) : sum(counts[: world.rank + 1])])
+        recorder.merge(make_header(N_SAMPLES, SHAPE, world_size=world.size, epoch=epoch), buffer)
     for _ in range(10_000):
         recorder.advance()
         there = (shared / "explanations" / "epochs" / "000000" / "integrated_gradients").is_dir()
@@ -161,7 +170,9 @@ def test_what_is_written_is_committed_before_anybody_waits_for_it(world: World, 
     assert open_explanations(shared).epochs == [0, 1]
 
 
-def test_older_epochs_are_removed_only_once_a_newer_one_is_committed_whole(world: World, shared: Path) -> None:
+def test_older_epochs_are_removed_only_once_a_newer_one_is_committed_whole(
+    world: World, shared: Path
+) -> None:
     class FullAtEpoch2:
         def __call__(self, explanation: Explanation, /) -> None:
             if explanation.manifest.epoch == 2 and explanation.manifest.method == "grad_cam":
@@ -175,13 +186,18 @@ def test_older_epochs_are_removed_only_once_a_newer_one_is_committed_whole(world
     with world.together("opening"):
         if world.is_root:
             checkpoint.open()
-    recorder = Recorder(world, checkpoint, [FullAtEpoch2()], retention=Retention(last=1), on_error="warn")
+    recorder = Recorder(
+        world, checkpoint, [FullAtEpoch2()], retention=Retention(last=1), on_error="warn"
+    )
     left = []
     for epoch in (0, 1, 2, 3):
         for method in ("grad_cam", "integrated_gradients"):
-            spool = Spool(_rows().dtype)
-            spool.append(_rows()[sum(counts[: world.rank]) : sum(counts[: world.rank + 1])])
-            recorder.merge(make_header(N_SAMPLES, SHAPE, world_size=world.size, epoch=epoch, method=method), spool)
+            buffer = RowBuffer(_rows().dtype)
+            buffer.append(_rows()[sum(counts[: world.rank]) : sum(counts[: world.rank + 1])])
+            recorder.merge(
+                make_header(N_SAMPLES, SHAPE, world_size=world.size, epoch=epoch, method=method),
+                buffer,
+            )
         recorder.settle()
         left.append(open_explanations(shared).epochs)
     recorder.close()
@@ -196,9 +212,9 @@ def test_closing_discards_what_was_not_committed(world: World, shared: Path) -> 
         if world.is_root:
             checkpoint.open()
     recorder = Recorder(world, checkpoint)
-    spool = Spool(_rows().dtype)
-    spool.append(_rows()[sum(counts[: world.rank]) : sum(counts[: world.rank + 1])])
-    recorder.merge(make_header(N_SAMPLES, SHAPE, world_size=world.size), spool)
+    buffer = RowBuffer(_rows().dtype)
+    buffer.append(_rows()[sum(counts[: world.rank]) : sum(counts[: world.rank + 1])])
+    recorder.merge(make_header(N_SAMPLES, SHAPE, world_size=world.size), buffer)
     recorder.close()
     recorder.close()
     world.agree("testing")

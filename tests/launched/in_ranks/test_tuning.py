@@ -1,7 +1,7 @@
 """What Horovod tunes and records while it reduces changes nothing that it reduces.
 
-Two ranks run this as Horovod comes; those of `horovodrun --gloo` with HOROVOD_AUTOTUNE and HOROVOD_TIMELINE set, and `test_in_ranks.py`
-looks at what they wrote.
+Two ranks run this as Horovod comes; those of `horovodrun --gloo` with HOROVOD_AUTOTUNE and
+HOROVOD_TIMELINE set, and `test_in_ranks.py` looks at what they wrote.
 """
 
 import keras
@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 import hvd_xai.keras as hvd
-from hvd_xai.world import World
+from hvd_xai.ranks.world import World
 
 N_STEPS = 60  # more than autotuning takes as it is set
 
@@ -26,4 +26,7 @@ def test_training_is_that_of_one_process(world: World) -> None:
         plain.apply([tf.constant(of_ranks.mean(axis=0))], [alone])
         step(tf.constant(of_ranks[world.rank]))
     np.testing.assert_allclose(together.numpy(), alone.numpy(), atol=1e-5)
-    assert len({str(entry) for entry in world.allgather("testing", together.numpy().tobytes().hex())}) == 1
+    assert (
+        len({str(entry) for entry in world.allgather("testing", together.numpy().tobytes().hex())})
+        == 1
+    )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hvd_xai.errors import PeerError
-from hvd_xai.world import World
+from hvd_xai.ranks.world import World
 
 
 def test_rank_is_within_size_and_every_rank_has_a_host(world: World) -> None:
@@ -44,7 +44,9 @@ def test_ranks_go_on_together_after_an_error(world: World) -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
-def test_uneven_rows_gather_at_the_root_in_the_order_of_ranks(world: World, shape: tuple[int, ...]) -> None:
+def test_uneven_rows_gather_at_the_root_in_the_order_of_ranks(
+    world: World, shape: tuple[int, ...]
+) -> None:
     counts = [2 * rank for rank in range(world.size)]  # the root has none
     rows = np.full((counts[world.rank], *shape), world.rank, np.float32)
     gathered = world.gather_rows("testing", rows, counts)
@@ -53,7 +55,9 @@ def test_uneven_rows_gather_at_the_root_in_the_order_of_ranks(world: World, shap
         return
     assert gathered is not None
     expected = np.repeat(np.arange(world.size, dtype=np.float32), counts)
-    np.testing.assert_array_equal(gathered, np.broadcast_to(expected.reshape(-1, *[1] * len(shape)), (sum(counts), *shape)))
+    np.testing.assert_array_equal(
+        gathered, np.broadcast_to(expected.reshape(-1, *[1] * len(shape)), (sum(counts), *shape))
+    )
 
 
 def test_rows_of_records_gather_with_every_field(world: World) -> None:
@@ -73,14 +77,28 @@ def test_a_round_without_any_rows_gathers(world: World) -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (3,)])
-def test_exchanged_rows_arrive_in_the_order_of_the_ranks_they_come_from(world: World, shape: tuple[int, ...]) -> None:
-    sent = [(world.rank + 2 * to) % 3 for to in range(world.size)]  # uneven, and some have nothing for another
+def test_exchanged_rows_arrive_in_the_order_of_the_ranks_they_come_from(
+    world: World, shape: tuple[int, ...]
+) -> None:
+    # uneven, and some have nothing for another
+    sent = [(world.rank + 2 * to) % 3 for to in range(world.size)]
     received = [(source + 2 * world.rank) % 3 for source in range(world.size)]
     values = np.repeat([10 * world.rank + to for to in range(world.size)], sent).astype(np.float32)
-    rows = world.exchange_rows("testing", np.broadcast_to(values.reshape(-1, *[1] * len(shape)), (len(values), *shape)), sent, received)
-    expected = np.repeat([10 * source + world.rank for source in range(world.size)], received).astype(np.float32)
-    np.testing.assert_array_equal(rows, np.broadcast_to(expected.reshape(-1, *[1] * len(shape)), (len(expected), *shape)))
+    rows = world.exchange_rows(
+        "testing",
+        np.broadcast_to(values.reshape(-1, *[1] * len(shape)), (len(values), *shape)),
+        sent,
+        received,
+    )
+    expected = np.repeat(
+        [10 * source + world.rank for source in range(world.size)], received
+    ).astype(np.float32)
+    np.testing.assert_array_equal(
+        rows, np.broadcast_to(expected.reshape(-1, *[1] * len(shape)), (len(expected), *shape))
+    )
 
 
 def test_an_exchange_without_any_rows_ends(world: World) -> None:
-    assert world.exchange_rows("testing", np.empty((0, 4), np.float32), [0] * world.size, [0] * world.size).shape == (0, 4)
+    assert world.exchange_rows(
+        "testing", np.empty((0, 4), np.float32), [0] * world.size, [0] * world.size
+    ).shape == (0, 4)

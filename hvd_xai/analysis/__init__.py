@@ -1,0 +1,1 @@
+"""Numbers from committed explanations, without pictures."""

@@ -1,0 +1,138 @@
+"""One method's explanations of the same samples at one epoch or more, as arrays `[epoch, sample,
+...]` that are read piece by piece.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, Shaped
+
+from hvd_xai.checkpoint.manifest import Manifest
+from hvd_xai.checkpoint.rows import axes_of
+from hvd_xai.errors import CheckpointError
+from hvd_xai.storage.paths import Place
+
+OF_SAMPLE = ("label", "target")
+"""What is the same at every epoch, beside the sample id."""
+
+_INTERNAL = ("scale", "content_hash", "sample_id")
+
+
+@runtime_checkable
+class Stackable(Protocol):
+    """What a stack asks of an explanation."""
+
+    path: Place
+    manifest: Manifest
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the values of one sample's attributions, if they have any."""
+        ...
+
+    def attributions(self, start: int = 0, stop: int | None = None) -> Float32[np.ndarray, "b ..."]:
+        """Returns the attributions of rows `start` to `stop`."""
+        ...
+
+    def thumbnails(self, start: int = 0, stop: int | None = None) -> Float32[np.ndarray, "b ..."]:
+        """Returns the block means of rows `start` to `stop`."""
+        ...
+
+    def column(self, name: str, start: int = 0, stop: int | None = None) -> Shaped[np.ndarray, "b"]:
+        """Returns one number a sample of rows `start` to `stop`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A named array of a `Stack`.
+
+    Args:
+        name: its name.
+        axes: names of its axes, `epoch` and `sample` first.
+        shape: of the whole array.
+        dtype: of its values.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class Stack:
+    """Explanations that compare row by row.
+
+    Args:
+        explanations: of one method, at least one, at ascending epochs.
+
+    Attributes:
+        explanations: as given.
+        method: what the method is committed under.
+        function: the method's own name.
+        epochs: of the explanations.
+        sample_ids: `[N]`, ascending.
+        variables: the arrays over epochs and samples, by name: the attributions with their scale
+            applied, and what each sample has beside.
+
+    Raises:
+        CheckpointError: if the explanations are of other samples or of other shapes, or one is
+            damaged.
+    """
+
+    def __init__(self, explanations: Sequence[Stackable]) -> None:
+        first = explanations[0].manifest
+        for explanation in explanations[1:]:
+            manifest = explanation.manifest
+            differing = [
+                what
+                for what, name in (
+                    ("samples", "sample_order_digest"),
+                    ("shapes", "sample_shape"),
+                    ("columns", "dtypes"),
+                )
+                if getattr(manifest, name) != getattr(first, name)
+            ]
+            if differing:
+                raise CheckpointError(
+                    f"{explanation.path} has other {' and '.join(differing)} than epoch"
+                    f" {first.epoch}, so their rows do not compare; take the epochs one by one"
+                )
+        self.explanations = tuple(explanations)
+        self.method, self.function = first.method, first.function
+        self.epochs = tuple(explanation.manifest.epoch for explanation in explanations)
+        self.sample_ids = explanations[0].column("sample_id")
+        self.variables: dict[str, Variable] = {}
+        for name in first.dtype.names or ():
+            if name in (*_INTERNAL, *OF_SAMPLE):
+                continue
+            field = first.dtype[name]
+            shape = (len(explanations), first.n_samples, *field.shape)
+            dtype = np.dtype(np.float32) if name == "attributions" else field.base
+            self.variables[name] = Variable(
+                name, ("epoch", "sample", *axes_of(name, len(field.shape))), shape, dtype
+            )
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the values of one sample's attributions, if they have any."""
+        return self.explanations[0].feature_names
+
+    def read(self, name: str, index: int, start: int, stop: int) -> Shaped[np.ndarray, "n ..."]:
+        """Returns rows `start` to `stop` of a variable at the epoch that stands at `index`.
+
+        Raises:
+            CheckpointError: if a file of these rows is missing or damaged.
+        """
+        explanation = self.explanations[index]
+        if name == "attributions":
+            return explanation.attributions(start, stop)
+        if name == "thumbnail":
+            return explanation.thumbnails(start, stop)
+        return explanation.column(name, start, stop)
+
+    def of_samples(self, name: str) -> Shaped[np.ndarray, "N"]:
+        """Returns what is the same at every epoch, one value a sample: one of `OF_SAMPLE`."""
+        return self.explanations[0].column(name)

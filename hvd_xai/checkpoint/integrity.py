@@ -1,0 +1,184 @@
+"""The files of a committed checkpoint, held against its manifest.
+
+Zarr reads a missing file as fill values, silently: whatever is read of a checkpoint is read through
+here.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from hvd_xai.checkpoint.json_record import MAX_BYTES
+from hvd_xai.checkpoint.manifest import MANIFEST, Manifest
+from hvd_xai.errors import CheckpointError
+from hvd_xai.storage.arrays import METADATA, ArrayReader, shard_key
+from hvd_xai.storage.durable import FileEntry, digest_file
+from hvd_xai.storage.paths import Place, size_of_file
+
+DAMAGED = "the checkpoint is damaged. `hvd-xai verify --deep` lists all that is wrong with the run."
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with a checkpoint: the file or folder, and what is wrong with it."""
+
+    path: Place
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.what}"
+
+
+def read_record(path: Place) -> bytes:
+    """Reads a manifest or another sealed record, never more than one may have.
+
+    Raises:
+        CheckpointError: if there is none, or it is too long or no plain file: a pipe would be
+            waited for.
+    """
+    try:
+        if isinstance(path, Path) and size_of_file(path) is None:
+            raise CheckpointError(f"{path} is no plain file; {DAMAGED}")
+        with path.open("rb") as file:
+            text: bytes = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path.parent} has no {path.name}: it is no checkpoint, or its record was deleted"
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(text) > MAX_BYTES:
+        raise CheckpointError(
+            f"{path} is longer than the {MAX_BYTES} bytes a record of hvd_xai has at most. Is it"
+            " another program's file?"
+        )
+    return text
+
+
+def read_manifest(directory: Place) -> Manifest:
+    """Reads the manifest of a committed checkpoint.
+
+    Raises:
+        CheckpointError: if there is none, or it is damaged or of a higher schema.
+    """
+    return Manifest.from_json(read_record(directory / MANIFEST), str(directory / MANIFEST))
+
+
+def find_damage(directory: Place, files: Iterable[FileEntry]) -> list[Problem]:
+    """Returns which of `files` are missing, no plain files, or of another size than the manifest
+    says; reads none of them.
+    """
+    problems = []
+    for file in files:
+        path = directory / file.key
+        try:
+            size = size_of_file(path)
+        except OSError as error:
+            problems.append(Problem(path, f"is missing ({error.strerror or error})"))
+            continue
+        if size is None:
+            problems.append(Problem(path, "is no plain file"))
+        elif size != file.size:
+            problems.append(Problem(path, f"has {size} bytes; the manifest says {file.size}"))
+    return problems
+
+
+def find_changes(directory: Place, files: Iterable[FileEntry]) -> list[Problem]:
+    """Returns which of `files` have another content than the manifest says; reads all of it."""
+    problems = []
+    for file in files:
+        path = directory / file.key
+        try:
+            _, digest = digest_file(path)
+        except OSError as error:
+            problems.append(Problem(path, f"cannot be read: {error.strerror or error}"))
+            continue
+        if digest != file.xxh3_128:
+            problems.append(
+                Problem(
+                    path,
+                    f"was changed: its xxh3-128 is {digest}, the manifest says {file.xxh3_128}",
+                )
+            )
+    return problems
+
+
+class CommittedArray:
+    """One array of a committed checkpoint; the files of the rows asked for are held against the
+    manifest before every read.
+
+    That they are there and of the right size is looked at every time, their content when they are
+    first met: a file of the same size in the place of another, whole in itself, can be told in no
+    other way.
+
+    Args:
+        checkpoint: the checkpoint's folder.
+        name: the array's.
+        files: of the whole checkpoint, by key.
+        shape: the shape it must have.
+        dtype: the dtype it must have.
+        reads_whole: whether a file's content is looked at; for large arrays of which single rows
+            are read, their rows' own hashes do that.
+
+    Raises:
+        CheckpointError: if there is no such array.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Place,
+        name: str,
+        files: dict[str, FileEntry],
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        *,
+        reads_whole: bool = True,
+    ) -> None:
+        self._reads_whole = reads_whole
+        self._met: set[str] = set()
+        self._checkpoint = checkpoint
+        self._name = name
+        self._files = files
+        self._shape = shape
+        self._dtype = dtype
+        self._check([f"{name}/{METADATA}"])
+        self._array = ArrayReader(checkpoint / name, shape, dtype)
+
+    def read(self, start: int = 0, stop: int | None = None) -> Shaped[np.ndarray, "n ..."]:
+        """Returns rows `start` to `stop`, as a slice would.
+
+        Raises:
+            CheckpointError: if a Zarr shard of them is missing or damaged.
+        """
+        start, stop, _ = slice(start, stop).indices(self._shape[0])
+        if start >= stop:
+            return np.empty((0, *self._shape[1:]), self._dtype)
+        shards = range(start // self._array.shard_rows, (stop - 1) // self._array.shard_rows + 1)
+        self._check(shard_key(self._name, index, len(self._shape)) for index in shards)
+        return self._array.read(start, stop)
+
+    def _check(self, keys: Iterable[str]) -> None:
+        files = []
+        # a manifest may claim more rows than their names fit into memory: the first that it lacks
+        # ends it
+        for key in keys:
+            if key not in self._files:
+                raise CheckpointError(
+                    f"the manifest of {self._checkpoint} names no file {key!r}, which the rows of"
+                    f" '{self._name}' need"
+                )
+            files.append(self._files[key])
+        problems = find_damage(self._checkpoint, files)
+        if not problems:
+            new = [
+                file
+                for file in files
+                if file.key not in self._met and (self._reads_whole or file.key.endswith(METADATA))
+            ]
+            problems = find_changes(self._checkpoint, new)
+            self._met.update(file.key for file in files)
+        if problems:
+            raise CheckpointError(f"{problems[0]}; {DAMAGED}")

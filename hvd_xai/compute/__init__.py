@@ -1,0 +1,1 @@
+"""One rank's numbers: attributions and predictions of any number of examples."""

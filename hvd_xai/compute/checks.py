@@ -1,0 +1,109 @@
+"""Holds inputs and targets to what the model takes and returns."""
+
+import inspect
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hvd_xai import scores
+from hvd_xai.protocols import Score
+from hvd_xai.tracing.compiled import Signature, signature_of
+
+
+class ClassIds:
+    """Holds targets to the model's outputs where the score says that they are class ids.
+
+    Args:
+        model: a built model.
+        score: the score that is explained; None if the method has none.
+    """
+
+    def __init__(self, model: keras.Model, score: str | Score | None) -> None:
+        self._model = model
+        self._score = score
+        self._n_outputs: dict[Signature, int | None] = {}
+
+    def check(self, inputs: np.ndarray, targets: np.ndarray, ids: np.ndarray | None) -> None:
+        """Raises `ValueError`, naming the first bad sample."""
+        if self._score is None or not scores.takes_class_ids(self._score):
+            return
+        signature = signature_of(inputs, targets)
+        if signature not in self._n_outputs:
+            self._n_outputs[signature] = _n_outputs(
+                self._model, inputs, scores.resolve(self._score)
+            )
+        n_outputs = self._n_outputs[signature]
+        if n_outputs is None or n_outputs == 1 or len(targets) == 0:
+            return
+        if not np.issubdtype(targets.dtype, np.integer):
+            raise ValueError(
+                f"the model has {n_outputs} outputs, so targets must be integer class ids; got"
+                f" dtype {targets.dtype}"
+            )
+        bad = (targets < 0) | (targets >= n_outputs)
+        if bad.any():
+            first = int(np.argmax(bad))
+            raise ValueError(
+                f"the model has {n_outputs} outputs, so targets must be class ids 0 to"
+                f" {n_outputs - 1}; {int(bad.sum())} of {len(targets)} are not, the first being"
+                f" {targets[first]} of sample {first if ids is None else ids[first]}. Correct the"
+                " targets, or pass score= a function that reads them otherwise."
+            )
+
+
+def head_of(score: Score) -> str | int | None:
+    """Returns which of several outputs a score selects from; None if it does not say."""
+    option = inspect.signature(score).parameters.get("head")
+    head: str | int | None = None if option is None else option.default
+    return head
+
+
+def _n_outputs(model: keras.Model, inputs: np.ndarray, score: Score) -> int | None:
+    """Returns how many classes the outputs have that the score looks at; None if they are not an
+    array.
+    """
+    dtype, _ = signature_of(inputs, inputs)[1:]
+    traced = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(
+        tf.TensorSpec([1, *inputs.shape[1:]], dtype)
+    )
+    outputs = traced.structured_outputs
+    head = head_of(score)
+    if not isinstance(outputs, tf.Tensor) and head is None:
+        return None
+    one = scores.one_head(outputs, head)
+    n_outputs: int | None = one.shape[-1] if one.shape.rank >= 2 else 1
+    return n_outputs
+
+
+def check_inputs(model: keras.Model, inputs: np.ndarray, targets: np.ndarray) -> None:
+    """Raises `ValueError` if the arrays do not fit each other, or the inputs not the model."""
+    if not model.built:
+        raise ValueError(
+            f"model '{model.name}' has no weights yet; build it, or call it once, before it is"
+            " explained"
+        )
+    if len(targets) != len(inputs):
+        raise ValueError(
+            f"each example needs a target; got {len(inputs)} inputs and {len(targets)} targets"
+        )
+    for name, values in (("inputs", inputs), ("targets", targets)):
+        if values.dtype.kind not in "fiub":
+            raise ValueError(f"{name} must be numbers; got dtype {values.dtype}")
+    # only functional and Sequential models know theirs; others complain when they are traced
+    expected = getattr(model, "inputs", None)
+    if expected is None:
+        return
+    if len(expected) != 1:
+        raise ValueError(
+            f"model '{model.name}' has {len(expected)} inputs; only models of one input can be"
+            " explained"
+        )
+    shape = tuple(expected[0].shape)
+    if len(shape) != inputs.ndim or any(
+        want not in {None, got} for want, got in zip(shape[1:], inputs.shape[1:], strict=True)
+    ):
+        raise ValueError(
+            f"model '{model.name}' takes inputs of shape {shape}; got {(None, *inputs.shape[1:])}."
+            " Reshape the inputs."
+        )

@@ -1,0 +1,42 @@
+"""Saved models, loaded to be explained; this needs no Horovod."""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+
+def read_model(path: Path, custom_objects: Mapping[str, Any] | None = None) -> "keras.Model":
+    """Loads a saved model to be explained, without its optimizer; code that the file carries is not
+    run.
+
+    Args:
+        path: a `.keras` file.
+        custom_objects: classes and functions of your own that it was saved with, by name.
+
+    Raises:
+        ValueError: if it is no such file, is of classes that are not given, or holds another Keras
+            object than a model.
+    """
+    if path.suffix != ".keras" or not path.is_file():
+        raise ValueError(
+            f"a model is a .keras file, as model.save('model.keras') writes it; '{path}' is none"
+        )
+    try:
+        model = keras.saving.load_model(
+            path, custom_objects=dict(custom_objects or {}), compile=False, safe_mode=True
+        )
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"it holds a {type(model).__name__}, and no keras.Model.")
+    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+        # Keras nests its messages, and ends with the whole configuration
+        reason = (
+            str(error).rpartition("Exception encountered: ")[2].partition(" Full object config")[0]
+        )
+        raise ValueError(
+            f"'{path}' cannot be loaded: {reason} Classes and functions of your own are given by"
+            " --custom-objects."
+        ) from error
+    return model

@@ -1,0 +1,1 @@
+"""What is installed, how Horovod is built for it, and whether it works."""

@@ -1,0 +1,1 @@
+"""Explains a model's probe on all ranks: the parts put together."""

@@ -1,0 +1,176 @@
+"""Loads the object that somebody names: "path/to/file.py" or "package.module:name"."""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+import types
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import xxhash
+
+from hvd_xai.errors import RecipeError
+
+Function: TypeAlias = Callable[..., Any]
+
+
+def load_objects(spec: str) -> dict[str, Any]:
+    """Loads a user's own classes and functions by name: those a file defines, or the one that
+    `package.module:name` names.
+
+    Raises:
+        RecipeError: if it cannot be found or loaded, or the file defines none.
+    """
+    kind = "custom objects"
+    if is_import(spec):
+        return {spec.rpartition(":")[2].rpartition(".")[2]: import_named(spec, kind)}
+    module = run_file(Path(spec).expanduser(), kind)
+    own = {
+        name: value
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", None) == module.__name__ and callable(value)
+    }
+    if not own:
+        raise RecipeError(f"{kind} '{spec}' defines no class and no function")
+    return own
+
+
+def is_import(spec: str) -> bool:
+    """Returns whether a text is of the form `package.module:name`."""
+    return ":" in spec and not is_path(spec)
+
+
+def is_path(spec: str) -> bool:
+    """Returns whether a text names a file."""
+    return spec.endswith(".py") or "/" in spec
+
+
+def none_of_name(kind: str, name: str, names: Iterable[str]) -> str:
+    """Returns the message for a name that does not exist, with the names that do."""
+    names = sorted(names)
+    there = f"There are: {', '.join(names)}" if names else "None ships with this installation"
+    own = "Your own: path/to/file.py or package.module:name"
+    return f"there is no {kind} '{name}'{nearest(name, names)}. {there}. {own}."
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Returns ` (did you mean '...'?)` for the name that is spelt most like it, or nothing if none
+    is.
+    """
+    close = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.6)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def required_functions(
+    found: object, source: str, kind: str, required: Sequence[str]
+) -> dict[str, Function]:
+    """Returns the functions that an object must define; raises `RecipeError` if it lacks one."""
+    functions: dict[str, Function] = {}
+    for name in required:
+        value = getattr(found, name, None)
+        if not callable(value):
+            defined = sorted(
+                key
+                for key, item in getattr(found, "__dict__", {}).items()
+                if inspect.isfunction(item) and not key.startswith("_")
+            )
+            has = f"defines {', '.join(defined)}" if defined else "defines no function"
+            what = "is no function there" if hasattr(found, name) else "is missing"
+            needs = ", ".join(f"{needed}()" for needed in required)
+            raise RecipeError(
+                f"{kind} '{source}' must define {needs}; {name}() {what}{nearest(name, defined)}."
+                f" It {has}."
+            )
+        functions[name] = value
+    return functions
+
+
+def run_file(path: Path, kind: str) -> types.ModuleType:
+    """Runs a file as a module of its own, once a process."""
+    if not path.is_file():
+        beside = (
+            sorted(str(other) for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        )
+        there = (
+            f" (did you mean '{close[0]}'?)"
+            if (close := difflib.get_close_matches(str(path), beside, n=1))
+            else ""
+        )
+        raise RecipeError(
+            f"{kind} '{path}'"
+            f" {'is a folder, not a file' if path.is_dir() else 'does not exist'}{there}."
+        )
+    path = path.resolve()
+    # Two files of one name are two modules; the name stays legible in tracebacks.
+    name = f"{path.stem}_{xxhash.xxh3_64_hexdigest(str(path).encode())}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if str(path.parent) not in sys.path:
+        # last, so that a module beside the recipe can be imported and hides nothing installed
+        sys.path.append(str(path.parent))
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise RecipeError(f"{kind} '{path}' is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise RecipeError(f"{kind} '{path}' cannot be loaded. {_where(error, path)}") from error
+    return module
+
+
+def import_named(spec: str, kind: str) -> object:
+    """Imports what `package.module:name` names; raises `RecipeError` if that fails."""
+    module_name, _, name = spec.rpartition(":")
+    if (
+        not module_name
+        or not name
+        or not all(part.isidentifier() for part in (*module_name.split("."), *name.split(".")))
+    ):
+        raise RecipeError(f"{kind} '{spec}' is not of the form package.module:name")
+    if str(Path.cwd()) not in sys.path:
+        # a module in the current folder is found, as `python -m` would
+        sys.path.append(str(Path.cwd()))
+    try:
+        found: object = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise RecipeError(f"{kind} '{spec}' cannot be loaded. {_where(error, None)}") from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            names = (
+                [key for key in vars(found) if not key.startswith("_")]
+                if hasattr(found, "__dict__")
+                else []
+            )
+            raise RecipeError(
+                f"{kind} '{spec}': '{module_name}' has no '{part}'{nearest(part, names)}. It has:"
+                f" {', '.join(sorted(names))}."
+            )
+        found = getattr(found, part)
+    return found
+
+
+def _where(error: BaseException, path: Path | None) -> str:
+    """Says what was raised and in which line: the innermost one of the recipe's own file, if it
+    stands in the traceback.
+    """
+    what = f"{type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        what += (
+            f". Install the package that brings '{error.name}'; what the shipped recipes need comes"
+            " with: pip install 'hvd_xai[recipes]'"
+        )
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file == str(path) or (path is None and "importlib" not in file and file != __file__):
+            place = f"{file}:{trace.tb_lineno}: "
+        trace = trace.tb_next
+    return place + what

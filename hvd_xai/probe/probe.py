@@ -1,0 +1,245 @@
+"""The fixed examples that are explained every time, and what a training recipe loads."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hvd_xai.probe.packing import Packing, pack
+
+_LARGEST_ID = 2**63 - 1
+_BLOCK_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The fixed examples that are explained every time. Every rank holds the same probe.
+
+    Args:
+        inputs: `[N, ...]`, what the model takes; a memory-mapped array will do, only the rank's
+            rows are read.
+        targets: `[N]`, what the score selects: class ids, or values for a regression.
+        sample_ids: `[N]` whole numbers from 0 on, unique; `arange(N)` if left out. Rows of every
+            checkpoint are ordered by it.
+        labels: `[N]`, the data set's labels, if they are not the targets; integers where those are.
+        class_names: names of the classes, for people.
+        feature_names: names of the values of one input, for people; only of a table, whose inputs
+            are `[N, d]`, and all d of them.
+        vocabulary: the word of each token id, for people, as `keras.layers.TextVectorization` has
+            it; only of texts, whose inputs are token ids `[N, T]`. The word of padding is "".
+        packing: how several inputs lie in each row, as `Probe.of_several` has it; None for a model
+            of one input.
+
+    Raises:
+        TypeError: if one of them is no NumPy array.
+        ValueError: if a shape, a dtype or the number of names is not as said, a sample id or a
+            feature's name stands twice, or a token id has no word.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    sample_ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()
+    packing: Packing | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "targets", "sample_ids", "labels"):
+            values = getattr(self, name)
+            if values is not None and not isinstance(values, np.ndarray):
+                raise TypeError(
+                    f"the probe's '{name}' must be a NumPy array; got {type(values).__name__}. Pass"
+                    " np.asarray(...) of it."
+                )
+            if values is not None and values.ndim == 0:
+                raise ValueError(
+                    f"the probe's '{name}' must have one row an example; got a single value"
+                )
+        n_samples = len(self.inputs)
+        if n_samples == 0:
+            raise ValueError("the probe has no examples; give at least one input")
+        if len(self.sample_ids) == 0:
+            object.__setattr__(self, "sample_ids", np.arange(n_samples, dtype=np.int64))
+        for name, values in (
+            ("targets", self.targets),
+            ("sample_ids", self.sample_ids),
+            ("labels", self.labels),
+        ):
+            if values is not None and np.shape(values) != (n_samples,):
+                raise ValueError(
+                    f"the probe has {n_samples} inputs, so '{name}' must have shape ({n_samples},);"
+                    f" got {np.shape(values)}"
+                )
+        if (
+            not np.issubdtype(self.sample_ids.dtype, np.integer)
+            or np.any(self.sample_ids < 0)
+            or np.any(self.sample_ids > _LARGEST_ID)
+        ):
+            raise ValueError(
+                f"sample_ids must be whole numbers from 0 to {_LARGEST_ID}; got dtype"
+                f" {self.sample_ids.dtype}, {self.sample_ids}"
+            )
+        object.__setattr__(self, "sample_ids", self.sample_ids.astype(np.int64))
+        for name in ("feature_names", "vocabulary"):
+            # people have them as lists and arrays, too
+            object.__setattr__(self, name, tuple(map(str, getattr(self, name))))
+        self._check_feature_names()
+        if (
+            self.labels is not None
+            and np.issubdtype(self.targets.dtype, np.integer)
+            and not np.issubdtype(self.labels.dtype, np.integer)
+        ):
+            raise ValueError(
+                f"labels must be integers where the targets are ({self.targets.dtype}); got dtype"
+                f" {self.labels.dtype}"
+            )
+        order = np.argsort(self.sample_ids, kind="stable")
+        if np.any(np.diff(self.sample_ids[order]) == 0):
+            raise ValueError("sample_ids of the probe must be unique; some stand twice")
+        if np.any(np.diff(order) < 0):
+            for name in ("inputs", "targets", "sample_ids", "labels"):
+                values = getattr(self, name)
+                if values is not None:
+                    object.__setattr__(self, name, values[order])
+        self._check_vocabulary()
+
+    def _check_feature_names(self) -> None:
+        names, shape = self.feature_names, self.inputs.shape
+        if names and (len(shape) != 2 or len(names) != shape[1]):
+            wanted = (
+                f"{shape[1]} names"
+                if len(shape) == 2
+                else "none: only a table has them, whose inputs are [N, d]"
+            )
+            raise ValueError(
+                f"feature_names of inputs of shape {shape} must be {wanted}; got {len(names)}:"
+                f" {', '.join(names[:5])}"
+            )
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"feature_names must be unique; '{twice[0]}' stands {names.count(twice[0])} times"
+            )
+
+    def _check_vocabulary(self) -> None:
+        n_words = len(self.vocabulary)
+        if n_words == 0:
+            return
+        if self.feature_names:
+            raise ValueError(
+                "feature_names are of tables and a vocabulary is of texts; give the probe one of"
+                " them, not both"
+            )
+        if self.inputs.ndim != 2 or self.inputs.dtype.kind not in "iuf" or self.packing is not None:
+            got = (
+                "several inputs"
+                if self.packing is not None
+                else f"inputs of shape {self.inputs.shape} and dtype {self.inputs.dtype}"
+            )
+            raise ValueError(
+                f"a vocabulary is of texts, whose inputs are token ids [N, T]; got {got}"
+            )
+        for first, block in self._blocks(0, len(self)):
+            # so written, NaN has none either
+            has_no_word = ~((block >= 0) & (block < n_words) & (block == np.floor(block)))
+            if has_no_word.any():
+                row, place = np.argwhere(has_no_word)[0].tolist()
+                raise ValueError(
+                    f"the vocabulary has {n_words} words, of token ids 0 to {n_words - 1}; sample"
+                    f" id {self.sample_ids[first + row]} has token id {block[row, place]:.12g}."
+                    " Give the vocabulary that made the ids."
+                )
+
+    def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Goes through the inputs of some rows, each block with the row it starts at: they may be
+        mapped, and larger than memory.
+        """
+        step = max(1, _BLOCK_BYTES // max(1, self.inputs[:1].nbytes))
+        for first in range(start, stop, step):
+            yield first, self.inputs[first : min(first + step, stop)]
+
+    @classmethod
+    def of_several(
+        cls,
+        inputs: Mapping[str, np.ndarray] | Sequence[np.ndarray],
+        targets: np.ndarray,
+        sample_ids: np.ndarray | None = None,
+        *,
+        labels: np.ndarray | None = None,
+        class_names: tuple[str, ...] = (),
+        feature_names: tuple[str, ...] = (),
+    ) -> "Probe":
+        """Returns the probe of a model of several inputs, which are packed into rows of float32; a
+        copy is made of them.
+
+        It has no vocabulary: which of the inputs would it be of?
+
+        Args:
+            inputs: `[N, ...]` arrays by the names that the model takes them by, or in its order.
+            targets: as `Probe`.
+            sample_ids: as `Probe`.
+            labels: as `Probe`.
+            class_names: as `Probe`.
+            feature_names: names of all values of a row. If left out, they are made of the inputs'
+                names, where each input is one value or a vector: `age`, `history[0]`, `history[1]`.
+
+        Raises:
+            TypeError: as `Probe`.
+            ValueError: as `Probe`, or if whole numbers are too large for float32.
+        """
+        rows, packing = pack(inputs)
+        ids = np.empty(0, np.int64) if sample_ids is None else sample_ids
+        return cls(
+            rows,
+            targets,
+            ids,
+            labels,
+            class_names,
+            tuple(feature_names) or packing.feature_names,
+            packing=packing,
+        )
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def check_finite(self, start: int, stop: int) -> None:
+        """Raises `ValueError` naming the first sample of rows `start` to `stop` that holds a NaN or
+        an infinity, or would in float32.
+        """
+        if not np.issubdtype(self.inputs.dtype, np.floating):
+            return
+        bad: list[int] = []
+        for first, block in self._blocks(start, stop):
+            # a float64 beyond float32, in which everything is computed, becomes an infinity here
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(block.astype(np.float32, copy=False)).all(
+                    axis=tuple(range(1, block.ndim))
+                )
+            bad += (first + np.flatnonzero(~finite)).tolist()
+        if bad:
+            raise ValueError(
+                f"the probe's inputs must be finite in float32; {len(bad)} of {stop - start} rows"
+                f" are not, the first with sample id {int(self.sample_ids[bad[0]])}. Clean or drop"
+                " these rows."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a training recipe loads.
+
+    Args:
+        train: inputs `[m, ...]` and targets `[m]`, the same on every rank; each rank trains on its
+            share.
+        validation: inputs and targets that metrics are evaluated on after each epoch.
+        probe: the examples that are explained.
+        batch_size: examples of one rank's batch.
+    """
+
+    train: tuple[np.ndarray, np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray]
+    probe: Probe
+    batch_size: int = 32

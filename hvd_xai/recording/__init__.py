@@ -1,0 +1,1 @@
+"""From the rows of all ranks to a committed explanation checkpoint."""

@@ -1,0 +1,1 @@
+"""Bytes that know no explanations: arrays, Zarr shards, durable files."""

@@ -1,0 +1,354 @@
+"""Zarr v3 arrays whose first axis streams: the only module that knows which library reads Zarr.
+
+What is written, metadata and Zarr shards (`hvd_xai.storage.shards`), is written as the
+specification says it, so that a checkpoint's bytes do not change with a library's version:
+`sharding_indexed`, inner chunks of one row or 16 KiB, blosc (lz4, bitshuffle) and crc32c. It is
+read in the same way, on this disk or elsewhere; what was laid out by others is read by zarr-python,
+and by TensorStore under Python 3.10, for which there is no zarr 3.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Shaped
+
+from hvd_xai.errors import CheckpointError
+from hvd_xai.protocols import Json
+from hvd_xai.storage.durable import FileEntry, digest_file
+from hvd_xai.storage.paths import Place, RemotePath
+from hvd_xai.storage.shards import ShardFile, read_shard
+
+zarr: ModuleType | None = None
+with suppress(ImportError):
+    import zarr  # type: ignore[no-redef]  # one name for a library that may not be there
+
+METADATA = "zarr.json"
+CHUNK_BYTES = 16 * 2**10
+SHARD_BYTES = 32 * 2**20
+SHARD_ROWS = 2**17
+"""Rows of a Zarr shard, at most: it bounds the buffers of the many arrays with one number a row, 1
+MiB each."""
+
+# A damaged Zarr shard surfaces as any of these, from the checksum, the index or the decompressor.
+_DAMAGE = (
+    ValueError,
+    RuntimeError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+    OSError,
+)
+
+
+def layout(n_rows: int, row_bytes: int) -> tuple[int, int]:
+    """Returns the rows of an inner chunk and of a Zarr shard, from what a row weighs alone:
+    nobody's batch size shows on disk.
+
+    A chunk has 16 KiB at most, or one row; a shard has 16 to 32 MiB, or 131,072 rows. Both are
+    powers of two where there are rows enough.
+    """
+    chunk = min(n_rows, _power_of_two(CHUNK_BYTES // row_bytes))
+    shard = min(SHARD_ROWS, _power_of_two(SHARD_BYTES // row_bytes))
+    return chunk, min(shard, math.ceil(n_rows / chunk) * chunk)
+
+
+def shard_rows(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Returns the rows of a Zarr shard of an array of this shape and dtype."""
+    return layout(shape[0], _row_bytes(shape, dtype))[1]
+
+
+def _row_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return dtype.itemsize * math.prod(shape[1:])
+
+
+def _power_of_two(limit: int) -> int:
+    """Returns the largest power of two up to `limit`, at least 1."""
+    return 1 << (max(1, limit).bit_length() - 1)
+
+
+def group_metadata(attributes: Mapping[str, Json]) -> bytes:
+    """Returns the content of a Zarr group's `zarr.json`."""
+    return _as_text({"zarr_format": 3, "node_type": "group", "attributes": attributes})
+
+
+def shard_key(name: str, index: int, ndim: int) -> str:
+    """Returns the file of an array's Zarr shard, relative to the array's parent."""
+    return "/".join([name, "c", str(index), *["0"] * (ndim - 1)])
+
+
+def create_array(
+    directory: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    dimension_names: tuple[str, ...],
+    attributes: Mapping[str, Json] | None = None,
+) -> FileEntry:
+    """Makes a new array, which has no values yet.
+
+    Args:
+        directory: the array's folder, which is made; its name is the array's.
+        shape: of the whole array; the first axis is rows, at least one.
+        dtype: of its values.
+        dimension_names: one an axis.
+        attributes: of the array.
+
+    Returns:
+        The file of its metadata, named relative to the array's parent.
+    """
+    chunk, shard = layout(shape[0], _row_bytes(shape, dtype))
+    directory.mkdir()
+    (directory / METADATA).write_bytes(
+        _as_text(_metadata(shape, dtype, chunk, shard, dimension_names, attributes or {}))
+    )
+    return FileEntry(f"{directory.name}/{METADATA}", *digest_file(directory / METADATA))
+
+
+class ArrayWriter:
+    """Streams rows into an array that `create_array` made, holding less than a chunk back.
+
+    Several writers, in one process or in many, may fill one array, each its own Zarr shards.
+
+    Args:
+        directory: the array's folder.
+        shape: of the whole array.
+        dtype: of its values.
+        first: the row that the first one appended is; a Zarr shard begins there.
+    """
+
+    def __init__(
+        self, directory: Path, shape: tuple[int, ...], dtype: np.dtype, *, first: int = 0
+    ) -> None:
+        self._directory, self._shape, self._dtype = directory, shape, dtype
+        self._chunk_rows, self._shard_rows = layout(shape[0], _row_bytes(shape, dtype))
+        self._files: list[FileEntry] = []
+        self._next = first // self._shard_rows
+        self._shard: ShardFile | None = None
+        self._rest = np.empty((0, *shape[1:]), dtype)
+
+    def append(self, values: Shaped[np.ndarray, "n ..."]) -> None:
+        """Adds rows after those before; whole chunks are written at once."""
+        missing = -len(self._rest) % self._chunk_rows
+        self._rest = np.concatenate([self._rest, values[:missing]])
+        if len(self._rest) == self._chunk_rows:
+            self._write(self._rest)
+            self._rest = self._rest[:0]
+        if len(self._rest) == 0:
+            values = values[missing:]
+            n_whole = len(values) // self._chunk_rows * self._chunk_rows
+            self._write(values[:n_whole])
+            self._rest = values[n_whole:].copy()
+
+    def close(self) -> list[FileEntry]:
+        """Writes what is left, and returns the files of the Zarr shards, named relative to the
+        array's parent.
+        """
+        if len(self._rest):
+            chunk = np.full(
+                (self._chunk_rows, *self._shape[1:]), _fill_value(self._dtype), self._dtype
+            )
+            chunk[: len(self._rest)] = self._rest
+            self._write(chunk)
+        if self._shard is not None:
+            self._end_shard(self._shard)
+        return self._files
+
+    def _write(self, values: Shaped[np.ndarray, "n ..."]) -> None:
+        while len(values):
+            if self._shard is None:
+                path = self._directory.parent / self._key()
+                self._shard = ShardFile(
+                    path, self._chunk_rows, self._shard_rows // self._chunk_rows
+                )
+            taken = values[: self._shard_rows - self._shard.n_rows]
+            self._shard.append(taken)
+            values = values[len(taken) :]
+            if self._shard.n_rows == self._shard_rows:
+                self._end_shard(self._shard)
+
+    def _end_shard(self, shard: ShardFile) -> None:
+        self._files.append(FileEntry(self._key(), *shard.close()))
+        self._next += 1
+        self._shard = None
+
+    def _key(self) -> str:
+        return shard_key(self._directory.name, self._next, len(self._shape))
+
+
+class ArrayReader:
+    """Reads rows of one array: of one that is laid out as ours by itself, of another on this disk
+    through the library.
+
+    Args:
+        directory: the array's folder.
+        shape: the shape it must have.
+        dtype: the dtype it must have.
+
+    Attributes:
+        shard_rows: rows of a Zarr shard.
+
+    Raises:
+        CheckpointError: if there is no such array there.
+    """
+
+    def __init__(self, directory: Place, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._directory, self._shape, self._dtype = directory, shape, dtype
+        self._chunk_rows, self.shard_rows = layout(shape[0], _row_bytes(shape, dtype))
+        self._is_ours = _is_ours(directory, shape, dtype)
+        if not self._is_ours:
+            self._array = open_array(directory)
+            if (self._array.shape, self._array.dtype) != (shape, dtype):
+                found = f"{self._array.shape} and {self._array.dtype}"
+                raise CheckpointError(
+                    f"{directory} must have shape {shape} and dtype {dtype}; got {found}"
+                )
+            self.shard_rows = (self._array.shards or self._array.chunks)[0]
+
+    def read(self, start: int, stop: int) -> Shaped[np.ndarray, "n ..."]:
+        """Returns rows `start` to `stop`, which the array must have.
+
+        Raises:
+            CheckpointError: if a checksum does not fit, or the bytes do not decode.
+        """
+        try:
+            return self._read(start, stop) if self._is_ours else np.asarray(self._array[start:stop])
+        except _DAMAGE as error:
+            raise CheckpointError(
+                f"rows {start} to {stop} of {self._directory} are damaged: {error}"
+            ) from error
+
+    def _read(self, start: int, stop: int) -> Shaped[np.ndarray, "n ..."]:
+        values = np.empty((stop - start, *self._shape[1:]), self._dtype)
+        n_chunks = self.shard_rows // self._chunk_rows
+        for index in range(start // self.shard_rows, -(-stop // self.shard_rows)):
+            first = index * self.shard_rows
+            begin, end = max(start, first), min(stop, first + self.shard_rows)
+            path = self._directory.parent / shard_key(self._directory.name, index, len(self._shape))
+            read_shard(
+                path, self._chunk_rows, n_chunks, begin - first, values[begin - start : end - start]
+            )
+        return values
+
+
+def _is_ours(directory: Place, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    """Returns whether an array is stored as `create_array` lays it out, whatever its axes are
+    called and its attributes are.
+    """
+    try:
+        found = {
+            **json.loads((directory / METADATA).read_bytes()),
+            "dimension_names": [],
+            "attributes": {},
+        }
+    except (OSError, ValueError, TypeError):
+        return False
+    ours: dict[str, Json] = json.loads(
+        _as_text(_metadata(shape, dtype, *layout(shape[0], _row_bytes(shape, dtype)), (), {}))
+    )
+    return found == ours
+
+
+def open_array(directory: Place) -> "Array":
+    """Opens any Zarr v3 array for reading, of whomever.
+
+    Raises:
+        CheckpointError: if there is none, or its metadata is damaged.
+    """
+    try:
+        return _open(directory)
+    except _DAMAGE as error:
+        raise CheckpointError(f"{directory} cannot be opened as a Zarr array: {error}") from error
+
+
+@runtime_checkable
+class Array(Protocol):
+    """What is used of an array of either library."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None
+
+    def __getitem__(self, rows: slice) -> np.ndarray: ...
+
+
+def _open(directory: Place) -> Array:
+    """Opens an array whose metadata exists, with the library that there is."""
+    if isinstance(directory, RemotePath):
+        raise CheckpointError(
+            f"{directory} is no array that hvd_xai wrote, and others are read on this disk only;"
+            " copy it there"
+        )
+    if zarr is None:
+        try:
+            from hvd_xai.storage.tensorstore_array import TensorStoreArray
+        except ImportError as error:
+            raise ImportError(
+                "Zarr arrays of others need zarr 3, or TensorStore under Python 3.10: pip install"
+                " tensorstore"
+            ) from error
+        return TensorStoreArray(directory)
+    array: Array = zarr.open_array(directory, mode="r").with_config({"order": "C"})
+    return array
+
+
+def _metadata(
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    chunk: int,
+    shard: int,
+    dimension_names: tuple[str, ...],
+    attributes: Mapping[str, Json],
+) -> dict[str, Json]:
+    """Returns the metadata of an array, as in the Zarr v3 core specification and its codecs'
+    own.
+    """
+    little: Json = {"name": "bytes", "configuration": {"endian": "little"}}
+    blosc: Json = {
+        "name": "blosc",
+        "configuration": {
+            "cname": "lz4",
+            "clevel": 5,
+            "shuffle": "bitshuffle",
+            "typesize": dtype.itemsize,
+            "blocksize": 0,
+        },
+    }
+    sharding: Json = {
+        "name": "sharding_indexed",
+        "configuration": {
+            "chunk_shape": [chunk, *shape[1:]],
+            "codecs": [little, blosc, {"name": "crc32c"}],
+            "index_codecs": [little, {"name": "crc32c"}],
+            "index_location": "end",
+        },
+    }
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard, *shape[1:]]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": "NaN" if dtype.kind == "f" else _fill_value(dtype),
+        "codecs": [sharding],
+        "dimension_names": dimension_names,
+        "attributes": attributes,
+        "storage_transformers": [],
+    }
+
+
+def _fill_value(dtype: np.dtype) -> float | bool | int:
+    """Returns what stands where nothing was written."""
+    return np.nan if dtype.kind == "f" else False if dtype.kind == "b" else 0
+
+
+def _as_text(metadata: Mapping[str, Json]) -> bytes:
+    return (json.dumps(metadata, indent=1) + "\n").encode()

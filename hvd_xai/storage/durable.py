@@ -1,0 +1,206 @@
+"""What makes files appear whole or not at all: durable writes, and renames that replace nothing."""
+
+import ctypes
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from hvd_xai.errors import CheckpointError
+from hvd_xai.storage.paths import Place
+
+STAGING = ".staging-"
+"""Names of what is not committed yet begin so; readers pass them over, and `staging.sweep` removes
+those nobody works on."""
+TRASH = ".trash-"
+"""Names of what is being removed begin so."""
+
+_BLOCK = 2**20
+_N_THREADS = 8
+_AT_FDCWD = -100
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
+# A kernel, a C library or a filesystem that lacks the call or the flag.
+_UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+_ADVICE = {
+    errno.ENOSPC: "The disk is full: free some space, or write to another place.",
+    errno.EDQUOT: "The quota is used up: free some space, or write to another place.",
+    errno.EROFS: "The filesystem is mounted read-only: write to another place.",
+    errno.EACCES: "The folder's permissions forbid it: change them, or write to another place.",
+    errno.EPERM: "The folder's permissions forbid it: change them, or write to another place.",
+    errno.EEXIST: "A file stands where a folder is needed: remove it, or write to another place.",
+    errno.ENOTDIR: "A file stands where a folder is needed: remove it, or write to another place.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of a checkpoint: its name relative to the checkpoint, its size in bytes and its
+    xxh3-128.
+    """
+
+    key: str
+    size: int
+    xxh3_128: str
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns an `OSError` of the body into a `CheckpointError` that says what could not be written
+    and what to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(
+            error.errno or 0, "Nothing was committed; what was committed before is untouched."
+        )
+        raise CheckpointError(
+            f"cannot write {path}: {error.strerror or error}. {advice}"
+        ) from error
+
+
+def fsync_directory(directory: Path) -> None:
+    """Makes the names in a directory durable: those made, renamed and removed in it before this
+    call.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_tree(directory: Path) -> None:
+    """Makes a directory and all that is in it durable: the files first, then the names.
+
+    Many at a time, which a journalling filesystem turns into few writes of its journal: a small
+    checkpoint has 20 files in 40 folders.
+    """
+    paths = list(directory.rglob("*"))
+    with ThreadPoolExecutor(_N_THREADS) as pool:
+        for _ in pool.map(fsync_file, (path for path in paths if not path.is_dir())):
+            pass
+        for _ in pool.map(fsync_directory, [path for path in paths if path.is_dir()]):
+            pass
+    fsync_directory(directory)
+
+
+def fsync_file(path: Path) -> None:
+    """Makes a file's content durable; its name is not, until `fsync_directory`."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def replace_durably(path: Path, content: bytes) -> None:
+    """Writes a file that others see whole or not at all, in place of one that may exist, and that
+    is on the disk when this returns.
+    """
+    temporary = path.with_name(f"{STAGING}{path.name}-{secrets.token_hex(4)}")
+    try:
+        temporary.write_bytes(content)
+        fsync_file(temporary)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+def remove_durably(directory: Path) -> None:
+    """Removes a directory, in one step for those who look."""
+    trash = directory.with_name(f"{TRASH}{directory.name}-{secrets.token_hex(4)}")
+    directory.rename(trash)
+    fsync_directory(directory.parent)
+    _remove(trash)
+
+
+def remove_trash(parent: Path) -> None:
+    """Removes what a killed job was removing."""
+    for trash in parent.glob(f"{TRASH}*"):
+        with suppress(OSError):
+            _remove(trash)
+
+
+def _remove(trash: Path) -> None:
+    if trash.is_symlink():  # somebody keeps it elsewhere, and it stays there
+        trash.unlink()
+    else:
+        shutil.rmtree(trash)
+
+
+def digest_file(path: Place) -> tuple[int, str]:
+    """Reads a file in small blocks.
+
+    A CRC would not do: over a file made of pieces that end in their own CRC it does not depend on
+    the content.
+
+    Returns:
+        Its size in bytes and its xxh3-128.
+    """
+    digest, size = xxhash.xxh3_128(), 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            size += len(block)
+    return size, digest.hexdigest()
+
+
+def rename_no_replace(source: Path, destination: Path) -> None:
+    """Renames a non-empty directory onto a name that does not exist.
+
+    Raises:
+        FileExistsError: if the name is taken, by whomever and however recently.
+    """
+    if _renameat2(source, destination, _RENAME_NOREPLACE):
+        return
+    # Without the flag, POSIX still refuses to rename a directory onto one that is not empty, and no
+    # checkpoint is empty.
+    try:
+        source.rename(destination)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise FileExistsError(
+                errno.EEXIST, os.strerror(errno.EEXIST), str(destination)
+            ) from error
+        raise
+
+
+def exchange(source: Path, destination: Path) -> None:
+    """Gives each of two directories the other's name, in one step where the filesystem can."""
+    if _renameat2(source, destination, _RENAME_EXCHANGE):
+        return
+    aside = source.with_name(f"{source.name}-replaced")
+    destination.rename(aside)
+    source.rename(destination)
+    aside.rename(source)
+
+
+def _renameat2(source: Path, destination: Path, flags: int) -> bool:
+    """Calls Linux's renameat2; returns False where there is none, or where the filesystem does not
+    take the flags.
+    """
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is None:
+        return False
+    function.argtypes = (
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_uint,
+    )
+    if function(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(destination), flags) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _UNSUPPORTED:
+        return False
+    raise OSError(code, os.strerror(code), str(source), None, str(destination))

@@ -1,0 +1,184 @@
+"""The loops that all methods share: many rows through a model, in micro-batches of a fixed size.
+
+Nothing here depends on how many examples there are: a micro-batch always has the same shape, and an
+example's rows are always split and summed in the same way. So one example alone, ten thousand, and
+any shard of them give the same numbers, and memory is bounded by the micro-batch. A micro-batch
+that is not full repeats a row that it has anyway, so that padding can bring in neither a NaN nor a
+new value.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from jaxtyping import Float64
+
+# of large inputs: 50 and 20 points of a path are whole numbers of such micro-batches, and none is
+# filled up
+_FEWEST = 10
+
+
+class Blocks(NamedTuple):
+    """How (example x node) rows are cut into micro-batches.
+
+    Attributes:
+        n_examples: examples of a micro-batch.
+        nodes: `[chunk, s]`, the nodes each of its examples is evaluated at, `s` at a time.
+        weights: `[chunk, s]`, their weights.
+    """
+
+    n_examples: int
+    nodes: Float64[np.ndarray, "chunk s"]
+    weights: Float64[np.ndarray, "chunk s"]
+
+
+def fitting(shape: tuple[int, ...]) -> int:
+    """Returns how many inputs of this shape to put through a model at once: 256 small ones down to
+    10 large ones.
+
+    A million input values keep the cores busy, and the activations of a usual convolutional network
+    below some gigabytes: 256 images of 28 x 28, 10 of 224 x 224 x 3. It depends on the shape alone,
+    so that every rank, and every number of ranks, computes alike.
+    """
+    n_values = max(1, math.prod(shape))
+    return (
+        min(256, max(_FEWEST, 1 << ((2**20 // n_values).bit_length() - 1)))
+        if n_values <= 2**20
+        else _FEWEST
+    )
+
+
+def check_micro_batch(micro_batch: int) -> None:
+    """Raises `ValueError` unless a micro-batch has at least one row."""
+    if micro_batch < 1:
+        raise ValueError(
+            "micro_batch is how many rows go through the model at once, at least 1; got"
+            f" {micro_batch}"
+        )
+
+
+def cut(
+    nodes: Float64[np.ndarray, "s"], weights: Float64[np.ndarray, "s"], micro_batch: int
+) -> Blocks:
+    """Cuts nodes and weights so that whole examples, or equal parts of one example, fit a
+    micro-batch.
+
+    Where the parts are not equal, the last node is repeated and its weight shared between the
+    copies: the sum stays what it was.
+
+    Args:
+        nodes: nodes of a quadrature rule.
+        weights: their weights.
+        micro_batch: the most rows that go through the model at once.
+
+    Returns:
+        The cut; `n_examples * s` is never more than `micro_batch`, and there is room for both ends
+        of the path of each example.
+
+    Raises:
+        ValueError: if `micro_batch` is less than 1.
+    """
+    check_micro_batch(micro_batch)
+    n_chunks = -(-len(nodes) // micro_batch)
+    per_chunk = -(-len(nodes) // n_chunks)
+    n_copies = n_chunks * per_chunk - len(nodes)
+    nodes = np.append(nodes, np.repeat(nodes[-1:], n_copies))
+    weights = np.append(weights[:-1], np.repeat(weights[-1:] / (n_copies + 1), n_copies + 1))
+    return Blocks(
+        max(1, micro_batch // max(2, per_chunk)),
+        nodes.reshape(n_chunks, per_chunk),
+        weights.reshape(n_chunks, per_chunk),
+    )
+
+
+def sum_over_chunks(
+    function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], blocks: Blocks, shape: tuple[int, ...]
+) -> tf.Tensor:
+    """Returns the sum of `function(nodes, weights)` over the chunks of `blocks`, in float32.
+
+    Args:
+        function: gets nodes and weights `[s]`, float32; returns float32 of `shape`.
+        blocks: a cut of a quadrature rule.
+        shape: shape of what the function returns.
+    """
+    nodes, weights = tf.constant(blocks.nodes, tf.float32), tf.constant(blocks.weights, tf.float32)
+    if len(blocks.nodes) == 1:
+        return function(nodes[0], weights[0])
+    _, total = tf.while_loop(
+        lambda chunk, _: chunk < len(blocks.nodes),
+        lambda chunk, total: (chunk + 1, total + function(nodes[chunk], weights[chunk])),
+        (tf.constant(0), tf.zeros(shape)),
+        parallel_iterations=1,
+    )
+    return total
+
+
+def map_rows(function: Callable[..., Any], arrays: tuple[tf.Tensor, ...], n_rows: int) -> Any:
+    """Applies a function to blocks of exactly `n_rows` examples, one after the other, and joins
+    what it returns.
+
+    Args:
+        function: gets a block of each array, `[n_rows, ...]`; returns a nest of tensors `[n_rows,
+            ...]`. Traced once.
+        arrays: `[n, ...]` each; `n` may be 0, and unknown while tracing.
+        n_rows: examples of a block; the last block repeats the last example where it is not full.
+
+    Returns:
+        The same nest with tensors `[n, ...]`; `n` is known of them while tracing if it is known of
+        the arrays.
+
+    Raises:
+        ValueError: if the function returns anything whose first axis is not the block's examples.
+    """
+    check_micro_batch(n_rows)
+    # Traced as a function of its own: the loop below must know what comes out before it runs, and
+    # tracing twice would cost twice.
+    block = tf.function(function, autograph=False).get_concrete_function(
+        *[tf.TensorSpec([n_rows, *a.shape[1:]], a.dtype) for a in arrays]
+    )
+    signature = tf.nest.flatten(block.structured_outputs)
+    for tensor in signature:
+        if (
+            tensor.shape.rank is None
+            or tensor.shape.rank < 1
+            or tensor.shape[0] != n_rows
+            or not tensor.shape.is_fully_defined()
+        ):
+            raise ValueError(
+                f"what is computed for {n_rows} examples must have shape ({n_rows}, ...), all of it"
+                f" known before it runs; got {tensor.shape}. Keep examples on the first axis."
+            )
+    n_examples = tf.shape(arrays[0])[0]
+    n_blocks = (n_examples + n_rows - 1) // n_rows
+
+    def body(
+        index: tf.Tensor, joined: list[tf.TensorArray]
+    ) -> tuple[tf.Tensor, list[tf.TensorArray]]:
+        examples = tf.minimum(index * n_rows + tf.range(n_rows), n_examples - 1)
+        returned = tf.nest.flatten(block(*[tf.gather(array, examples) for array in arrays]))
+        return index + 1, [
+            array.write(index, tensor) for array, tensor in zip(joined, returned, strict=True)
+        ]
+
+    _, joined = tf.while_loop(
+        lambda index, _: index < n_blocks,
+        body,
+        (
+            tf.constant(0),
+            [
+                tf.TensorArray(tensor.dtype, n_blocks, element_shape=tensor.shape)
+                for tensor in signature
+            ],
+        ),
+        parallel_iterations=1,
+    )
+    tensors = [
+        tf.reshape(array.stack(), [-1, *tensor.shape[1:]])[:n_examples]
+        for array, tensor in zip(joined, signature, strict=True)
+    ]
+    tensors = [
+        tf.ensure_shape(tensor, [arrays[0].shape[0], *tensor.shape[1:]]) for tensor in tensors
+    ]
+    return tf.nest.pack_sequence_as(block.structured_outputs, tensors)

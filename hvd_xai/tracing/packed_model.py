@@ -1,0 +1,68 @@
+"""A model of several inputs, as a model of the rows that they are packed into, so that every method
+can explain it.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from jaxtyping import Bool, Float32
+
+from hvd_xai.probe.packing import Packing
+
+
+class RowModel(keras.Model):  # type: ignore[misc]  # keras ships no types
+    """Takes packed rows, and runs a model on the inputs that they hold.
+
+    It has no weights of its own, and changes nothing of the model.
+
+    Args:
+        model: a built model of several inputs.
+        packing: how its inputs lie in a row.
+
+    Attributes:
+        is_whole: `[f]`, which values of a row are whole numbers. A path between two tokens leads
+            over others, which mean something else: on paths, and under noise, such values stay what
+            they are, and get no attributions. Methods that replace values explain them.
+    """
+
+    def __init__(self, model: keras.Model, packing: Packing) -> None:
+        # a name of Keras's own making would count up its numbers
+        super().__init__(name=f"{model.name}_of_rows")
+        self._model = model
+        self._packing = packing
+        self.is_whole: Bool[np.ndarray, "f"] = packing.is_whole()
+        self.built = model.built
+
+    def call(self, inputs: Float32[tf.Tensor, "n f"], training: bool = False) -> Any:
+        """Returns what the model returns."""
+        packing = self._packing
+        arrays = {}
+        for name, shape, dtype, part in zip(
+            packing.names,
+            packing.shapes,
+            packing.dtypes,
+            tf.split(inputs, packing.sizes, axis=1),
+            strict=True,
+        ):
+            array = tf.reshape(part, [-1, *shape])
+            # The gradient is none in any case; said so, `backward.between` asks for no rules of
+            # what looks these up.
+            arrays[name] = (
+                array if dtype == "float32" else tf.cast(tf.round(tf.stop_gradient(array)), dtype)
+            )
+        return self._model(arrays if packing.keyed else list(arrays.values()), training=training)
+
+
+def whole_numbers(model: keras.Model) -> Bool[np.ndarray, "f"] | None:
+    """Returns which values of a model's inputs are whole numbers, as `RowModel` has them; None
+    where none are.
+    """
+    is_whole: np.ndarray | None = getattr(model, "is_whole", None)
+    return None if is_whole is None or not is_whole.any() else is_whole
+
+
+def of_rows(model: keras.Model, packing: Packing | None) -> keras.Model:
+    """Returns the model as one of packed rows; the model itself where nothing was packed."""
+    return model if packing is None else RowModel(model, packing)

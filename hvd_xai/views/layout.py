@@ -1,0 +1,210 @@
+"""Lays out lines of text and pictures with captions on a page, each picture with its colour
+scale.
+"""
+
+import functools
+import io
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from hvd_xai.views import pixels
+
+Colour: TypeAlias = tuple[int, int, int]
+
+MAX_PIXELS = 64_000_000  # about 190 MB of RGB; a taller picture than this nobody scrolls through
+
+INK: Colour = (32, 32, 32)
+FAINT: Colour = (105, 105, 105)
+FRAME: Colour = (190, 190, 190)
+MARGIN = 20
+GAP = 18
+_BAR_HEIGHT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of text."""
+
+    text: str
+    colour: Colour = INK
+    size: int = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A picture with lines above and below it; `width` is what its text is wrapped to."""
+
+    picture: pixels.Picture
+    above: tuple[Line, ...] = ()
+    below: tuple[Line, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """The picture's."""
+        return int(self.picture.image.shape[1])
+
+    @property
+    def height_above(self) -> int:
+        """The height of the lines above the picture."""
+        return sum(map(_line_height, self.above))
+
+    @property
+    def height_below(self) -> int:
+        """The height from the picture's upper edge down."""
+        height = int(self.picture.image.shape[0]) + 8 + sum(map(_line_height, self.below))
+        return height + (_BAR_HEIGHT + 24 if self.has_scale else 0)
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether the picture's colours are a scale, which is drawn below it."""
+        return self.picture.scale != "none"
+
+
+def lay_out(
+    lines: Sequence[Line], rows: Sequence[Sequence[Tile]], legend: Sequence[Line], *, framed: bool
+) -> pixels.RGB:
+    """Lays out lines, rows of tiles aligned in columns, and the legend, on white."""
+    n_columns = max(map(len, rows))
+    widths = [
+        max((row[column].width for row in rows if column < len(row)), default=0)
+        for column in range(n_columns)
+    ]
+    inner = max(sum(widths) + GAP * (n_columns - 1), 420)
+    head = [part for line in lines for part in wrapped(line.text, line.size, inner, line.colour)]
+    foot = [part for line in legend for part in wrapped(line.text, line.size, inner, line.colour)]
+    # pictures of one row start at one height
+    above = [max(tile.height_above for tile in row) for row in rows]
+    below = [max(tile.height_below for tile in row) for row in rows]
+    height = (
+        2 * MARGIN
+        + sum(map(_line_height, (*head, *foot)))
+        + 2 * GAP
+        + sum(above)
+        + sum(below)
+        + GAP * (len(rows) - 1)
+    )
+    canvas = Image.new("RGB", (inner + 2 * MARGIN, height), "white")
+    draw = ImageDraw.Draw(canvas)
+    top = _text(draw, head, MARGIN, MARGIN) + GAP
+    for row, height_above, height_below in zip(rows, above, below, strict=True):
+        left = MARGIN
+        for tile, column_width in zip(row, widths, strict=False):
+            _draw_tile(canvas, draw, tile, left, top + height_above, framed=framed)
+            left += column_width + GAP
+        top += height_above + height_below + GAP
+    _text(draw, foot, MARGIN, top)
+    return np.asarray(canvas, np.uint8).copy()
+
+
+def png(image: pixels.RGB) -> bytes:
+    """Returns the picture as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", optimize=False)
+    return buffer.getvalue()
+
+
+def check_pixels(width: int, height: int, of_what: str) -> None:
+    """Raises `ValueError` if a picture of this size would be larger than `MAX_PIXELS`; `of_what`
+    there are too many.
+    """
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"the picture would have {width} x {height} pixels, more than {MAX_PIXELS / 1e6:.0f}"
+            f" million; ask for fewer {of_what} at a time"
+        )
+
+
+def wrapped(text: str, size: int, width: int, colour: Colour) -> list[Line]:
+    """Breaks a line at spaces to fit `width` pixels, and words that are wider anywhere."""
+    of_size = font(size)
+    lines = [""]
+    for word in printable(text).split(" "):
+        candidate = f"{lines[-1]} {word}" if lines[-1] else word
+        if of_size.getlength(candidate) <= width:
+            lines[-1] = candidate
+            continue
+        if lines[-1]:
+            lines.append("")
+        for character in word:
+            if lines[-1] and of_size.getlength(lines[-1] + character) > width:
+                lines.append("")
+            lines[-1] += character
+    return [Line(line, colour, size) for line in lines]
+
+
+def printable(text: str) -> str:
+    """Returns the text in characters that the built-in font has: accents are dropped, other scripts
+    become question marks.
+    """
+    plain = unicodedata.normalize("NFKD", text)
+    return "".join(
+        c if (c.isascii() and c.isprintable()) or c == "·" else "?"
+        for c in plain
+        if not unicodedata.combining(c)
+    )
+
+
+def shortened(text: str, of_size: ImageFont.FreeTypeFont, width: float) -> str:
+    """Returns a text in characters that the font has, without its middle where it is wider: names
+    mostly differ at their ends.
+    """
+    text = printable(text)
+    kept = min(len(text), max(3, round(width)))  # each character is a pixel wide at least
+    while kept > 2 and of_size.getlength(text) > width:
+        kept -= 1
+        text = f"{text[: -(-kept // 2)]}..{text[len(text) - kept // 2 :]}"
+    return text
+
+
+@functools.cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Returns the font of all text, of a height in pixels."""
+    found = ImageFont.load_default(size)
+    if not isinstance(found, ImageFont.FreeTypeFont):
+        raise TypeError(
+            "this Pillow was built without FreeType and cannot draw text at a size; install"
+            " Pillow's own wheel from PyPI"
+        )
+    return found
+
+
+def _draw_tile(
+    canvas: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: int, top: int, *, framed: bool
+) -> None:
+    """Draws a tile whose picture's upper left corner is at `left`, `top`."""
+    _text(draw, tile.above, left, top - tile.height_above)
+    rows, columns, _ = tile.picture.image.shape
+    canvas.paste(Image.fromarray(tile.picture.image), (left, top))
+    if framed:
+        draw.rectangle((left - 1, top - 1, left + columns, top + rows), outline=FRAME)
+    top += rows + 8
+    if tile.has_scale:
+        bar = pixels.ramp(tile.picture.scale, columns, _BAR_HEIGHT)
+        canvas.paste(Image.fromarray(bar), (left, top))
+        draw.rectangle((left - 1, top - 1, left + columns, top + _BAR_HEIGHT), outline=FRAME)
+        end = f"{tile.picture.limit:.2g}"
+        signed = tile.picture.scale == "diverging"
+        small = font(12)
+        below = top + _BAR_HEIGHT + 3
+        draw.text((left, below), f"-{end}" if signed else "0", FAINT, small)
+        if signed and columns >= 120:
+            draw.text((left + columns / 2, below), "0", FAINT, small, anchor="ma")
+        draw.text((left + columns, below), f"+{end}" if signed else end, FAINT, small, anchor="ra")
+        top += _BAR_HEIGHT + 24
+    _text(draw, tile.below, left, top)
+
+
+def _text(draw: ImageDraw.ImageDraw, lines: Sequence[Line], left: int, top: int) -> int:
+    for line in lines:
+        draw.text((left, top), line.text, line.colour, font(line.size))
+        top += _line_height(line)
+    return top
+
+
+def _line_height(line: Line) -> int:
+    return round(line.size * 1.4)

@@ -1,0 +1,56 @@
+"""What explanations come to, of checkpoints written without TensorFlow."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hvd_xai import open_explanations
+from hvd_xai.analysis.statistics import is_signed
+from hvd_xai.checkpoint.json_record import seal
+from hvd_xai.checkpoint.run_directory import open_run
+from tests.checkpoint.small import make_attributions, make_rows, write
+
+MANIFEST = "explanations/epochs/000001/mine/manifest.json"
+VALUES = make_attributions(4, (3, 3))
+
+
+def make_run(path: Path, *epochs: np.ndarray) -> Path:
+    explanations_dir = open_run(path, config={})
+    for epoch, attributions in enumerate(epochs):
+        write(explanations_dir, make_rows(attributions), epoch=epoch, method="mine")
+    return path
+
+
+@pytest.mark.parametrize("epochs", [(VALUES,), (np.abs(VALUES), VALUES), (VALUES, np.abs(VALUES))])
+def test_a_method_is_signed_if_one_epoch_has_negative_values(
+    tmp_path: Path, epochs: tuple[np.ndarray, ...]
+) -> None:
+    assert is_signed(open_explanations(make_run(tmp_path, *epochs)), "mine") is True
+
+
+def test_a_method_that_is_nowhere_negative_has_no_sign(tmp_path: Path) -> None:
+    with_gaps = np.where(VALUES < 0, np.nan, VALUES)
+    assert (
+        is_signed(open_explanations(make_run(tmp_path, np.abs(VALUES), with_gaps)), "mine") is False
+    )
+
+
+def test_nothing_is_said_where_an_epoch_was_not_counted(tmp_path: Path) -> None:
+    run = make_run(tmp_path, np.abs(VALUES), np.abs(VALUES))
+    manifest = run / MANIFEST
+    record = json.loads(manifest.read_bytes())
+    manifest.write_bytes(
+        seal({key: value for key, value in record.items() if key not in ("digest", "negative")})
+    )
+    assert is_signed(open_explanations(run), "mine") is None
+
+
+def test_an_epoch_that_cannot_be_read_does_not_keep_others_from_being_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(tmp_path, np.abs(VALUES), np.abs(VALUES))
+    (run / MANIFEST).write_text("{")
+    assert is_signed(open_explanations(run), "mine") is False
+    assert "mine at epoch 1" in caplog.text

@@ -1,0 +1,324 @@
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import xxhash
+
+from hvd_xai.checkpoint.json_record import MAX_BYTES, seal
+from hvd_xai.checkpoint.manifest import Header, Manifest, RankRows
+from hvd_xai.checkpoint.rows import decode, dtypes_of, encode, row_dtype
+from hvd_xai.errors import CheckpointError
+from hvd_xai.storage.durable import FileEntry
+from tests.checkpoint.small import SHAPES, make_attributions, make_header, make_rows
+
+# Half a unit in the last place of float16 for values up to 1, and the rounding of the division and
+# of the product.
+FLOAT16_ERROR = 2.0**-11 + 2.0**-23
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_stored_attributions_are_within_float16_of_each_samples_largest(
+    shape: tuple[int, ...],
+) -> None:
+    attributions = make_attributions(9, shape) * 10.0 ** np.arange(
+        -30, 33, 7, dtype=np.float32
+    ).reshape(9, *(1 for _ in shape))
+    error = np.abs(decode(make_rows(attributions)) - attributions).reshape(9, -1).max(axis=1)
+    assert (error <= FLOAT16_ERROR * np.abs(attributions).reshape(9, -1).max(axis=1)).all()
+
+
+def test_small_attributions_survive_where_plain_float16_loses_them() -> None:
+    attributions = make_attributions(50, (16, 16)) * 0.01
+    assert (attributions.astype(np.float16) == 0).mean() > 0.5
+    assert (decode(make_rows(attributions)) == 0).mean() == (attributions == 0).mean()
+
+
+def test_scale_is_the_largest_finite_magnitude_and_1_where_all_is_zero() -> None:
+    attributions = np.array(
+        [[1, -3], [0, 0], [np.nan, 2], [-np.inf, 5], [np.nan, np.inf]], np.float32
+    )
+    assert make_rows(attributions)["scale"].tolist() == [3, 1, 2, 5, 1]
+
+
+def test_nan_and_infinity_stay_what_they_are() -> None:
+    attributions = np.array([[np.nan, 1, np.inf, -np.inf, 2]], np.float32)
+    np.testing.assert_array_equal(decode(make_rows(attributions)), attributions)
+
+
+def test_content_hash_is_of_float16_bytes_and_scale() -> None:
+    rows = make_rows(make_attributions(3, (4, 2)))
+    expected = [
+        xxhash.xxh3_64_intdigest(
+            row["attributions"].astype("<f2").tobytes() + np.float32(row["scale"]).tobytes()
+        )
+        for row in rows
+    ]
+    assert rows["content_hash"].tolist() == expected
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rows_do_not_depend_on_the_batch_they_were_packed_in(shape: tuple[int, ...]) -> None:
+    attributions = make_attributions(23, shape)
+    attributions.reshape(23, -1)[4, 0] = np.nan
+    edges = [0, 1, 1, 8, 9, 23]
+    parts = [
+        make_rows(attributions[start:stop], first=start)
+        for start, stop in itertools.pairwise(edges)
+    ]
+    assert np.concatenate(parts).tobytes() == make_rows(attributions).tobytes()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_examples_give_no_rows(shape: tuple[int, ...]) -> None:
+    rows = make_rows(make_attributions(0, shape))
+    assert rows.shape == (0,)
+    assert decode(rows).shape == (0, *shape)
+
+
+def test_label_is_the_target_where_it_is_left_out() -> None:
+    ids = np.arange(3)
+    columns: dict[str, Any] = {
+        "sample_id": ids,
+        "target": ids + 5,
+        "prediction": ids,
+        "score": ids.astype(np.float32),
+    }
+    rows = encode(row_dtype(()), np.zeros(3, np.float32), rank=2, **columns)
+    assert rows["label"].tolist() == [5, 6, 7]
+    assert rows["rank"].tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"attributions": np.zeros((3, 2), np.float32)}, "must have shape"),
+        ({"score": np.zeros(2, np.float32)}, "column 'score' must have shape"),
+        ({"target": np.arange(3) + 2**31}, "column 'target' .* do not fit"),
+        ({"target": np.array([0.5, 1, 2])}, "column 'target' .* do not fit"),
+        ({"extra": np.zeros(3)}, "need the columns"),
+        ({"prediction": None}, "need the columns"),
+    ],
+)
+def test_wrong_columns_are_refused(change: dict[str, Any], message: str) -> None:
+    ids = np.arange(3)
+    columns: dict[str, Any] = {
+        "attributions": np.zeros(3, np.float32),
+        "sample_id": ids,
+        "target": ids,
+        "prediction": ids,
+        "score": ids.astype(np.float32),
+    }
+    columns = {name: value for name, value in {**columns, **change}.items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        encode(row_dtype(()), columns.pop("attributions"), rank=0, **columns)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((2, 0), {}),
+        ((1, 1, 1, 1, 1), {}),
+        ((2,), {"per_sample": {"scale": "f4"}}),
+        ((2,), {"per_sample": {"../x": "f4"}}),
+        ((2,), {"per_sample": {"name": "U5"}}),
+        ((2,), {"target": object}),
+    ],
+)
+def test_what_cannot_be_stored_has_no_row_dtype(
+    shape: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=r"must|needs"):
+        row_dtype(shape, **options)
+
+
+def test_row_dtype_does_not_depend_on_the_order_of_names() -> None:
+    assert row_dtype((2,), per_sample={"b": "f4", "a": "i4"}) == row_dtype(
+        (2,), per_sample={"a": "<i4", "b": "<f4"}
+    )
+
+
+def make_manifest(**changes: Any) -> Manifest:
+    header = make_header(10, (8, 8), world_size=3)
+    values = {name: getattr(header, name) for name in Header.__dataclass_fields__}
+    values |= {
+        "dtypes": dtypes_of(row_dtype((8, 8))),
+        "sample_order_digest": "0" * 32,
+        "nonfinite": 3,
+        "created": "2026-01-02T03:04:05+00:00",
+        "files": (FileEntry("attributions/c/0/0/0", 12, "a" * 32),),
+    }
+    return Manifest(**{**values, **changes})
+
+
+def test_manifest_is_read_as_it_was_written() -> None:
+    manifest = make_manifest()
+    again = Manifest.from_json(manifest.to_json())
+    assert again.to_json() == manifest.to_json()
+    assert (again.files, again.ranks, again.dtype, again.n_bytes) == (
+        manifest.files,
+        manifest.ranks,
+        row_dtype((8, 8)),
+        12,
+    )
+    assert Manifest.from_json(make_manifest(git_commit="0a").to_json()).git_commit == "0a"
+    assert again.header() == Header(
+        **{name: getattr(again, name) for name in Header.__dataclass_fields__}
+    )
+
+
+def test_a_method_that_is_committed_under_another_name_says_its_own() -> None:
+    assert make_manifest().function == "integrated_gradients"
+    assert b'"function"' not in make_manifest().to_json()  # as it was before there was such a key
+    manifest = make_manifest(method="from_black", function="integrated_gradients")
+    again = Manifest.from_json(manifest.to_json())
+    assert (again.method, again.function, again.header().function) == (
+        "from_black",
+        "integrated_gradients",
+        "integrated_gradients",
+    )
+
+
+def test_manifests_from_before_negative_values_were_counted_say_nothing_of_them() -> None:
+    assert Manifest.from_json(make_manifest(negative=4).to_json()).negative == 4
+    assert Manifest.from_json(resealed(lambda record: record.pop("negative"))).negative is None
+
+
+def resealed(change: Callable[[dict[str, Any]], object]) -> bytes:
+    """Returns a manifest that was changed by somebody who also mended its digest."""
+    record = json.loads(make_manifest().to_json())
+    record.pop("digest")
+    change(record)
+    return seal(record)
+
+
+def test_unknown_keys_are_ignored() -> None:
+    text = resealed(
+        lambda record: record.update(schema="1.7", colour={"of": ["a", "higher", "minor"]})
+    )
+    assert Manifest.from_json(text).schema == "1.7"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda record: record.update(schema="2.0"), "Upgrade hvd_xai"),
+        (lambda record: record.update(schema="newest"), "major.minor"),
+        (
+            lambda record: record.pop("n_samples"),
+            "an integer of 0 or more under 'n_samples'; got nothing",
+        ),
+        (lambda record: record.update(n_samples=True), "an integer"),
+        (lambda record: record.update(n_samples=-1), "an integer"),
+        (lambda record: record.update(n_samples=2**70), "an integer"),
+        (lambda record: record.update(n_samples=11), "rows end at 10"),
+        (lambda record: record.update(n_samples=0, ranks=[], world_size=0), "1 or more"),
+        (lambda record: record.update(sample_shape=[1, "8"]), "a list of integers"),
+        (lambda record: record.update(sample_shape=[-8, 8]), "a list of integers"),
+        (lambda record: record.update(sample_shape=[8] * 9), "rank 0 to 4"),
+        (lambda record: record.update(method="../../etc"), "method's name"),
+        (lambda record: record.update(method=None), "a string"),
+        (lambda record: record.update(function=3), "a string under 'function'"),
+        (lambda record: record.update(options=[]), "an object"),
+        (lambda record: record.update(versions={"numpy": 2}), "an object of strings"),
+        (lambda record: record.update(created="yesterday"), "isoformat"),
+        (lambda record: record.update(created="0001-01-01T00:00:00+14:00"), "out of range"),
+        (lambda record: record.update(git_commit=3), "a string under 'git_commit'"),
+        (lambda record: record.update(metrics={"loss": 10**400}), "too large"),
+        (lambda record: record.update(sample_order_digest="zz"), "hexadecimal"),
+        (lambda record: record["dtypes"].update(scale="<f8"), "must name the arrays"),
+        (lambda record: record["dtypes"].update(target="O"), "do not make a row"),
+        (lambda record: record["dtypes"].pop("thumbnail"), "must name the arrays"),
+        (lambda record: record["dtypes"].update({"../../up": "<f4"}), "do not make a row"),
+        (lambda record: record.update(files={}), "a list of objects"),
+        (lambda record: record.update(files=[3]), "a list of objects"),
+        (lambda record: record["files"].append(record["files"][0]), "names a file twice"),
+        (lambda record: record["files"][0].update(size=1.5), "an integer"),
+        *(
+            (lambda record, key=key: record["files"][0].update(key=key), "stay inside")
+            for key in (
+                "../run.json",
+                "a/../../b",
+                "/etc/passwd",
+                "",
+                ".",
+                "./a",
+                "a//b",
+                "a/",
+                "a\\..\\b",
+                "a\0b",
+            )
+        ),
+    ],
+)
+def test_manifest_that_is_not_as_it_must_be_is_refused(
+    change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        Manifest.from_json(resealed(change))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "not readable JSON"),
+        (b"[1, 2]", "must hold a JSON object"),
+        (b"\xff\xfe{}", "not readable JSON"),
+        (make_manifest().to_json()[:-20], "not readable JSON"),
+        (b"[" * 100_000, "not readable JSON"),
+        (
+            b'{"options": ' + b'{"a": ' * 100 + b"0" + b"}" * 101,
+            "more than 100 lists and objects within each other",
+        ),
+        (b'{"schema": "1.0", "digest": "' + b"0" * 32 + b'", "x": 1e999}', "holds a number"),
+        (b'{"schema": "1.0", "x": ' + b"9" * 5000 + b"}", "not readable JSON"),
+        (b" " * (MAX_BYTES + 1), "no record of hvd_xai has more"),
+        (
+            make_manifest().to_json().replace(b'"step": 0', b'"step": 1'),
+            "was changed after it was written",
+        ),
+    ],
+)
+def test_text_that_is_no_manifest_is_refused(text: bytes, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        Manifest.from_json(text)
+
+
+def test_what_could_not_be_read_is_not_sealed() -> None:
+    deep: Any = 0
+    for _ in range(99):
+        deep = {"a": deep}
+    assert json.loads(seal({"options": deep}))["options"] == deep
+    with pytest.raises(ValueError, match="100 lists and objects within each other at most"):
+        seal({"options": {"a": deep}})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": ".hidden"},
+        {"n_samples": 0},
+        {"epoch": -1},
+        {"world_size": 2},
+        {"ranks": (RankRows(0, "h", 0, 4), RankRows(1, "h", 5, 10)), "world_size": 2},
+        {"ranks": (RankRows(0, "h", 0, 9),)},
+    ],
+)
+def test_wrong_headers_are_refused(changes: dict[str, Any]) -> None:
+    header = make_header(10, (8, 8))
+    values = {name: getattr(header, name) for name in Header.__dataclass_fields__}
+    with pytest.raises(ValueError, match=r"must|rows end"):
+        Header(**{**values, **changes})
+
+
+def test_empty_shards_are_rows_of_no_rank() -> None:
+    header = make_header(2, (), world_size=5)
+    assert [(rows.start, rows.stop) for rows in header.ranks] == [
+        (0, 0),
+        (0, 0),
+        (0, 1),
+        (1, 1),
+        (1, 2),
+    ]

@@ -1,0 +1,228 @@
+"""What is stored comes out again; what does not, or cannot, is said."""
+
+import json
+import re
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hvd_xai import open_explanations
+from hvd_xai.attributions.grad_cam import grad_cam
+from hvd_xai.attributions.integrated_gradients import integrated_gradients
+from hvd_xai.attributions.smoothgrad import smoothgrad
+from hvd_xai.checkpoint.json_record import seal
+from hvd_xai.checkpoint.reader import Explanations
+from hvd_xai.cli.main import main
+from hvd_xai.errors import CheckpointError
+from hvd_xai.explain.callback import explain
+from hvd_xai.explain.recompute import bound, recompute
+from hvd_xai.probe.probe import Probe
+from hvd_xai.protocols import Json, Methods
+from hvd_xai.provenance import git_commit
+from hvd_xai.ranks.world import World
+from tests.models_under_test import functional
+
+EPOCH = 2
+
+
+def doubled(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    return 2.0 * tf.gather(outputs, targets, batch_dims=1)
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    return functional()
+
+
+@pytest.fixture(scope="module")
+def run(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    generator = np.random.default_rng(0)
+    probe = Probe(generator.random((23, 8, 8, 1), np.float32), np.arange(23) % 3, np.arange(23) * 3)
+    folder = tmp_path_factory.mktemp("recompute")
+    model.save(folder / "model.keras")
+    of_path = partial(integrated_gradients, n_steps=6, rule="gauss_legendre")
+    methods: Methods = {
+        "integrated_gradients": of_path,
+        "from_mean": partial(of_path, baseline="mean"),
+        "grad_cam": grad_cam,
+        "smooth": partial(smoothgrad, n_samples=2),
+    }
+    explain(model, probe, methods, world=World.alone(), checkpoint=folder / "run", epoch=EPOCH)
+    return folder
+
+
+@pytest.fixture
+def explanations(run: Path) -> Explanations:
+    return open_explanations(run / "run")
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "from_mean", "grad_cam", "smooth"])
+def test_samples_come_out_again_to_the_bit(
+    model: keras.Model, explanations: Explanations, method: str
+) -> None:
+    probe = explanations.probe()
+    assert probe is not None
+    found = recompute(model, explanations.explanation(EPOCH, method), probe, [3, 42, 21])
+    assert [one.sample_id for one in found] == [3, 42, 21]
+    assert all(one.matches and one.is_bit_equal for one in found)
+
+
+def test_the_likelier_of_two_classes_comes_out_again(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, activation="sigmoid")])
+    probe = Probe(np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32), np.arange(8) % 2)
+    explain(model, probe, ["saliency"], world=World.alone(), checkpoint=tmp_path)
+    explanations = open_explanations(tmp_path)
+    stored = explanations.probe()
+    assert stored is not None
+    # samples of one class alone do not say that there are two
+    assert all(
+        one.matches and one.is_bit_equal
+        for one in recompute(model, explanations.explanation(0, "saliency"), stored, [1, 3])
+    )
+
+
+def test_every_manifest_names_the_commit_of_the_code(explanations: Explanations) -> None:
+    commits = [explanation.manifest.git_commit for explanation in explanations]
+    assert set(commits) == {git_commit()}
+    assert explanations.config["git_commit"] == commits[0]
+
+
+def test_another_model_is_refused(explanations: Explanations) -> None:
+    other = functional()
+    other.layers[-1].bias.assign([1.0, 0.0, 0.0])
+    probe = explanations.probe()
+    assert probe is not None
+    with pytest.raises(CheckpointError, match="explains other weights than this model has"):
+        recompute(other, explanations.explanation(EPOCH, "grad_cam"), probe, [3])
+
+
+def _forge(run: Path, method: str, **changes: Json) -> None:
+    """Makes a manifest say something else, and mends its digest."""
+    path = run / "explanations" / "epochs" / f"{EPOCH:06d}" / method / "manifest.json"
+    record = json.loads(path.read_text())
+    record.pop("digest")
+    path.write_bytes(seal({**record, "options": {**record["options"], **changes}}))
+
+
+def _main(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr("sys.argv", ["hvd-xai", "recompute", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_the_command_ends_with_0_or_1(
+    model: keras.Model,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    words = ("--model", run / "model.keras", "--sample", "3")
+    assert _main(monkeypatch, run / "run", *words) == 0
+    assert capfd.readouterr().out.count("matches, equal to the bit (tolerance 9.8e-04)") == 4
+    assert _main(monkeypatch, run / "run", *words, "--sample", str(2**63)) == 2
+    forged = (run / "run").rename(tmp_path / "forged")
+    _forge(forged, "integrated_gradients", n_steps=1)
+    assert _main(monkeypatch, forged, *words, "--method", "integrated_gradients") == 1
+    assert "DIFFERS, largest difference" in capfd.readouterr().out
+    _forge(forged, "integrated_gradients", score="my_score")
+    assert _main(monkeypatch, forged, *words) == 1
+    assert "recorded by its name alone" in capfd.readouterr().err
+    _forge(forged, "integrated_gradients", score="output", n_steps=6)
+    forged.rename(run / "run")
+
+
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [
+        ("from_mean", ["from_mean"]),
+        ("integrated_gradients", ["integrated_gradients"]),
+        ("smoothgrad", ["smooth"]),
+        (
+            "hvd_xai.attributions.integrated_gradients:integrated_gradients",
+            ["from_mean", "integrated_gradients"],
+        ),
+    ],
+)
+def test_the_command_takes_what_is_committed_under_a_name_or_is_of_a_method(
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    method: str,
+    names: list[str],
+) -> None:
+    assert (
+        _main(
+            monkeypatch,
+            run / "run",
+            "--model",
+            run / "model.keras",
+            "--sample",
+            "3",
+            "--method",
+            method,
+        )
+        == 0
+    )
+    assert (
+        re.findall(r"^epoch 2  (\w+)  sample 3: matches", capfd.readouterr().out, re.MULTILINE)
+        == names
+    )
+
+
+def test_the_command_says_what_there_is_where_a_method_was_not_explained(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        _main(
+            monkeypatch,
+            run / "run",
+            "--model",
+            run / "model.keras",
+            "--sample",
+            "3",
+            "--method",
+            "saliency",
+        )
+        == 1
+    )
+    assert (
+        "has no explanation 'saliency' of epoch 2; epoch 2 has from_mean, grad_cam"
+        in capfd.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"baseline": {"shape": [8, 8, 1], "dtype": "float32", "digest": "0" * 32}},
+            "was an array, of which a digest is recorded",
+        ),
+        (
+            {"score": {"my_score": {"width": 3}}},
+            "was the function .*my_score.*, recorded by its name alone",
+        ),
+    ],
+)
+def test_options_that_cannot_be_had_again_are_named(
+    options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        bound("integrated_gradients", options)  # type: ignore[arg-type]  # JSON
+
+
+def test_a_method_of_ones_own_must_be_given() -> None:
+    with pytest.raises(CheckpointError, match="'my_method' is no method of hvd_xai; give the file"):
+        bound("my_method", {})
+    assert bound("my_method", {"width": [1, 2]}, doubled).keywords == {"width": (1, 2)}  # type: ignore[attr-defined]  # a partial
+
+
+def test_a_method_within_a_method_is_bound_again() -> None:
+    outer = bound("grad_cam", {"method": {"integrated_gradients": {"n_steps": 3}}})
+    assert outer.keywords["method"].keywords == {"n_steps": 3}  # type: ignore[attr-defined]  # as above

@@ -1,0 +1,154 @@
+import itertools
+import json
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from hvd_xai import open_explanations
+from hvd_xai.analysis.statistics import figures
+from hvd_xai.attributions.integrated_gradients import integrated_gradients
+from hvd_xai.attributions.smoothgrad import smoothgrad
+from hvd_xai.checkpoint.verify import verify
+from hvd_xai.errors import RecipeError
+from hvd_xai.explain.callback import explain
+from hvd_xai.explain.runner import SHARDS_A_RANK, cut, named
+from hvd_xai.lookup.methods import load_method
+from hvd_xai.probe.probe import Probe
+from hvd_xai.protocols import Methods
+from hvd_xai.ranks.world import World
+from hvd_xai.sinks.tensorboard import TensorBoard
+from tests.models_under_test import functional
+
+
+@pytest.mark.parametrize("n_samples", [1, 3, 255, 256, 5_000, 16 * 256, 16 * 256 * 3 + 7, 100_000])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 16])
+def test_shares_are_even_and_end_between_zarr_shards_where_those_are_many(
+    n_samples: int, size: int
+) -> None:
+    edges = cut(n_samples, size, 256)
+    shares = [stop - start for start, stop in itertools.pairwise(edges)]
+    assert (edges[0], edges[-1], len(shares)) == (0, n_samples, size)
+    assert min(shares) >= 0
+    if -(-n_samples // 256) >= SHARDS_A_RANK * size:
+        assert all(edge % 256 == 0 for edge in edges[:-1])
+        assert max(shares) <= n_samples / size * (1 + 1 / SHARDS_A_RANK) + 1
+    else:
+        assert max(shares) - min(shares) <= 1
+
+
+def test_of_several_methods_the_one_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    probe = Probe(np.zeros((2, 8, 8, 1), np.float32), np.zeros(2, np.int32))
+    with pytest.raises(ValueError, match="method 'smoothgrad': noise is a standard deviation"):
+        explain(
+            functional(),
+            probe,
+            ["saliency", partial(smoothgrad, noise=-1.0)],
+            world=World.alone(),
+            checkpoint=tmp_path,
+        )
+    with pytest.raises(ValueError, match=r"^`grad_cam` finds no layer"):
+        explain(
+            functional(),
+            probe,
+            [partial(load_method("grad_cam"), layer="dense")],
+            world=World.alone(),
+            checkpoint=tmp_path,
+        )
+
+
+def test_a_method_is_committed_once_under_each_name_it_is_given(tmp_path: Path) -> None:
+    probe = Probe(np.random.default_rng(0).random((5, 8, 8, 1), np.float32), np.arange(5) % 3)
+    few = partial(integrated_gradients, n_steps=2)
+    methods: Methods = {
+        "from_black": few,
+        "from_mean": partial(few, baseline="mean"),
+        "saliency": "saliency",
+    }
+    model, sinks = functional(), [TensorBoard(tmp_path / "run")]
+    summary = explain(
+        model, probe, methods, world=World.alone(), checkpoint=tmp_path / "run", sinks=sinks
+    )
+    explain(model, probe, [few, "saliency"], world=World.alone(), checkpoint=tmp_path / "plain")
+    run, plain = open_explanations(tmp_path / "run"), open_explanations(tmp_path / "plain")
+
+    assert run.methods(0) == ["from_black", "from_mean", "saliency"]
+    assert summary.convergence_delta.keys() == {"from_black", "from_mean"}
+    black, mean = run.explanation(0, "from_black"), run.explanation(0, "from_mean")
+    assert [one.manifest.function for one in run] == [
+        "integrated_gradients",
+        "integrated_gradients",
+        "saliency",
+    ]
+    assert [one.manifest.options.get("baseline") for one in run] == ["zero", "mean", None]
+    np.testing.assert_array_equal(
+        black.attributions(), plain.explanation(0, "integrated_gradients").attributions()
+    )
+    assert not np.allclose(black.attributions(), mean.attributions())
+    assert run.config["methods"]["from_mean"] == {"integrated_gradients": mean.manifest.options}  # type: ignore[index, call-overload]  # JSON
+    assert set(plain.config["methods"]) == {"integrated_gradients", "saliency"}  # type: ignore[arg-type]  # JSON
+    assert run.config["methods"]["saliency"] == plain.config["methods"]["saliency"]  # type: ignore[index, call-overload]  # JSON
+    assert verify(tmp_path / "run", deep=True) == []
+    (events,) = (tmp_path / "run/tensorboard/explanations").iterdir()
+    assert all(f"{name}/panel".encode() in events.read_bytes() for name in methods)
+
+
+def test_a_name_of_its_own_leaves_no_trace(tmp_path: Path) -> None:
+    probe = Probe(np.ones((2, 8, 8, 1), np.float32), np.zeros(2, np.int32))
+    model, as_it_is, under_its_name = functional(), tmp_path / "a" / "run", tmp_path / "b" / "run"
+    explain(model, probe, ["saliency"], world=World.alone(), checkpoint=as_it_is)
+    explain(model, probe, {"saliency": "saliency"}, world=World.alone(), checkpoint=under_its_name)
+    first, second = (
+        json.loads((run / "explanations/epochs/000000/saliency/manifest.json").read_text())
+        for run in (as_it_is, under_its_name)
+    )
+    for record in (first, second):
+        for name in ("created", "digest"):
+            record.pop(name)
+    assert first == second
+    assert "function" not in first
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ([], "no method was given"),
+        ({}, "no method was given"),
+        (
+            ["saliency", "saliency"],
+            r"'saliency' is given 2 times. Pass a mapping .* methods=\{'one': partial\(saliency, ",
+        ),
+        (
+            {".hidden": "saliency"},
+            r"letters, digits, '_' and '-', and begin with a letter or '_', .* got '\.hidden'",
+        ),
+        ({"a/b": "saliency"}, "for it names a folder; got 'a/b'"),
+        ({"saliency": "salience"}, "there is no method 'salience'"),
+    ],
+)
+def test_methods_that_cannot_be_told_apart_or_named_are_refused(
+    methods: Methods, message: str
+) -> None:
+    with pytest.raises((ValueError, RecipeError), match=message):
+        named(methods)
+
+
+def test_accuracy_is_known_of_binary_targets_and_one_probability_alone(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(3)
+    inputs = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    logits = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model = keras.Sequential([logits, keras.layers.Activation("sigmoid")])
+    targets = np.arange(20) % 2
+    right = ((model.predict(inputs, verbose=0)[:, 0] > 0.5) == targets).mean()
+    assert right not in (0, 1)
+    found = []
+    for number, (explained, of) in enumerate(
+        [(model, targets), (logits, targets), (model, targets + 1), (model, targets / 2)]
+    ):
+        run = tmp_path / str(number)
+        explain(explained, Probe(inputs, of), ["saliency"], world=World.alone(), checkpoint=run)
+        explanations = open_explanations(run)
+        found.append(figures(explanations, explanations.explanation(0, "saliency")).accuracy)
+    assert found == [pytest.approx(right), None, None, None]

@@ -1,0 +1,146 @@
+"""Our Zarr shards must be those that the libraries write, byte for byte."""
+
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import pytest
+
+from hvd_xai.errors import CheckpointError
+from hvd_xai.storage import arrays, shards
+from hvd_xai.storage.arrays import ArrayReader, ArrayWriter, create_array
+from hvd_xai.storage.durable import FileEntry, digest_file
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", 2**9)
+    monkeypatch.setattr(arrays, "SHARD_BYTES", 2**11)
+
+
+def written(directory: Path, values: np.ndarray) -> list[FileEntry]:
+    """Writes an array as we do, in blocks of five rows."""
+    axes = ("sample", "y", "x")[: values.ndim]
+    create_array(directory, values.shape, values.dtype, axes)
+    writer = ArrayWriter(directory, values.shape, values.dtype)
+    for start in range(0, len(values), 5):
+        writer.append(values[start : start + 5])
+    return writer.close()
+
+
+def with_crc32c(content: bytes) -> bytes:
+    return content + int(google_crc32c.value(content)).to_bytes(4, "little")
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+def by_zarr(directory: Path, values: np.ndarray) -> None:
+    zarr = pytest.importorskip("zarr")
+    create_array(directory, values.shape, values.dtype, ("sample", "y", "x")[: values.ndim])
+    zarr.open_array(directory, mode="r+").with_config({"order": "C", "write_empty_chunks": True})[
+        :
+    ] = values
+
+
+def by_tensorstore(directory: Path, values: np.ndarray) -> None:
+    tensorstore = pytest.importorskip("tensorstore")
+    create_array(directory, values.shape, values.dtype, ("sample", "y", "x")[: values.ndim])
+    spec = {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": f"{directory}/"},
+        "store_data_equal_to_fill_value": True,
+    }
+    tensorstore.open(spec, open=True, write=True).result().write(values).result()
+
+
+def drawn(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    numbers: np.ndarray = np.random.default_rng(shape[0]).normal(size=shape) * 50
+    return numbers.astype(dtype)
+
+
+# Of 64 half floats, 4 rows are a chunk and 16 a Zarr shard.
+VALUES = [
+    *(drawn((n_rows, 8, 8), "<f2") for n_rows in (1, 3, 4, 5, 15, 16, 17, 31, 32, 33)),
+    *(
+        drawn((300,), dtype)
+        for dtype in ("<f2", "<f4", "<f8", "|b1", "|u1", "|i1", "<i2", "<u4", "<i8", "<u8")
+    ),
+    np.full((33, 8, 8), np.nan, "<f2"),  # the fill value, which is stored all the same
+    np.zeros((33, 8), "<f4"),
+    drawn((3, 700), "<f4"),  # a row larger than a chunk, and than a Zarr shard
+]
+
+
+@pytest.mark.parametrize("write", [by_zarr, by_tensorstore])
+@pytest.mark.parametrize("values", VALUES, ids=lambda values: f"{values.dtype}{values.shape}")
+def test_the_bytes_are_those_of_the_libraries(
+    tmp_path: Path, values: np.ndarray, write: object
+) -> None:
+    assert callable(write)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "ours").mkdir()
+    write(tmp_path / "theirs" / "x", values)
+    files = written(tmp_path / "ours" / "x", values)
+    ours = contents(tmp_path / "ours")
+    assert ours == contents(tmp_path / "theirs")
+    assert {file.key: file.size for file in files} == {
+        key: len(content) for key, content in ours.items() if "/c/" in key
+    }
+
+
+@pytest.mark.parametrize("write", [by_zarr, by_tensorstore])
+@pytest.mark.parametrize("values", VALUES, ids=lambda values: f"{values.dtype}{values.shape}")
+def test_what_the_libraries_write_is_read(
+    tmp_path: Path, values: np.ndarray, write: object
+) -> None:
+    assert callable(write)
+    write(tmp_path / "x", values)
+    reader = ArrayReader(tmp_path / "x", values.shape, values.dtype)
+    assert reader._is_ours  # it goes through no library
+    for start in {0, 1, 3, 4, 17, len(values) - 1} & set(range(len(values))):
+        for stop in {start, start + 1, start + 5, len(values)} & set(range(start, len(values) + 1)):
+            np.testing.assert_array_equal(reader.read(start, stop), values[start:stop])
+
+
+@pytest.mark.parametrize("span_bytes", [1, 600, 1100])
+def test_chunks_are_read_one_by_one_or_some_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, span_bytes: int
+) -> None:
+    monkeypatch.setattr(shards, "_SPAN_BYTES", span_bytes)
+    values = drawn((33, 8, 8), "<f2")  # chunks of about 520 bytes
+    written(tmp_path / "x", values)
+    for start, stop in ((0, 33), (3, 4), (3, 18), (16, 33)):
+        np.testing.assert_array_equal(
+            ArrayReader(tmp_path / "x", values.shape, values.dtype).read(start, stop),
+            values[start:stop],
+        )
+
+
+def test_a_shard_that_ends_early_or_lacks_a_chunk_is_damaged(tmp_path: Path) -> None:
+    values = drawn((16, 8, 8), "<f2")
+    written(tmp_path / "x", values)
+    shard = tmp_path / "x" / "c" / "0" / "0" / "0"
+    content = shard.read_bytes()
+    index = np.frombuffer(content[-68:-4], "<u8").reshape(4, 2).copy()
+    index[2] = 2**64 - 1
+    for damaged in (
+        b"",
+        content[:3],
+        content[:-1],
+        content[1:],
+        content[:-68] + with_crc32c(index.tobytes()),
+    ):
+        shard.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="damaged"):
+            ArrayReader(tmp_path / "x", values.shape, values.dtype).read(0, 16)
+
+
+def test_size_and_digest_are_the_files(tmp_path: Path) -> None:
+    for file in written(tmp_path / "x", drawn((33, 8, 8), "<f2")):
+        assert (file.size, file.xxh3_128) == digest_file(tmp_path / file.key)
