@@ -80,9 +80,9 @@ def begin(explanations_dir: Path, rows: np.ndarray, **header: object) -> Writer:
     """Starts a checkpoint for `rows`; `header` is given to `make_header`."""
     return Writer(
         explanations_dir,
-        make_header(len(rows), rows.dtype["attributions"].shape, **header),
+        make_header(len(rows), rows.dtype["attributions"].shape, **header),  # type: ignore[arg-type]  # the caller's
         rows.dtype,
-    )  # type: ignore[arg-type]  # the caller's
+    )
 
 
 def write(explanations_dir: Path, rows: np.ndarray, **header: object) -> Explanation:
