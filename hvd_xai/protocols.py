@@ -1,15 +1,20 @@
 """The contracts that the rooms share. Nothing here needs TensorFlow or MPI."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
     Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
+    Tensor: TypeAlias = tf.Tensor
 else:
     Json: TypeAlias = object  # an alias of itself cannot be checked at run time
+    # TensorFlow is not imported here, and `tf.nest` packs arrays and specifications into records
+    # of tensors too.
+    Tensor: TypeAlias = object
 
 
 @runtime_checkable
@@ -40,17 +45,62 @@ class Baseline(Protocol):
         """Returns the references of the inputs `[n, ...]`, of their dtype."""
 
 
-class Attributed(NamedTuple):
-    """What a method returns when it knows more than the attributions.
+AttributedTo: TypeAlias = Literal["inputs", "places", "units"]
+"""What attributions are attributed to; `Attributed` says what each word means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributed:
+    """Attributions, and what the method knows about them.
+
+    `tf.nest` sees the tensors alone: while a method is traced, the two facts travel in the structure
+    of the nest, through `tf.function` and `micro_batches.map_rows`, and come out as the Python
+    values that they are.
 
     Attributes:
-        attributions: `[n, ...]`.
-        per_sample: one value an example by name, such as `convergence_delta`; each lands in the
-            checkpoint as an array `[sample]`.
+        attributions: attributions of the examples, `[n, ...]`.
+        per_sample: further values by name, one for each example, such as `convergence_delta`; the
+            checkpoint holds each as an array `[sample]`.
+        attributed_to: what has an attribution of its own. "inputs": each value (or token) of an
+            input; the attributions then have the inputs' shape. "places": each place of the inputs,
+            perhaps coarser, all channels together. "units": each unit of a layer. None: not said;
+            the names of features and words are then shown beside no attribution.
+        signed: whether attributions have a sign by definition; those without one are never
+            negative. None: not said.
+
+    Raises:
+        ValueError: if `attributed_to` or `signed` is none of these.
     """
 
-    attributions: "tf.Tensor"
-    per_sample: "Mapping[str, tf.Tensor]"
+    attributions: Tensor
+    per_sample: Mapping[str, Tensor] = field(default_factory=dict)
+    attributed_to: AttributedTo | None = None
+    signed: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.attributed_to not in (None, *get_args(AttributedTo)):
+            raise ValueError(
+                f"attributed_to is one of {', '.join(map(repr, get_args(AttributedTo)))}, or None;"
+                f" got {self.attributed_to!r}"
+            )
+        if self.signed not in (None, True, False):
+            raise ValueError(f"signed is True, False or None; got {self.signed!r}")
+
+    # The protocol of `tf.nest` for a class of one's own: (structure, parts).
+    def __tf_flatten__(
+        self,
+    ) -> tuple[tuple[AttributedTo | None, bool | None], tuple[Tensor, Mapping[str, Tensor]]]:
+        """Returns the facts, and what holds tensors."""
+        return (self.attributed_to, self.signed), (self.attributions, self.per_sample)
+
+    @classmethod
+    def __tf_unflatten__(
+        cls,
+        facts: tuple[AttributedTo | None, bool | None],
+        parts: tuple[Tensor, Mapping[str, Tensor]],
+    ) -> "Attributed":
+        """Returns the record of these facts and parts."""
+        return cls(*parts, *facts)
 
 
 @runtime_checkable

@@ -2,9 +2,11 @@
 
 import keras
 import tensorflow as tf
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
 from hvd_xai.primitives import attention
+from hvd_xai.primitives.axes import inputs_or_places
+from hvd_xai.protocols import Attributed
 
 
 def attention_rollout(
@@ -15,7 +17,7 @@ def attention_rollout(
     *,
     ids: Int64[tf.Tensor, "n"],
     token: int | None = None,
-) -> Float32[tf.Tensor, "n t"]:
+) -> Attributed:
     """Follows attention through all layers, from the token that the model reads its output from
     back to the input tokens.
 
@@ -60,4 +62,5 @@ def attention_rollout(
         # Keras lets padding attend to nothing: it passes on itself alone, also to a later layer
         # that knows of no mask
         flow = passed / tf.reduce_sum(passed, axis=-1, keepdims=True) @ flow
-    return attention.row_of(flow, collected, token, "attention_rollout")
+    shares = attention.row_of(flow, collected, token, "attention_rollout")
+    return Attributed(shares, attributed_to=inputs_or_places(shares, inputs), signed=False)

@@ -108,7 +108,9 @@ def blur_integrated_gradients(
         attributions = micro_batches.sum_over_chunks(of_steps, blocks, tuple(x.shape))
         blurred = _change_basis(frequencies * tf.constant(path[0], tf.float32), cosines)
         delta = gradients.convergence_delta(model, attributions, x, blurred, target, score)
-        return Attributed(attributions, {"convergence_delta": delta})
+        return Attributed(
+            attributions, {"convergence_delta": delta}, attributed_to="inputs", signed=True
+        )
 
     attributed: Attributed = micro_batches.map_rows(
         attribute, (tf.cast(inputs, tf.float32), targets), blocks.n_examples

@@ -2,10 +2,10 @@
 
 import keras
 import tensorflow as tf
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
 from hvd_xai.primitives import backward
-from hvd_xai.protocols import Score
+from hvd_xai.protocols import Attributed, Score
 
 
 def deconvnet(
@@ -16,7 +16,7 @@ def deconvnet(
     *,
     ids: Int64[tf.Tensor, "n"],
     score: str | Score = "output",
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Follows the gradient back through a network of rectifiers, where it is positive, whatever
     their activation was.
 
@@ -49,7 +49,8 @@ def deconvnet(
         the score. Rectifiers with a slope below 0 (leaky ReLU) keep their gradient.
     """
     del ids
-    return backward.through_relus(model, inputs, targets, score, _relu, "deconvnet")
+    gradient = backward.through_relus(model, inputs, targets, score, _relu, "deconvnet")
+    return Attributed(gradient, attributed_to="inputs", signed=True)
 
 
 def _relu(operation: tf.Operation, gradients: backward.Gradients) -> backward.Gradients:

@@ -89,7 +89,12 @@ def deep_lift(
             )
         attributions = multipliers * (x - x_start)
         summed = tf.reduce_sum(attributions, axis=list(range(1, x.shape.rank)))
-        return Attributed(attributions, {"convergence_delta": summed - (at_end - at_start)})
+        return Attributed(
+            attributions,
+            {"convergence_delta": summed - (at_end - at_start)},
+            attributed_to="inputs",
+            signed=True,
+        )
 
     attributed: Attributed = micro_batches.map_rows(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), max(1, micro_batch // 2)

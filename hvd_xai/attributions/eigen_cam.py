@@ -4,9 +4,10 @@ import math
 
 import keras
 import tensorflow as tf
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
 from hvd_xai.primitives import cam
+from hvd_xai.protocols import Attributed
 
 
 def eigen_cam(
@@ -17,7 +18,7 @@ def eigen_cam(
     *,
     ids: Int64[tf.Tensor, "n"],
     layer: str | None = None,
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Projects the activations of a layer on their first principal component.
 
     Where a layer responds most, whatever it makes of it: neither a score nor a gradient enters, so
@@ -65,4 +66,7 @@ def eigen_cam(
         projected = tf.linalg.matvec(finite, directions[..., -1])
     projected = tf.where(tf.reduce_sum(projected, axis=1, keepdims=True) < 0, -projected, projected)
     maps = tf.where(is_finite[..., 0], tf.cast(projected, tf.float32), float("nan"))
-    return tf.reshape(maps, [-1, *activations.shape[1:-1]])
+    # A layer without a ReLU may respond below 0, so that a map has a sign.
+    return Attributed(
+        tf.reshape(maps, [-1, *activations.shape[1:-1]]), attributed_to="places", signed=True
+    )

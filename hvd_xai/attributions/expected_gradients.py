@@ -106,7 +106,10 @@ def expected_gradients(
         gain = scores.evaluate(model, x, target, score) - expected
         summed = tf.reduce_sum(attributions, axis=list(range(1, x.shape.rank)))
         return Attributed(
-            attributions, {"expected_value": expected, "convergence_delta": summed - gain}
+            attributions,
+            {"expected_value": expected, "convergence_delta": summed - gain},
+            attributed_to="inputs",
+            signed=True,
         )
 
     attributed: Attributed = micro_batches.map_rows(

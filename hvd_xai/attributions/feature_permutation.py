@@ -3,11 +3,12 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
 from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
-from hvd_xai.protocols import Baseline, Score
+from hvd_xai.primitives.axes import inputs_or_places
+from hvd_xai.protocols import Attributed, Baseline, Score
 from hvd_xai.tracing import micro_batches
 
 
@@ -25,7 +26,7 @@ def feature_permutation(
     score: str | Score = "output",
     seed: int = 0,
     micro_batch: int = 256,
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Gives one feature at a time the values it has in other examples, and averages how much the
     score drops.
 
@@ -108,6 +109,9 @@ def feature_permutation(
         drops = tf.reshape(values[:, :1] - values[:, 1:], [cut.n_examples, n_drawn, *cells.counts])
         return tf.reduce_mean(drops, axis=1)
 
-    return micro_batches.map_rows(
+    attributions = micro_batches.map_rows(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples
+    )
+    return Attributed(
+        attributions, attributed_to=inputs_or_places(attributions, inputs), signed=True
     )

@@ -2,10 +2,10 @@
 
 import keras
 import tensorflow as tf
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
 from hvd_xai.primitives import cam
-from hvd_xai.protocols import Score
+from hvd_xai.protocols import Attributed, Score
 
 
 def grad_cam(
@@ -17,7 +17,7 @@ def grad_cam(
     ids: Int64[tf.Tensor, "n"],
     layer: str | None = None,
     score: str | Score = "output",
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Weighs the channels of a layer by their mean gradient, and keeps where their sum is positive.
 
     A coarse map of what speaks for the target, at the resolution of the layer. Works on series,
@@ -52,4 +52,5 @@ def grad_cam(
         model, inputs, targets, score, layer, asker="grad_cam"
     )
     alpha = tf.reduce_mean(gradient, axis=cam.places(gradient), keepdims=True)
-    return tf.nn.relu(tf.reduce_sum(alpha * activations, axis=-1))
+    maps = tf.nn.relu(tf.reduce_sum(alpha * activations, axis=-1))
+    return Attributed(maps, attributed_to="places", signed=False)

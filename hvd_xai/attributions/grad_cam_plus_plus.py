@@ -2,10 +2,10 @@
 
 import keras
 import tensorflow as tf
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
 from hvd_xai.primitives import cam
-from hvd_xai.protocols import Score
+from hvd_xai.protocols import Attributed, Score
 
 
 def grad_cam_plus_plus(
@@ -17,7 +17,7 @@ def grad_cam_plus_plus(
     ids: Int64[tf.Tensor, "n"],
     layer: str | None = None,
     score: str | Score = "output",
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Weighs the channels of a layer by a weighted mean of their positive gradients, and keeps
     where their sum is positive.
 
@@ -62,4 +62,5 @@ def grad_cam_plus_plus(
     response = tf.reduce_sum(activations, axis=cam.places(activations), keepdims=True)
     weighted = tf.math.divide_no_nan(tf.nn.relu(gradient), 2 + gradient * response)
     weight = tf.reduce_sum(weighted, axis=cam.places(gradient), keepdims=True)
-    return tf.nn.relu(tf.reduce_sum(weight * activations, axis=-1))
+    maps = tf.nn.relu(tf.reduce_sum(weight * activations, axis=-1))
+    return Attributed(maps, attributed_to="places", signed=False)

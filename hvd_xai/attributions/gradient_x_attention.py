@@ -2,11 +2,12 @@
 
 import keras
 import tensorflow as tf
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
 from hvd_xai import scores
 from hvd_xai.primitives import attention
-from hvd_xai.protocols import Score
+from hvd_xai.primitives.axes import inputs_or_places
+from hvd_xai.protocols import Attributed, Score
 
 
 def gradient_x_attention(
@@ -18,7 +19,7 @@ def gradient_x_attention(
     ids: Int64[tf.Tensor, "n"],
     token: int | None = None,
     score: str | Score = "output",
-) -> Float32[tf.Tensor, "n t"]:
+) -> Attributed:
     """Follows through all layers the attention that raises the score, back to the input tokens.
 
     Where `attention_rollout` shows all that is attended to, this weighs attention by its gradient,
@@ -72,4 +73,5 @@ def gradient_x_attention(
             )
         product = tf.cast(gradient, tf.float32) * tf.cast(attended.scores, tf.float32)
         relevance += tf.reduce_mean(tf.nn.relu(product), axis=1) @ relevance
-    return attention.row_of(relevance - identity, collected, token, "gradient_x_attention")
+    shares = attention.row_of(relevance - identity, collected, token, "gradient_x_attention")
+    return Attributed(shares, attributed_to=inputs_or_places(shares, inputs), signed=False)

@@ -2,10 +2,10 @@
 
 import keras
 import tensorflow as tf
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
 from hvd_xai.primitives import gradients
-from hvd_xai.protocols import Score
+from hvd_xai.protocols import Attributed, Score
 
 
 def gradient_x_input(
@@ -16,7 +16,7 @@ def gradient_x_input(
     *,
     ids: Int64[tf.Tensor, "n"],
     score: str | Score = "output",
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Multiplies the gradient of the score by the inputs.
 
     What each feature adds to the score if the model is taken as linear. For rectifier networks
@@ -45,4 +45,5 @@ def gradient_x_input(
     """
     del ids
     x = tf.cast(inputs, tf.float32)
-    return x * gradients.of_score(model, x, targets, score)
+    attributions = x * gradients.of_score(model, x, targets, score)
+    return Attributed(attributions, attributed_to="inputs", signed=True)

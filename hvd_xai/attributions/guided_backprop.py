@@ -2,10 +2,10 @@
 
 import keras
 import tensorflow as tf
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
 from hvd_xai.primitives import backward
-from hvd_xai.protocols import Score
+from hvd_xai.protocols import Attributed, Score
 
 
 def guided_backprop(
@@ -16,7 +16,7 @@ def guided_backprop(
     *,
     ids: Int64[tf.Tensor, "n"],
     score: str | Score = "output",
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Follows the gradient back through a network of rectifiers, where both it and the activation
     are positive.
 
@@ -50,7 +50,8 @@ def guided_backprop(
         ReLU) keep their gradient.
     """
     del ids
-    return backward.through_relus(model, inputs, targets, score, _relu, "guided_backprop")
+    gradient = backward.through_relus(model, inputs, targets, score, _relu, "guided_backprop")
+    return Attributed(gradient, attributed_to="inputs", signed=True)
 
 
 def _relu(operation: tf.Operation, gradients: backward.Gradients) -> backward.Gradients:

@@ -104,7 +104,9 @@ def guided_integrated_gradients(
     )
     attributions = difference * tf.reshape(total, tf.shape(x))
     delta = gradients.convergence_delta(model, attributions, x, start, targets, score)
-    return Attributed(attributions, {"convergence_delta": delta})
+    return Attributed(
+        attributions, {"convergence_delta": delta}, attributed_to="inputs", signed=True
+    )
 
 
 def _move(

@@ -2,10 +2,10 @@
 
 import keras
 import tensorflow as tf
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
 from hvd_xai.primitives import cam
-from hvd_xai.protocols import Score
+from hvd_xai.protocols import Attributed, Score
 
 
 def hires_cam(
@@ -17,7 +17,7 @@ def hires_cam(
     ids: Int64[tf.Tensor, "n"],
     layer: str | None = None,
     score: str | Score = "output",
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Multiplies each activation of a layer by its own gradient, and sums over channels.
 
     What a place adds to the score, where Grad-CAM's mean gradient may point at places that the
@@ -52,4 +52,5 @@ def hires_cam(
     activations, gradient = cam.activations_and_gradient(
         model, inputs, targets, score, layer, asker="hires_cam"
     )
-    return tf.reduce_sum(gradient * activations, axis=-1)
+    maps = tf.reduce_sum(gradient * activations, axis=-1)
+    return Attributed(maps, attributed_to="places", signed=True)

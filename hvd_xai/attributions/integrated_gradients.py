@@ -106,7 +106,7 @@ def integrated_gradients(
             "n_nodes": n_nodes,
             "converged": n_converged == n_paths,
         }
-        return Attributed(total / n_paths, per_sample)
+        return Attributed(total / n_paths, per_sample, attributed_to="inputs", signed=True)
     blocks = micro_batches.cut(*quadrature.resolve(rule)(n_steps), micro_batch)
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
@@ -118,7 +118,12 @@ def integrated_gradients(
 
         paths = baselines.held(model, x, baselines.references(start, x, sample_id))
         total, gap = _sum(of_path, paths)
-        return Attributed(total / paths.shape[0], {"convergence_delta": gap / paths.shape[0]})
+        return Attributed(
+            total / paths.shape[0],
+            {"convergence_delta": gap / paths.shape[0]},
+            attributed_to="inputs",
+            signed=True,
+        )
 
     attributed: Attributed = micro_batches.map_rows(attribute, (x, targets, ids), blocks.n_examples)
     return attributed

@@ -6,11 +6,12 @@ import math
 import keras
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Bool, Float32, Float64, Int, Int64, Shaped
+from jaxtyping import Bool, Float64, Int, Int64, Shaped
 
 from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
-from hvd_xai.protocols import Baseline, Score
+from hvd_xai.primitives.axes import inputs_or_places
+from hvd_xai.protocols import Attributed, Baseline, Score
 from hvd_xai.tracing import micro_batches
 
 
@@ -27,7 +28,7 @@ def kernel_shap(
     score: str | Score = "output",
     seed: int = 0,
     micro_batch: int = 256,
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Fits the Shapley values of the features to the scores of coalitions, by weighted least
     squares.
 
@@ -107,8 +108,11 @@ def kernel_shap(
         )
         return tf.reshape(tf.cast(fitted, tf.float32), [cut.n_examples, *cells.counts])
 
-    return micro_batches.map_rows(
+    attributions = micro_batches.map_rows(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples
+    )
+    return Attributed(
+        attributions, attributed_to=inputs_or_places(attributions, inputs), signed=True
     )
 
 

@@ -2,10 +2,10 @@
 
 import keras
 import tensorflow as tf
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
 from hvd_xai.primitives import cam
-from hvd_xai.protocols import Score
+from hvd_xai.protocols import Attributed, Score
 
 
 def layer_cam(
@@ -17,7 +17,7 @@ def layer_cam(
     ids: Int64[tf.Tensor, "n"],
     layer: str | None = None,
     score: str | Score = "output",
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Multiplies each activation of a layer by its own gradient where that is positive, and keeps
     where the sum over channels is positive.
 
@@ -53,4 +53,5 @@ def layer_cam(
     activations, gradient = cam.activations_and_gradient(
         model, inputs, targets, score, layer, asker="layer_cam"
     )
-    return tf.nn.relu(tf.reduce_sum(tf.nn.relu(gradient) * activations, axis=-1))
+    maps = tf.nn.relu(tf.reduce_sum(tf.nn.relu(gradient) * activations, axis=-1))
+    return Attributed(maps, attributed_to="places", signed=False)

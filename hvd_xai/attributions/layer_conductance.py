@@ -121,7 +121,12 @@ def layer_conductance(
         conductance = micro_batches.sum_over_chunks(weighted_flow, blocks, (n_examples, *shape))
         at_end, at_start = tf.split(both, 2)
         summed = tf.reduce_sum(conductance, axis=list(range(1, conductance.shape.rank)))
-        return Attributed(conductance, {"convergence_delta": summed - (at_end - at_start)})
+        return Attributed(
+            conductance,
+            {"convergence_delta": summed - (at_end - at_start)},
+            attributed_to="units",
+            signed=True,
+        )
 
     attributed: Attributed = micro_batches.map_rows(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), n_examples

@@ -116,9 +116,19 @@ def layer_integrated_gradients(
             at_start = scores.evaluate(model, x, target, score)
         summed = tf.reduce_sum(attributions, axis=list(range(1, end.shape.rank)))
         delta = summed - (at_end - at_start)
+        if is_summed:
+            attributions = tf.reduce_sum(attributions, axis=-1)
+        # The components of an embedded token, summed, are the token's.
+        is_of_tokens = (
+            is_summed
+            and isinstance(call.layer, keras.layers.Embedding)
+            and attributions.shape[1:] == x.shape[1:]
+        )
         return Attributed(
-            tf.reduce_sum(attributions, axis=-1) if is_summed else attributions,
+            attributions,
             {"convergence_delta": delta},
+            attributed_to="inputs" if is_of_tokens else "units",
+            signed=True,
         )
 
     attributed: Attributed = micro_batches.map_rows(attribute, (inputs, targets, ids), n_examples)

@@ -6,6 +6,7 @@ from jaxtyping import Float64, Int64, Shaped
 
 from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
+from hvd_xai.primitives.axes import inputs_or_places
 from hvd_xai.protocols import Attributed, Baseline, Score
 from hvd_xai.tracing import micro_batches
 
@@ -101,7 +102,12 @@ def lime(
             "intercept": tf.cast(intercept, tf.float32),
             "local_r2": tf.cast(r2, tf.float32),
         }
-        return Attributed(tf.cast(attributions, tf.float32), per_sample)
+        return Attributed(
+            tf.cast(attributions, tf.float32),
+            per_sample,
+            attributed_to=inputs_or_places(attributions, x),
+            signed=True,
+        )
 
     attributed: Attributed = micro_batches.map_rows(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples

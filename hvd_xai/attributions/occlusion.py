@@ -3,11 +3,12 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Bool, Float32, Int64, Shaped
+from jaxtyping import Bool, Int64, Shaped
 
 from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
-from hvd_xai.protocols import Baseline, Score
+from hvd_xai.primitives.axes import inputs_or_places
+from hvd_xai.protocols import Attributed, Baseline, Score
 from hvd_xai.tracing import micro_batches
 
 
@@ -23,7 +24,7 @@ def occlusion(
     baseline: str | Baseline = "zero",
     score: str | Score = "output",
     micro_batch: int = 256,
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Slides a patch over the input and records how much the score drops when it covers a place.
 
     The plainest question one can ask a model, and one that needs no gradient. It misses what stands
@@ -101,9 +102,10 @@ def occlusion(
             )
         return drops
 
-    return micro_batches.map_rows(
+    drops = micro_batches.map_rows(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples
     )
+    return Attributed(drops, attributed_to=inputs_or_places(drops, inputs), signed=True)
 
 
 def _strides(

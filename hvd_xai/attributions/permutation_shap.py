@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float64, Int32, Int64, Shaped
 
 from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
+from hvd_xai.primitives.axes import inputs_or_places
 from hvd_xai.protocols import Attributed, Baseline, Score
 from hvd_xai.tracing import micro_batches
 
@@ -164,7 +165,12 @@ def permutation_shap(
         else tf.cast(_largest_error(moments, taken), tf.float32)
     )
     attributions = tf.cast(tf.reshape(means, [-1, *cells.counts]), tf.float32)
-    return Attributed(attributions, {"standard_error": error, "n_permutations": taken})
+    return Attributed(
+        attributions,
+        {"standard_error": error, "n_permutations": taken},
+        attributed_to=inputs_or_places(attributions, inputs),
+        signed=True,
+    )
 
 
 def _every_order(n_features: int) -> Int32[np.ndarray, "k m"]:

@@ -7,7 +7,8 @@ from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
-from hvd_xai.protocols import Baseline, Score
+from hvd_xai.primitives.axes import inputs_or_places
+from hvd_xai.protocols import Attributed, Baseline, Score
 from hvd_xai.tracing import micro_batches
 
 
@@ -25,7 +26,7 @@ def rise(
     score: str | Score = "output",
     seed: int = 0,
     micro_batch: int = 256,
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Shows the model the input through random smooth masks, and averages the masks by the scores
     they got.
 
@@ -105,9 +106,11 @@ def rise(
         maps = micro_batches.sum_over_chunks(weighted_masks, blocks, (blocks.n_examples, n_places))
         return tf.reshape(maps, [blocks.n_examples, *sizes])
 
-    return micro_batches.map_rows(
+    maps = micro_batches.map_rows(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), blocks.n_examples
     )
+    # Masks are weighted by the score itself: where it is below 0, so are the maps.
+    return Attributed(maps, attributed_to=inputs_or_places(maps, inputs), signed=True)
 
 
 def _masks(

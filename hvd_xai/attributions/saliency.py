@@ -2,10 +2,10 @@
 
 import keras
 import tensorflow as tf
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
 from hvd_xai.primitives import gradients
-from hvd_xai.protocols import Score
+from hvd_xai.protocols import Attributed, Score
 
 
 def saliency(
@@ -16,7 +16,7 @@ def saliency(
     *,
     ids: Int64[tf.Tensor, "n"],
     score: str | Score = "output",
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Returns the gradient of the score with respect to the inputs.
 
     What a small change of each feature would do to the score, from one pass through the model.
@@ -45,4 +45,5 @@ def saliency(
         channels; here sign and channels are kept, and how they are shown is the picture's business.
     """
     del ids
-    return gradients.of_score(model, tf.cast(inputs, tf.float32), targets, score)
+    gradient = gradients.of_score(model, tf.cast(inputs, tf.float32), targets, score)
+    return Attributed(gradient, attributed_to="inputs", signed=True)

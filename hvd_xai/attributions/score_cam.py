@@ -7,7 +7,7 @@ from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai import baselines, scores
 from hvd_xai.primitives import cam
-from hvd_xai.protocols import Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Score
 from hvd_xai.tracing import micro_batches
 
 
@@ -23,7 +23,7 @@ def score_cam(
     baseline: str | Baseline = "zero",
     score: str | Score = "output",
     micro_batch: int = 256,
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Weighs the channels of a layer by the score of the input that each lets through, and keeps
     where their sum is positive.
 
@@ -116,7 +116,7 @@ def score_cam(
     maps: tf.Tensor = micro_batches.map_rows(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), n_examples
     )
-    return maps
+    return Attributed(maps, attributed_to="places", signed=False)
 
 
 def _size(inputs: tf.Tensor, activations: tf.Tensor, channel: int) -> tuple[int, ...]:

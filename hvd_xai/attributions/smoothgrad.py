@@ -2,11 +2,11 @@
 
 import keras
 import tensorflow as tf
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
 from hvd_xai.attributions.saliency import saliency
 from hvd_xai.primitives import noisy
-from hvd_xai.protocols import Attribution, Score
+from hvd_xai.protocols import Attributed, Attribution, Score
 
 
 def smoothgrad(
@@ -23,7 +23,7 @@ def smoothgrad(
     seed: int = 0,
     score: str | Score = "output",
     micro_batch: int = 256,
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Averages a method's attributions over noisy copies of the input.
 
     Gradients of rectifier networks jump from pixel to pixel; their mean over a neighbourhood does

@@ -3,11 +3,12 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Float32, Float64, Int64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 
 from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
-from hvd_xai.protocols import Baseline, Score
+from hvd_xai.primitives.axes import inputs_or_places
+from hvd_xai.protocols import Attributed, Baseline, Score
 from hvd_xai.tracing import micro_batches
 
 
@@ -24,7 +25,7 @@ def sobol(
     score: str | Score = "output",
     seed: int = 0,
     micro_batch: int = 256,
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Dims the features independently, and says how much of the score's variance each has a part
     in, alone or with others.
 
@@ -98,9 +99,10 @@ def sobol(
         )
         return tf.cast(tf.reshape(indices, [cut.n_examples, *cells.counts]), tf.float32)
 
-    return micro_batches.map_rows(
+    indices = micro_batches.map_rows(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples
     )
+    return Attributed(indices, attributed_to=inputs_or_places(indices, inputs), signed=False)
 
 
 def _latin_hypercube(

@@ -2,11 +2,11 @@
 
 import keras
 import tensorflow as tf
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
 from hvd_xai.attributions.saliency import saliency
 from hvd_xai.primitives import noisy
-from hvd_xai.protocols import Attribution, Score
+from hvd_xai.protocols import Attributed, Attribution, Score
 
 
 def squaregrad(
@@ -23,7 +23,7 @@ def squaregrad(
     seed: int = 0,
     score: str | Score = "output",
     micro_batch: int = 256,
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Averages the squares of a method's attributions over noisy copies of the input.
 
     Features whose attributions are large whatever their sign stand out, where `smoothgrad` would
@@ -70,4 +70,5 @@ def squaregrad(
         score=score,
         micro_batch=micro_batch,
     )
-    return mean**2 + variance
+    squares = mean.attributions**2 + variance
+    return Attributed(squares, attributed_to=mean.attributed_to, signed=False)

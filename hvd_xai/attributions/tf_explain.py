@@ -38,6 +38,7 @@ Left, as they cannot be mended from outside:
 - `ExtractActivations` shows what layers return, and attributes nothing to anything: it is refused.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
@@ -50,6 +51,7 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 
 from hvd_xai import baselines, scores
 from hvd_xai.primitives import cam, gradients, noisy
+from hvd_xai.primitives.axes import inputs_or_places
 from hvd_xai.protocols import Attributed, Baseline, Score
 from hvd_xai.tracing import micro_batches
 
@@ -178,7 +180,14 @@ def tf_explain(  # noqa: PLR0913
     returned = micro_batches.map_rows(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), max(1, micro_batch // n_rows)
     )
-    return returned if isinstance(returned, Attributed) else Attributed(returned, {})
+    attributed = returned if isinstance(returned, Attributed) else Attributed(returned)
+    return dataclasses.replace(
+        attributed,
+        attributed_to="places"
+        if explainer == "GradCAM"
+        else inputs_or_places(attributed.attributions, inputs),
+        signed=explainer != "GradCAM",
+    )
 
 
 class _Asked(NamedTuple):

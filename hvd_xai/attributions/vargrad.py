@@ -2,11 +2,11 @@
 
 import keras
 import tensorflow as tf
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
 from hvd_xai.attributions.saliency import saliency
 from hvd_xai.primitives import noisy
-from hvd_xai.protocols import Attribution, Score
+from hvd_xai.protocols import Attributed, Attribution, Score
 
 
 def vargrad(
@@ -23,7 +23,7 @@ def vargrad(
     seed: int = 0,
     score: str | Score = "output",
     micro_batch: int = 256,
-) -> Float32[tf.Tensor, "n ..."]:
+) -> Attributed:
     """Takes the variance of a method's attributions over noisy copies of the input.
 
     It shows where the model bends around the input; what acts linearly, however strongly, gets 0.
@@ -60,7 +60,7 @@ def vargrad(
         raise ValueError(
             f"`vargrad` needs n_samples >= 2, as one copy has no variance; got {n_samples}"
         )
-    _, variance = noisy.moments(
+    mean, variance = noisy.moments(
         method,
         model,
         inputs,
@@ -73,4 +73,4 @@ def vargrad(
         score=score,
         micro_batch=micro_batch,
     )
-    return variance
+    return Attributed(variance, attributed_to=mean.attributed_to, signed=False)

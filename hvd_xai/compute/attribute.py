@@ -4,7 +4,7 @@ before it starts.
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from hvd_xai import scores
 from hvd_xai.compute.checks import ClassIds, check_inputs
 from hvd_xai.lookup.describe import describe, sources
 from hvd_xai.lookup.methods import load_method
-from hvd_xai.protocols import Attributed, Attribution, Score
+from hvd_xai.protocols import Attributed, AttributedTo, Attribution, Score
 from hvd_xai.tracing import micro_batches
 from hvd_xai.tracing.compiled import EXAMPLES_AT_ONCE, Compiled
 from hvd_xai.tracing.precision import Precision, computing_in
@@ -69,6 +69,9 @@ class Compute:
         sample_shape: shape of one example's attributions; known after `check`.
         per_sample: dtype of each number that the method returns beside an example's attributions,
             by name; known after `check`.
+        attributed_to: what the method says that it attributes to, as in `Attributed`; known after
+            `check`.
+        signed: whether the method says that its attributions have a sign; known after `check`.
 
     Raises:
         TypeError: if the method does not take the options that are bound to it.
@@ -110,6 +113,8 @@ class Compute:
         )
         self.sample_shape: tuple[int, ...] = ()
         self.per_sample: Mapping[str, np.dtype] = {}
+        self.attributed_to: AttributedTo | None = None
+        self.signed: bool | None = None
         self._model = model
         self._method = bound
         self._precision = precision
@@ -149,6 +154,13 @@ class Compute:
                 "the method's attributions must have a shape that is known before it runs; got"
                 f" {(None, *shape)}"
             )
+        if attributed.attributed_to == "inputs" and shape != inputs.shape[1:]:
+            raise ValueError(
+                "the method says that it attributes to the inputs, and so must return attributions"
+                f" of their shape {(None, *inputs.shape[1:])}; got {(None, *shape)}. Let it say"
+                " 'places' or 'units'."
+            )
+        self.attributed_to, self.signed = attributed.attributed_to, attributed.signed
         self.sample_shape = tuple(shape)
         self.per_sample = {
             name: np.dtype(tensor.dtype.as_numpy_dtype)
@@ -227,8 +239,12 @@ class Compute:
 
 def _attributed(returned: tf.Tensor | Attributed) -> Attributed:
     """Returns what a method returned as a record, attributions in float32."""
-    attributions, per_sample = returned if isinstance(returned, Attributed) else (returned, {})
-    return Attributed(tf.cast(attributions, tf.float32), dict(per_sample))
+    attributed = returned if isinstance(returned, Attributed) else Attributed(returned)
+    return replace(
+        attributed,
+        attributions=tf.cast(attributed.attributions, tf.float32),
+        per_sample=dict(attributed.per_sample),
+    )
 
 
 def _score_of(method: Attribution) -> str | Score | None:

@@ -1,5 +1,6 @@
 """What a method says of noisy copies of an example: mean and variance of the attributions."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +30,7 @@ def moments(
     seed: int,
     score: str | Score,
     micro_batch: int,
-) -> tuple[Float32[tf.Tensor, "n ..."], Float32[tf.Tensor, "n ..."]]:
+) -> tuple[Attributed, Float32[tf.Tensor, "n ..."]]:
     """Returns mean and variance of a method's attributions over copies of each example with normal
     noise.
 
@@ -53,8 +54,8 @@ def moments(
         micro_batch: the most copies that are handed to the method at once.
 
     Returns:
-        Mean and variance, each of the shape of the method's attributions. The variance divides by
-        the number of copies.
+        Mean and variance, each of the shape of the method's attributions; the mean says of itself
+        what the method says of its attributions. The variance divides by the number of copies.
 
     Raises:
         ValueError: if an option is out of range, or a score is bound to the method.
@@ -75,14 +76,14 @@ def moments(
 
     def attribute(
         x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> tuple[Attributed, tf.Tensor]:
         scale = noise * _ranges(model, x) if is_relative else noise
         moved = x[:, None] + tf.reshape(scale, [-1, *[1] * x.shape.rank]) * normal(
             [n_samples, *x.shape[1:]], seed, sample_id
         )
         copies = baselines.held(model, x[:, None], moved)
 
-        def attributions_of(chosen: tf.Tensor) -> tf.Tensor:
+        def attributed_of(chosen: tf.Tensor) -> Attributed:
             chunk = tf.gather(copies, tf.cast(chosen, tf.int32), axis=1)
             n_examples, n_copies, *shape = chunk.shape
             repeated = [tf.repeat(values, n_copies) for values in (target, sample_id)]
@@ -92,15 +93,19 @@ def moments(
                 repeated[0],
                 ids=repeated[1],
             )
-            attributions = returned.attributions if isinstance(returned, Attributed) else returned
-            return tf.reshape(
-                tf.cast(attributions, tf.float32), [n_examples, n_copies, *attributions.shape[1:]]
+            attributed = returned if isinstance(returned, Attributed) else Attributed(returned)
+            attributions = tf.cast(attributed.attributions, tf.float32)
+            return dataclasses.replace(
+                attributed,
+                attributions=tf.reshape(
+                    attributions, [n_examples, n_copies, *attributions.shape[1:]]
+                ),
             )
 
         # Sums of deviations from one of the copies: sums of the attributions themselves would lose
         # a small variance beside a large mean.
-        first = attributions_of(tf.constant(blocks.nodes[0]))
-        pivot = first[:, :1]
+        first = attributed_of(tf.constant(blocks.nodes[0]))
+        pivot = first.attributions[:, :1]
 
         def sums(attributions: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
             deviation = attributions - pivot
@@ -109,18 +114,19 @@ def moments(
                 [tf.reduce_sum(weighted, axis=1), tf.reduce_sum(weighted * deviation, axis=1)]
             )
 
-        total = sums(first, tf.constant(blocks.weights[0], tf.float32))
+        total = sums(first.attributions, tf.constant(blocks.weights[0], tf.float32))
         if len(blocks.nodes) > 1:
             rest = blocks._replace(nodes=blocks.nodes[1:], weights=blocks.weights[1:])
             total += micro_batches.sum_over_chunks(
-                lambda chosen, weight: sums(attributions_of(chosen), weight),
+                lambda chosen, weight: sums(attributed_of(chosen).attributions, weight),
                 rest,
                 tuple(total.shape),
             )
         mean, mean_square = tf.unstack(total)
-        return pivot[:, 0] + mean, tf.maximum(mean_square - mean**2, 0.0)
+        of_copies = dataclasses.replace(first, attributions=pivot[:, 0] + mean, per_sample={})
+        return of_copies, tf.maximum(mean_square - mean**2, 0.0)
 
-    of_noise: tuple[tf.Tensor, tf.Tensor] = micro_batches.map_rows(
+    of_noise: tuple[Attributed, tf.Tensor] = micro_batches.map_rows(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), blocks.n_examples
     )
     return of_noise

@@ -136,7 +136,7 @@ def test_works_without_compute() -> None:
         tf.constant([0]),
         ids=tf.constant([0], tf.int64),
     )
-    np.testing.assert_allclose(got, [[1.0, 2.0]], rtol=ROUNDING)
+    np.testing.assert_allclose(got.attributions, [[1.0, 2.0]], rtol=ROUNDING)
 
 
 def test_a_model_without_rectifiers_is_refused() -> None:

@@ -136,6 +136,16 @@ def test_shape_and_dtype(case: Case) -> None:
     assert all(values.shape == (N,) for values in computed.per_sample.values())
 
 
+def test_a_method_says_what_it_attributes_to_and_whether_signed(case: Case) -> None:
+    attributed_to, signed = case.compute.attributed_to, case.compute.signed
+    assert attributed_to is not None
+    assert signed is not None
+    if attributed_to == "inputs":
+        assert case.everything.attributions.shape == case.examples()[0].shape
+    if not signed:
+        assert np.all(case.everything.attributions >= 0)
+
+
 @pytest.mark.parametrize("name", [name for name in CASES if name not in METHODS])
 def test_examples_take_courses_of_their_own(name: str) -> None:
     counts = [

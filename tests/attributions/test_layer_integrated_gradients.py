@@ -75,6 +75,17 @@ def test_tokens_by_hand_and_padding_gets_nothing() -> None:
     assert abs(whole.per_sample["convergence_delta"][0]) < 1e-4
 
 
+@pytest.mark.parametrize(("is_summed", "want"), [(True, "inputs"), (False, "units")])
+def test_attributes_to_the_tokens_where_their_components_are_summed(
+    is_summed: bool, want: str
+) -> None:
+    compute = Compute(
+        bag_of_words(), partial(layer_integrated_gradients, is_summed=is_summed, n_steps=1)
+    )
+    compute.check(np.array([[1, 3, 0, 0]], np.int32), np.array([0]))
+    assert compute.attributed_to == want
+
+
 def test_a_token_can_be_the_baseline() -> None:
     # From the word 1 everywhere: only the second word moves, the mean from (1, 2) to (2, 4).
     got = explain(bag_of_words(), np.array([[1, 3, 0, 0]], np.int32), baseline=1)

@@ -10,6 +10,7 @@ from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.attributions.saliency import saliency
 from hvd_xai.attributions.smoothgrad import smoothgrad
+from hvd_xai.compute.attribute import Compute
 from tests import models_under_test as models
 from tests.attributions import functions_under_test as under_test
 
@@ -44,6 +45,13 @@ def test_without_noise_it_is_the_method() -> None:
         < ROUNDING
     )
     assert not got.per_sample
+
+
+def test_says_what_its_method_says_of_its_attributions() -> None:
+    for method, facts in [(saliency, ("inputs", True)), (grad_cam, ("places", False))]:
+        compute = Compute(models.functional(), partial(smoothgrad, method=method, n_samples=2))
+        compute.check(*models.examples(0))
+        assert (compute.attributed_to, compute.signed) == facts
 
 
 def test_a_constant_example_has_no_relative_noise() -> None:

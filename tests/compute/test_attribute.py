@@ -12,7 +12,7 @@ from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.compute.attribute import Compute
 from hvd_xai.compute.predict import Predict
-from hvd_xai.protocols import Attributed
+from hvd_xai.protocols import Attributed, Attribution
 from hvd_xai.tracing import compiled
 from tests import models_under_test as models
 
@@ -34,6 +34,33 @@ def test_a_plain_method_gets_blocks_of_the_micro_batch() -> None:
     np.testing.assert_array_equal(computed.attributions, inputs)
     np.testing.assert_array_equal(computed.per_sample["n_seen"], np.full(10, 4))
     np.testing.assert_array_equal(computed.per_sample["id"], ids + 100)
+
+
+def half_of_each_input(
+    model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, /, *, ids: tf.Tensor
+) -> Attributed:
+    return Attributed(inputs[:, ::2], attributed_to="inputs")
+
+
+def test_what_a_method_says_of_its_attributions_is_known_after_check() -> None:
+    inputs, targets, _ = models.examples(0)
+    says: list[tuple[Attribution, tuple[str, bool]]] = [
+        (integrated_gradients, ("inputs", True)),
+        (grad_cam, ("places", False)),
+    ]
+    for method, want in says:
+        compute = Compute(models.functional(), method)
+        compute.check(inputs, targets)
+        assert (compute.attributed_to, compute.signed) == want
+    unsaid = Compute(models.functional(), inputs_of_block)
+    unsaid.check(inputs, targets)
+    assert (unsaid.attributed_to, unsaid.signed) == (None, None)
+
+
+def test_attributions_to_inputs_of_another_shape_are_refused() -> None:
+    inputs, targets, _ = models.examples(0)
+    with pytest.raises(ValueError, match=r"their shape \(None, 8, 8, 1\); got \(None, 4, 8, 1\)"):
+        Compute(models.functional(), half_of_each_input).check(inputs, targets)
 
 
 def test_a_bound_micro_batch_is_kept() -> None:
