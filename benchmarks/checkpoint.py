@@ -55,7 +55,7 @@ def merge_and_write(merge: Literal["direct", "root"], megabytes: int) -> None:
     from hvd_xai.checkpoint.manifest import Header, RankRows
     from hvd_xai.checkpoint.rows import encode, row_dtype
     from hvd_xai.ranks.world import World
-    from hvd_xai.recording.recorder import Recorder
+    from hvd_xai.recording.recorder import Recorder, Recording
     from hvd_xai.recording.row_buffer import RowBuffer
     from hvd_xai.sinks.checkpoint import Checkpoint
 
@@ -107,7 +107,7 @@ def merge_and_write(merge: Literal["direct", "root"], megabytes: int) -> None:
             checkpoint.open()
         world.agree("opening")
         buffer = spooled(edges)
-        recorder = Recorder(world, checkpoint, merge=merge)
+        recorder = Recorder(world, checkpoint, recording=Recording(merge=merge))
         world.agree("between two measurements")
         began = time.perf_counter()
         recorder.merge(header(edges), buffer)

@@ -14,7 +14,7 @@ from hvd_xai.explain.runner import Plan, Summary
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Methods, Progress
 from hvd_xai.ranks.world import World
-from hvd_xai.recording.recorder import Merge, OnError, Recorder
+from hvd_xai.recording.recorder import Merge, OnError, Recorder, Recording
 from hvd_xai.recording.unfinished_rows import RowFiles
 from hvd_xai.sinks import Sink
 from hvd_xai.sinks.checkpoint import Checkpoint
@@ -50,7 +50,7 @@ def explain(
         progress=progress,
         precision=precision,
         row_files=row_files,
-        recorder=partial(Recorder, merge=merge),
+        recorder=partial(Recorder, recording=Recording(merge=merge)),
     )
     summary = plan.run(epoch, step)
     plan.close()
@@ -131,7 +131,11 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
             sinks=sinks,
             progress=progress,
             precision=precision,
-            recorder=partial(Recorder, merge=merge, retention=retention, on_error=on_error),
+            recorder=partial(
+                Recorder,
+                recording=Recording(merge=merge, on_error=on_error),
+                retention=retention,
+            ),
             overlap=overlap,
         )
         self._plan: Plan | None = None

@@ -17,6 +17,7 @@ import importlib
 import json
 import logging
 import os
+import pickle
 import secrets
 import socket
 import sys
@@ -25,6 +26,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType, TracebackType
+from typing import TypeVar
 
 import numpy as np
 
@@ -39,6 +41,9 @@ from hvd_xai.ranks.watchdog import Watch
 log = logging.getLogger(__name__)
 
 DEADLINE_SECONDS = 1800.0
+Value = TypeVar("Value", bound=Json)
+# unbound: with a bound that is recursive, as `Json`, mypy does not take None out of `Sent | None`
+Sent = TypeVar("Sent")
 
 
 class World:
@@ -76,14 +81,14 @@ class World:
         self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
         self._transport = transport
         met = self.allgather(
-            "naming the hosts", [self.host, self.job, secrets.token_hex(8), self.resets]
+            "naming the hosts", (self.host, self.job, secrets.token_hex(8), self.resets)
         )
-        known = [entry for entry in met if isinstance(entry, list)]
-        self.hosts = [str(entry[0]) for entry in known]
-        # a rank that has just joined has no name of the job yet; where none has, the root's
-        # proposal is taken
-        self.job = next((str(entry[1]) for entry in known if entry[1]), str(known[ROOT][2]))
-        self.resets = max(int(str(entry[3])) for entry in known)
+        hosts, jobs, proposals, resets = zip(*met, strict=True)
+        self.hosts = list(hosts)
+        # a rank that has just joined an elastic job does not know its name yet; at the start no
+        # rank does, and the root's proposal is taken
+        self.job = next(filter(None, jobs), proposals[ROOT])
+        self.resets = max(resets)
 
     @classmethod
     def alone(cls) -> "World":
@@ -153,15 +158,70 @@ class World:
         """Whether this rank is the one that commits."""
         return self.rank == ROOT
 
-    def allgather(self, phase: str, value: Json) -> list[Json]:
-        """Returns the small value of every rank, in the order of ranks.
+    def allgather(self, phase: str, value: Value) -> list[Value]:
+        """Returns every rank's value, in the order of ranks.
 
         Collective: every rank must call this.
+
+        Args:
+            phase: what the ranks are doing, for messages.
+            value: small value; a tuple arrives as a tuple.
+
+        Example:
+            >>> World.alone().allgather("counting the batches", 12)
+            [12]
         """
-        return [
-            json.loads(message)
-            for message in self._transport.allgather(phase, json.dumps(value).encode())
-        ]
+        return self._allgather_pickled(phase, value)
+
+    def _allgather_pickled(self, phase: str, value: Sent) -> list[Sent]:
+        # pickled, not JSON, so that tuples keep their type; every message comes from a rank of
+        # this very job, which runs the same code
+        messages = self._transport.allgather(phase, pickle.dumps(value))
+        return [pickle.loads(message) for message in messages]
+
+    def from_root(self, phase: str, value: Sent | None) -> Sent:
+        """Returns the root's value on every rank.
+
+        Collective: every rank must call this.
+
+        Args:
+            phase: what the ranks are doing, for messages.
+            value: small value that the root sends; other ranks may pass None.
+
+        Raises:
+            TypeError: on every rank, if the root passes None too. Send `[]`, or gather with
+                `allgather`, where the root may have nothing to say.
+
+        Example:
+            >>> World.alone().from_root("naming the folder", "epochs/000007")
+            'epochs/000007'
+        """
+        sent = self._allgather_pickled(phase, value)[ROOT]
+        if sent is None:
+            raise agreed(TypeError(f"{phase}: rank 0 must send a value; got None"))
+        return sent
+
+    def same(self, phase: str, value: Json, complaint: str) -> None:
+        """Raises on every rank unless all ranks hold the same value.
+
+        Collective: every rank must call this.
+
+        Args:
+            phase: what the ranks are doing, for messages.
+            value: small value to compare; send the digest of a large one.
+            complaint: sentence for the user that says what differs, and how to mend it.
+
+        Raises:
+            ValueError: on every rank, naming the first rank whose value is not the root's.
+
+        Example:
+            >>> World.alone().same("comparing the epochs", 5, "give every rank the same epochs=.")
+        """
+        # compared as text: NaN equals NaN, and the order of keys does not count
+        texts = self.allgather(phase, json.dumps(value, sort_keys=True))
+        for rank, text in enumerate(texts):
+            if text != texts[ROOT]:
+                raise agreed(ValueError(f"rank {rank} differs from rank 0: {complaint}"))
 
     def gather_rows(self, phase: str, rows: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:
         """Brings one round of rows to the root. Collective: every rank must call this.
@@ -215,11 +275,9 @@ class World:
                 type, each raises its own instead.
         """
         message = None if error is None else f"{type(error).__name__}: {error}"
-        answers = self.allgather(phase, None if error is None else [self.host, message])
+        messages = self.allgather(phase, message)
         failures = [
-            (rank, str(answer[0]), str(answer[1]))
-            for rank, answer in enumerate(answers)
-            if isinstance(answer, list)
+            (rank, self.hosts[rank], text) for rank, text in enumerate(messages) if text is not None
         ]
         if not failures:
             return

@@ -17,7 +17,6 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from hvd_xai.ranks.transport import ROOT
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.row_buffer import ROUND_BYTES, RowBuffer, fields_of
 
@@ -93,8 +92,9 @@ def merge(
         round_bytes: how much one rank receives at a time.
 
     Raises:
-        PeerError: on every rank, if a buffer failed, or the ranks' rows differ in dtype. Nothing
-            hangs: the rounds go on without effect to their end.
+        PeerError: on every rank, if a buffer failed. Nothing hangs: the rounds go on without
+            effect to their end.
+        ValueError: on every rank, if the ranks' rows differ in dtype; no row has travelled then.
     """
     starts = _starts(world, buffer)
     shards = shards or {}
@@ -142,24 +142,12 @@ def _starts(world: World, buffer: RowBuffer) -> Int64[np.ndarray, "p"]:
 
     Collective: every rank must call this.
     """
-    theirs = [
-        entry
-        for entry in world.allgather(_PHASE, [len(buffer), str(buffer.dtype.descr)])
-        if isinstance(entry, list)
-    ]
-    kinds = [str(entry[1]) for entry in theirs]
-    odd = next((rank for rank, kind in enumerate(kinds) if kind != kinds[ROOT]), None)
-    differ = (
-        None
-        if odd is None
-        else TypeError(
-            f"the ranks' rows differ: rank 0 has {kinds[ROOT]}, rank {odd} has {kinds[odd]}"
-        )
+    world.same(
+        _PHASE,
+        str(buffer.dtype.descr),
+        "its rows have other fields. Give every rank the same methods and the same probe.",
     )
-    world.agree(_PHASE, differ)
-    return np.concatenate([[0], np.cumsum([int(str(entry[0])) for entry in theirs])]).astype(
-        np.int64
-    )
+    return np.concatenate([[0], np.cumsum(world.allgather(_PHASE, len(buffer)))]).astype(np.int64)
 
 
 def _gather(

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from hvd_xai.checkpoint.manifest import Header
 from hvd_xai.checkpoint.retention import Retention, retain
 from hvd_xai.checkpoint.writer import Writer, Written, write_shards
 from hvd_xai.errors import CheckpointError
-from hvd_xai.protocols import Json
 from hvd_xai.ranks.transport import ROOT
 from hvd_xai.ranks.world import World, is_agreed
 from hvd_xai.recording.merge import Merged, merge
@@ -35,6 +34,40 @@ Merge: TypeAlias = Literal["auto", "direct", "root"]
 ranks share the filesystem."""
 OnError: TypeAlias = Literal["raise", "warn"]
 """What an explanation that fails does to training: ends it, or leaves a warning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Says how the ranks' rows are written, and what a loss does to training.
+
+    Attributes:
+        merge: who writes the large arrays. "root" writes all of them and receives all rows; with
+            "direct" each rank writes its own Zarr shards, for which all ranks must share a
+            filesystem; "auto" finds out whether they do, and falls back to "root". The bytes on
+            disk are the same.
+        overlap: whether files are written and sinks called by a thread while training goes on;
+            never so in elastic jobs, whose ranks may be gone by then.
+        on_error: what an explanation that fails does to training: "raise" ends it on every rank,
+            "warn" loses the explanation and logs that on the root.
+
+    Raises:
+        ValueError: if `merge` or `on_error` is none of the values above.
+
+    Example:
+        >>> Recording(merge="root", on_error="warn")
+        Recording(merge='root', overlap=True, on_error='warn')
+    """
+
+    merge: Merge = "auto"
+    overlap: bool = True
+    on_error: OnError = "raise"
+
+    def __post_init__(self) -> None:
+        if self.merge not in ("auto", "direct", "root") or self.on_error not in ("raise", "warn"):
+            raise ValueError(
+                "merge must be 'auto', 'direct' or 'root', on_error 'raise' or 'warn'; got"
+                f" {self.merge!r} and {self.on_error!r}"
+            )
 
 
 @dataclass(slots=True)
@@ -67,18 +100,13 @@ class Recorder:
         world: the ranks.
         checkpoint: where explanations are committed; the root has opened it.
         sinks: called on the root with each committed explanation.
-        merge: who writes the large arrays: `root` alone, which then receives all rows; each rank
-            its own Zarr shards, `direct`, where they share a filesystem; `auto` finds out whether
-            they do. The bytes on disk are the same.
+        recording: how rows are written, and what a loss does to training.
         retention: which epochs are kept when the checkpoints of another one are all committed; all
             of them if None.
-        on_error: what a checkpoint that fails does on every rank: "raise" its error, or be lost,
-            and "warn" on the root.
 
     Raises:
         CheckpointError: on all ranks, if `merge` is "direct" and some cannot write where the root
             does.
-        ValueError: if `merge` or `on_error` is none there is.
     """
 
     def __init__(
@@ -86,19 +114,15 @@ class Recorder:
         world: World,
         checkpoint: Checkpoint,
         sinks: Sequence[Sink] = (),
+        recording: Recording = Recording(),
         *,
-        merge: Merge = "auto",
         retention: Retention | None = None,
-        on_error: OnError = "raise",
     ) -> None:
-        if merge not in ("auto", "direct", "root") or on_error not in ("raise", "warn"):
-            raise ValueError(
-                "merge must be 'auto', 'direct' or 'root', on_error 'raise' or 'warn'; got"
-                f" {merge!r} and {on_error!r}"
-            )
         self._world, self._checkpoint, self._sinks = world, checkpoint, tuple(sinks)
-        self._is_direct = merge != "root" and self._share_files(required=merge == "direct")
-        self._retention, self._on_error = retention, on_error
+        self._recording, self._retention = recording, retention
+        self._is_direct = recording.merge != "root" and self._share_files(
+            required=recording.merge == "direct"
+        )
         self._thread = ThreadPoolExecutor(1, "hvd_xai-writing")
         self._units: list[_Unit] = []
         self._lost: list[tuple[Header, Exception]] = []
@@ -113,7 +137,7 @@ class Recorder:
         world, folder = self._world, self._checkpoint.explanations_dir
         phase = "finding out who shares the filesystem"
         # nobody else's, and never looked up before
-        name = str(world.allgather(phase, f"{STAGING}{secrets.token_hex(8)}")[ROOT])
+        name = world.from_root(phase, f"{STAGING}{secrets.token_hex(8)}")
         with world.together(phase):
             if world.is_root:
                 (folder / name).mkdir()
@@ -148,7 +172,9 @@ class Recorder:
         )
 
     def _is_over(self, committing: "Future[None]") -> bool:
-        return committing.done() and (self._on_error == "warn" or committing.exception() is None)
+        return committing.done() and (
+            self._recording.on_error == "warn" or committing.exception() is None
+        )
 
     def merge(self, header: Header, buffer: RowBuffer) -> None:
         """Brings all ranks' rows to those that write them, and begins to write.
@@ -174,14 +200,9 @@ class Recorder:
             )
         try:
             # a name that means the same folder on every rank, wherever each of them stands
-            named = (
-                None
-                if writer is None
-                else str(writer.staged.relative_to(self._checkpoint.explanations_dir))
-            )
-            staged = self._checkpoint.explanations_dir / str(
-                world.allgather("naming the staging folder", named)[ROOT]
-            )
+            folder = self._checkpoint.explanations_dir
+            name = None if writer is None else str(writer.staged.relative_to(folder))
+            staged = folder / world.from_root("naming the staging folder", name)
             merged = merge(world, buffer, shards)
         except BaseException:
             if writer is not None:
@@ -247,16 +268,15 @@ class Recorder:
         Collective: every rank must call this.
         """
         for unit in [unit for unit in self._units if not unit.is_gathered]:
-            mine: list[Json] = []
             try:
                 with self._world.together("writing an explanation checkpoint"):
-                    mine = _to_json(unit.writing.result())
+                    mine = _to_tuple(unit.writing.result())
             except Exception as error:  # noqa: BLE001
                 self._drop(unit)
                 self.lose(unit.header, error)
                 continue
             written = [
-                _from_json(part)
+                _from_tuple(part)
                 for part in self._world.allgather("gathering what was written", mine)
             ]
             unit.is_gathered = True
@@ -306,7 +326,7 @@ class Recorder:
             Exception: `error`, where losses are not borne, or where other ranks may not have met
                 it.
         """
-        if self._on_error == "raise" or not is_agreed(error):
+        if self._recording.on_error == "raise" or not is_agreed(error):
             self._has_failed = True
             raise error
         self._lost.append((header, error))
@@ -371,14 +391,15 @@ def _write(header: Header, merged: Merged, staged: Path, writer: Writer | None) 
     )
 
 
-def _to_json(written: Written) -> list[Json]:
-    return [
-        written.nonfinite,
-        written.negative,
-        [[file.key, file.size, file.xxh3_128] for file in written.files],
-    ]
+# what `World.allgather` carries: non-finite values, negative values, and each file's key, size, hash
+_WrittenTuple: TypeAlias = tuple[int, int, tuple[tuple[str, int, str], ...]]
 
 
-def _from_json(message: Any) -> Written:
+def _to_tuple(written: Written) -> _WrittenTuple:
+    files = tuple((file.key, file.size, file.xxh3_128) for file in written.files)
+    return (written.nonfinite, written.negative, files)
+
+
+def _from_tuple(message: _WrittenTuple) -> Written:
     nonfinite, negative, files = message
     return Written(tuple(FileEntry(*file) for file in files), nonfinite, negative)

@@ -24,7 +24,7 @@ from hvd_xai.checkpoint.rows import encode, row_dtype
 from hvd_xai.checkpoint.writer import Writer
 from hvd_xai.ranks.world import World
 from hvd_xai.recording import recorder as recorder_module
-from hvd_xai.recording.recorder import Recorder
+from hvd_xai.recording.recorder import Recorder, Recording
 from hvd_xai.recording.row_buffer import RowBuffer
 from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.storage import arrays
@@ -121,7 +121,7 @@ checkpoint = Checkpoint(run)
 with world.together("opening"):
     if world.is_root:
         checkpoint.open()
-recorder = Recorder(world, checkpoint, [checkpoint], merge="direct", on_error="warn")
+recorder = Recorder(world, checkpoint, [checkpoint], Recording("direct", on_error="warn"))
 for epoch in range(3):
     now[0] = epoch
     side = SIDE * (8 if what == "large" and epoch == 1 else 1)

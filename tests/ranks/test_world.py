@@ -1,6 +1,9 @@
+import math
+
 import pytest
 
 from hvd_xai.errors import WorldError
+from hvd_xai.protocols import Json
 from hvd_xai.ranks.world import World, check_sizes
 
 
@@ -44,3 +47,19 @@ def test_alone_is_a_world_of_one() -> None:
     assert world.allgather("testing", [1, None]) == [[1, None]]
     with pytest.raises(OSError, match="full"), world.together("testing"):
         raise OSError("full")
+
+
+@pytest.mark.parametrize("value", [None, True, 3, 0.5, "é", [1, "two"], (1, "two"), {"a": [None]}])
+def test_alone_what_is_gathered_keeps_its_type(value: Json) -> None:
+    assert World.alone().allgather("testing", value) == [value]
+
+
+def test_alone_the_own_value_is_the_roots_and_the_same() -> None:
+    world = World.alone()
+    assert world.from_root("testing", ("epochs", 7)) == ("epochs", 7)
+    world.same("testing", math.nan, "never said.")
+
+
+def test_a_root_that_sends_nothing_is_refused() -> None:
+    with pytest.raises(TypeError, match="testing: rank 0 must send a value"):
+        World.alone().from_root("testing", None)

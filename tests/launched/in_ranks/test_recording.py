@@ -14,7 +14,7 @@ from hvd_xai.checkpoint.retention import Retention
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError, PeerError
 from hvd_xai.ranks.world import World
-from hvd_xai.recording.recorder import Merge, Recorder
+from hvd_xai.recording.recorder import Merge, Recorder, Recording
 from hvd_xai.recording.row_buffer import RowBuffer
 from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.storage import arrays
@@ -62,7 +62,7 @@ def _record(world: World, folder: Path, counts: list[int], merge: Merge, **heade
     with world.together("opening"):
         if world.is_root:
             checkpoint.open()
-    recorder = Recorder(world, checkpoint, merge=merge)
+    recorder = Recorder(world, checkpoint, recording=Recording(merge=merge))
     buffer = RowBuffer(_rows().dtype)
     buffer.append(_rows()[first : first + counts[world.rank]])
     recorder.merge(make_header(N_SAMPLES, SHAPE, world_size=world.size, **header), buffer)  # type: ignore[arg-type]  # the caller's
@@ -106,7 +106,7 @@ def test_a_rank_that_cannot_write_leaves_no_checkpoint_and_all_go_on(
     with world.together("opening"):
         if world.is_root:
             checkpoint.open()
-    recorder = Recorder(world, checkpoint, merge=merge)
+    recorder = Recorder(world, checkpoint, recording=Recording(merge=merge))
     spoilt = threading.Event()
     recorder._thread.submit(spoilt.wait, 60)  # before anything is written
     buffer = RowBuffer(_rows().dtype)
@@ -187,7 +187,11 @@ def test_older_epochs_are_removed_only_once_a_newer_one_is_committed_whole(
         if world.is_root:
             checkpoint.open()
     recorder = Recorder(
-        world, checkpoint, [FullAtEpoch2()], retention=Retention(last=1), on_error="warn"
+        world,
+        checkpoint,
+        [FullAtEpoch2()],
+        Recording(on_error="warn"),
+        retention=Retention(last=1),
     )
     left = []
     for epoch in (0, 1, 2, 3):

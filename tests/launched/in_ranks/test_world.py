@@ -1,8 +1,11 @@
+import math
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
 from hvd_xai.errors import PeerError
-from hvd_xai.ranks.world import World
+from hvd_xai.ranks.world import World, is_agreed
 
 
 def test_rank_is_within_size_and_every_rank_has_a_host(world: World) -> None:
@@ -14,6 +17,41 @@ def test_rank_is_within_size_and_every_rank_has_a_host(world: World) -> None:
 def test_allgather_returns_values_in_the_order_of_ranks(world: World) -> None:
     values = world.allgather("testing", {"rank": world.rank, "text": "é" * world.rank})
     assert values == [{"rank": rank, "text": "é" * rank} for rank in range(world.size)]
+
+
+def test_gathered_values_keep_their_types(world: World) -> None:
+    values = world.allgather("testing", (world.rank, "host", [0.5 * world.rank]))
+    assert values == [(rank, "host", [0.5 * rank]) for rank in range(world.size)]
+
+
+def test_every_rank_gets_the_roots_value(world: World) -> None:
+    value = ["root"] if world.is_root else None
+    assert world.from_root("testing", value) == ["root"]
+    assert world.from_root("testing", world.rank) == 0
+
+
+def test_a_root_that_sends_nothing_is_refused_on_all_ranks(world: World) -> None:
+    value = None if world.is_root else "not asked"
+    with pytest.raises(TypeError, match="testing: rank 0 must send a value") as caught:
+        world.from_root("testing", value)
+    assert is_agreed(caught.value)
+
+
+def test_ranks_that_hold_the_same_go_on(world: World) -> None:
+    keys = ["a", "b"] if world.is_root else ["b", "a"]
+    world.same("testing", dict.fromkeys(keys, math.nan), "never said.")
+
+
+def test_the_first_rank_that_differs_is_named_on_all_ranks(world: World) -> None:
+    differs = (
+        pytest.raises(ValueError, match=r"^rank 1 differs from rank 0: give all ranks one seed\.$")
+        if world.size > 1
+        else nullcontext()
+    )
+    with differs as caught:
+        world.same("testing", [world.rank > 0, "seed"], "give all ranks one seed.")
+    assert caught is None or is_agreed(caught.value)
+    assert world.allgather("testing", world.rank) == list(range(world.size))
 
 
 def _write(*, full: bool) -> None:
