@@ -22,7 +22,7 @@ from cross_checks import probe
 from cross_checks.reasons import REASONS
 from results import machine, write_section
 
-from hvd_xai.lookup.methods import methods
+from hvd_xai.lookup.methods import shipped_methods
 
 PEERS = ("captum", "shap", "xplique", "tf_keras_vis", "tf_explain", "saliency", "pytorch_grad_cam")
 N_EXAMPLES, N_BACKGROUND, N_VERSIONS, N_DESIGNS = 4, 20, 255, 32
@@ -170,7 +170,7 @@ def table(folder: Path, peers: Path) -> str:
                     f" {theirs[f'failed {check}']} |"
                 )
     compared = {check.partition(":")[0] for theirs in of_peers.values() for check in theirs}
-    alone = ", ".join(f"`{method}`" for method in methods() if method not in compared)
+    alone = ", ".join(f"`{method}`" for method in shipped_methods() if method not in compared)
     return "\n".join([*lines, "", f"No peer offers {alone}."])
 
 

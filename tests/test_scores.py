@@ -287,7 +287,7 @@ def test_predicted_reaches_the_method_that_is_transformed() -> None:
     model = ending_in(keras.layers.Dense(3))
     method = partial(integrated_gradients, n_steps=8, score="predicted")
     compute = Compute(model, partial(doubled, method=method))
-    assert compute.score == "predicted"
+    assert compute.method.recorded_score == "predicted"
     np.testing.assert_allclose(
         compute(INPUTS, TARGETS, np.arange(6)).attributions,
         2 * explained(model, "predicted")[0],

@@ -132,10 +132,10 @@ def explain(  # noqa: PLR0915
         from hvd_xai.compute.saved_model import read_model
         from hvd_xai.explain.callback import explain as explain_probe
         from hvd_xai.explain.estimate import estimate
-        from hvd_xai.explain.runner import named
-        from hvd_xai.explain.targets import need_targets, predict_targets
+        from hvd_xai.explain.targets import predict_targets
         from hvd_xai.lookup.methods import load_methods
         from hvd_xai.lookup.modules import load_objects
+        from hvd_xai.lookup.resolve import resolve
         from hvd_xai.lookup.settings import parse_settings
         from hvd_xai.probe import unpack
         from hvd_xai.recording.unfinished_rows import RowFiles
@@ -153,10 +153,9 @@ def explain(  # noqa: PLR0915
         loaded = read_model(model, known)
         functions = load_methods(method or ["integrated_gradients"])
         options = parse_settings(set_ or [], functions)
-        methods = named(
-            {name: partial(function, **options[name]) for name, function in functions.items()}
-        )
-        needs_targets = need_targets(loaded, methods)
+        methods = {name: partial(function, **options[name]) for name, function in functions.items()}
+        resolved = resolve(methods)
+        needs_targets = any(method.reads_targets for method in resolved)
     run = output or Path("runs", data.stem)
     checkpoint = Checkpoint(run, {"model": str(model), "data": str(data)}, mode)
     with world.together("looking for a run"):
@@ -186,9 +185,9 @@ def explain(  # noqa: PLR0915
         with world.together("loading the data set"):
             probe = unpack.open_unpacked(unpacked)
         if not (dry_run or all(world.allgather("asking for targets", has_targets))):
-            probe = predict_targets(loaded, probe, methods, world=world)
+            probe = predict_targets(loaded, probe, resolved, world=world)
         if dry_run:
-            estimates = estimate(loaded, probe, methods, world=world)
+            estimates = estimate(loaded, probe, resolved, world=world)
         else:
             with progress() as bar:
                 row_files = RowFiles(unfinished / "rows")

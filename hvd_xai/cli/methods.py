@@ -10,7 +10,7 @@ from rich.table import Table
 
 from hvd_xai import attributions
 from hvd_xai.errors import RecipeError
-from hvd_xai.lookup.methods import methods as shipped_methods
+from hvd_xai.lookup.methods import shipped_methods
 from hvd_xai.lookup.modules import nearest
 
 

@@ -56,7 +56,7 @@ def recompute(
         from hvd_xai.compute.saved_model import read_model
         from hvd_xai.explain.recompute import TOLERANCE
         from hvd_xai.explain.recompute import recompute as compute_again
-        from hvd_xai.lookup.describe import describe, sources
+        from hvd_xai.lookup.describe import describe, digest_sources
         from hvd_xai.lookup.methods import load_method
         from hvd_xai.lookup.modules import load_objects
         from hvd_xai.provenance import versions
@@ -80,7 +80,7 @@ def recompute(
     for name in names or [""]:
         explanation = explanations.explanation(number, name)
         then = explanation.manifest.versions
-        here = {**versions(), **({} if function is None else sources(function))}
+        here = {**versions(), **({} if function is None else digest_sources(function))}
         others = [
             f"{library} {then.get(library)} -> {now}"
             for library, now in here.items()

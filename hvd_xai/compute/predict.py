@@ -8,7 +8,7 @@ import tensorflow as tf
 from jaxtyping import Float32, Shaped
 
 from hvd_xai import scores
-from hvd_xai.compute.checks import ClassIds, check_inputs, head_of
+from hvd_xai.compute.fits_model import TargetCheck, check_inputs, find_head
 from hvd_xai.protocols import Score
 from hvd_xai.tracing import micro_batches
 from hvd_xai.tracing.compiled import EXAMPLES_AT_ONCE, Compiled
@@ -16,13 +16,13 @@ from hvd_xai.tracing.logits import ends_in_sigmoid
 
 
 class Predicted(NamedTuple):
-    """What the model returned for many examples.
+    """Predictions and scores of many examples.
 
     Attributes:
-        predictions: the most likely class, int32, where targets are class ids of several outputs
-            (over all places on average, of a segmentation), or of one output that is a probability
-            (`Predict`); the one output where it is another, and otherwise the score, float32.
-        scores: the score that is explained.
+        predictions: the most likely class, int32, of several outputs with class ids for targets (by
+            the average over all places, for a segmentation) or of one output that is a probability;
+            the value of any other single output, float32; the score for everything else.
+        scores: score that is explained.
     """
 
     predictions: Shaped[np.ndarray, "n"]
@@ -30,22 +30,30 @@ class Predicted(NamedTuple):
 
 
 class Predict:
-    """Computes a model's predictions and scores for any number of examples, compiled and cut up as
-    `Compute` does.
+    """Computes a model's predictions and scores for any number of examples.
+
+    It compiles once and cuts examples into micro-batches of one fixed size, as `Compute` does.
 
     Args:
         model: any built Keras model of one input.
-        score: the score that is explained: a name of `hvd_xai.scores`, or a function of outputs and
+        score: score that is explained: a name of `hvd_xai.scores`, or a function of outputs and
             targets.
-        micro_batch: the most examples that go through the model at once; more than 64 make no
-            difference.
-        is_binary: whether all targets are 0 or 1, class ids. One output that comes from a sigmoid
-            is then the probability of class 1; of any other nobody knows from where on it means
-            class 1.
+        micro_batch: largest number of examples that go through the model at once; more than 64 make
+            no difference.
+        is_binary: whether all targets are class ids 0 and 1. A single output that comes from a
+            sigmoid is then the probability of class 1; nothing is known of any other.
 
     Attributes:
-        micro_batch: examples that go through the model at once; they are best handed over in
-            multiples of it.
+        micro_batch: number of examples that go through the model at once; examples are best handed
+            over in multiples of it.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from hvd_xai.compute.predict import Predict
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Softmax()])
+        >>> predict = Predict(model)
+        >>> predict(np.array([[0.0, 1.0], [3.0, 1.0]]), np.array([0, 0])).predictions
+        array([1, 0], dtype=int32)
     """
 
     def __init__(
@@ -60,13 +68,13 @@ class Predict:
         self._model = model
         self._score = scores.resolve(score)
         self._is_binary = is_binary
-        self._class_ids = ClassIds(model, score)
+        self._targets = TargetCheck(model, score)
         self.micro_batch = min(micro_batch, EXAMPLES_AT_ONCE)
         self._compiled = Compiled(self._predict, self.micro_batch)
 
     @property
     def n_traces(self) -> int:
-        """How often the model was traced so far: once for each shape and dtype of an example."""
+        """Number of times that the model was traced: once for each shape and dtype of example."""
         return self._compiled.n_traces
 
     def check(
@@ -75,30 +83,41 @@ class Predict:
         targets: Shaped[np.ndarray, "n"],
         ids: Shaped[np.ndarray, "n"] | None = None,
     ) -> np.dtype:
-        """Compiles, and returns the dtype of the predictions.
+        """Finds what can be found wrong without running the model, and compiles it.
 
-        Works with no examples, too; `ids` are to name a sample by.
+        It works with no examples, too.
+
+        Args:
+            inputs: `[n, ...]`; only their shape and dtype are looked at.
+            targets: `[n]`, all of which are looked at.
+            ids: sample ids, `[n]`, to name a sample by; its row by default.
+
+        Returns:
+            The dtype of the predictions.
 
         Raises:
             ValueError: if inputs and model, or targets and outputs, do not fit.
         """
         check_inputs(self._model, inputs, targets)
         predictions, _ = self._compiled.trace(inputs, targets).structured_outputs
-        self._class_ids.check(inputs, targets, ids)
+        self._targets.check(inputs, targets, ids)
         dtype: np.dtype = np.dtype(predictions.dtype.as_numpy_dtype)
         return dtype
 
     def __call__(
         self, inputs: Shaped[np.ndarray, "n ..."], targets: Shaped[np.ndarray, "n"]
     ) -> Predicted:
-        """Computes predictions and scores of `inputs` `[n, ...]` for `targets` `[n]`, in their
-        order; n may be 0.
+        """Computes predictions and scores, in the order of the inputs.
+
+        Args:
+            inputs: `[n, ...]`, what the model takes; n may be 0.
+            targets: `[n]`, what the score selects.
 
         Raises:
-            ValueError: as `check`.
+            ValueError: if inputs and model, or targets and outputs, do not fit.
         """
         check_inputs(self._model, inputs, targets)
-        self._class_ids.check(inputs, targets, None)
+        self._targets.check(inputs, targets, None)
         predictions, values = self._compiled(inputs, targets, np.zeros(len(targets), np.int64))
         return Predicted(predictions, values)
 
@@ -106,6 +125,8 @@ class Predict:
         self, inputs: tf.Tensor, targets: tf.Tensor, _: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         def predict(x: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            # `scores.evaluate` runs the model and returns the score alone; the prediction is read
+            # off the same outputs on the way.
             predictions: list[tf.Tensor] = []
 
             def keep_prediction(outputs: scores.Outputs, targets: tf.Tensor) -> tf.Tensor:
@@ -127,21 +148,17 @@ class Predict:
 def _prediction(
     outputs: scores.Outputs, targets: tf.Tensor, score: Score, values: tf.Tensor, *, is_binary: bool
 ) -> tf.Tensor:
-    """Returns what `Predicted` says of each example."""
-    head = head_of(score)
-    if isinstance(outputs, tf.Tensor) or head is not None:
-        one = tf.cast(scores.one_head(outputs, head), tf.float32)
-        if one.shape.rank == 1 or one.shape[1:] == [1]:
-            is_probability = is_binary and ends_in_sigmoid(one)
-            return (
-                tf.cast(tf.reshape(one, [-1]) > 0.5, tf.int32)
-                if is_probability
-                else tf.reshape(one, [-1])
-            )
-        if targets.dtype.is_integer and one.shape.rank >= 2 and one.shape[-1] > 1:
-            return tf.argmax(
-                tf.reduce_mean(one, axis=list(range(1, one.shape.rank - 1))),
-                axis=1,
-                output_type=tf.int32,
-            )
+    """Returns each example's prediction, as `Predicted` defines it."""
+    head = find_head(score)
+    if not isinstance(outputs, tf.Tensor) and head is None:
+        return tf.cast(values, tf.float32)
+    array = tf.cast(scores.one_head(outputs, head), tf.float32)
+    if array.shape.rank == 1 or array.shape[1:] == [1]:
+        value = tf.reshape(array, [-1])
+        is_probability = is_binary and ends_in_sigmoid(array)
+        return tf.cast(value > 0.5, tf.int32) if is_probability else value
+    if targets.dtype.is_integer and array.shape.rank >= 2 and array.shape[-1] > 1:
+        # [n, places..., k] -> [n, k]: a segmentation's classes compete on average over its places
+        places = list(range(1, array.shape.rank - 1))
+        return tf.argmax(tf.reduce_mean(array, axis=places), axis=1, output_type=tf.int32)
     return tf.cast(values, tf.float32)

@@ -11,6 +11,7 @@ import numpy as np
 from hvd_xai.checkpoint.retention import Retention
 from hvd_xai.explain.estimate import Estimate, estimate
 from hvd_xai.explain.runner import Plan, Summary
+from hvd_xai.lookup.resolve import resolve
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Methods, Progress
 from hvd_xai.ranks.world import World
@@ -40,10 +41,12 @@ def explain(
 
     Args and errors are those of `Plan` and `Plan.run`, and `merge` that of `Recorder`.
     """
+    with world.together("resolving the methods"):
+        resolved = resolve(methods)
     plan = Plan(
         model,
         probe,
-        methods,
+        resolved,
         world=world,
         checkpoint=checkpoint,
         sinks=sinks,
@@ -117,15 +120,16 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         if every < 1:
             raise ValueError(f"every must be 1 or more epochs; got {every}")
         self.every = every
+        resolved = resolve(methods)
         self._estimate_of = partial(
-            estimate, probe=probe, methods=methods, world=world, precision=precision
+            estimate, probe=probe, methods=resolved, world=world, precision=precision
         )
         self.summary: Summary | None = None
         store = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
         self._plan_of: Callable[[keras.Model], Plan] = lambda model: Plan(
             model,
             probe,
-            methods,
+            resolved,
             world=world,
             checkpoint=store,
             sinks=sinks,

@@ -3,6 +3,7 @@ and bytes by counting.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
@@ -10,9 +11,9 @@ import numpy as np
 
 from hvd_xai.checkpoint.rows import row_dtype
 from hvd_xai.compute.attribute import Compute
-from hvd_xai.explain.runner import named, shares
+from hvd_xai.explain.runner import shares
+from hvd_xai.lookup.resolve import Method
 from hvd_xai.probe.probe import Probe
-from hvd_xai.protocols import Methods
 from hvd_xai.ranks.world import World
 from hvd_xai.tracing import micro_batches
 from hvd_xai.tracing.packed_model import of_rows
@@ -45,7 +46,7 @@ class Estimate:
 def estimate(
     model: keras.Model,
     probe: Probe,
-    methods: Methods,
+    methods: Sequence[Method],
     *,
     world: World,
     precision: Precision | None = None,
@@ -71,14 +72,12 @@ def estimate(
         PeerError: on all ranks, if the probe or a method is not right for the model.
     """
     start, stop = shares(probe, world.size)[world.rank : world.rank + 2]
-    with world.together("loading the methods"):
-        functions = named(methods)
     estimates = []
-    for name, function in functions.items():
+    for method in methods:
         with world.together("calibrating"):
             compute = Compute(
                 of_rows(model, probe.packing),
-                function,
+                method,
                 micro_batch=micro_batches.fitting(probe.inputs.shape[1:]),
                 precision=precision,
             )
@@ -93,7 +92,9 @@ def estimate(
         row = row_dtype(
             compute.sample_shape, target=probe.targets.dtype, per_sample=compute.per_sample
         )
-        estimates.append(Estimate(name, len(probe), float(slowest), len(probe) * row.itemsize))
+        estimates.append(
+            Estimate(method.name, len(probe), float(slowest), len(probe) * row.itemsize)
+        )
     return estimates
 
 

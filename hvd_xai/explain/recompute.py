@@ -1,14 +1,13 @@
 """Computes a stored explanation again, from what its manifest says, and compares."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
-from hvd_xai import baselines, provenance, scores
+from hvd_xai import provenance
 from hvd_xai.checkpoint.json_record import plain
 from hvd_xai.checkpoint.probe_reader import ProbeReader
 from hvd_xai.checkpoint.reader import Explanation
@@ -16,8 +15,8 @@ from hvd_xai.checkpoint.rows import encode
 from hvd_xai.compute.attribute import Compute
 from hvd_xai.compute.predict import Predict
 from hvd_xai.errors import CheckpointError
-from hvd_xai.lookup.methods import load_method, methods
-from hvd_xai.protocols import Attribution, Json
+from hvd_xai.lookup.resolve import resolve_one
+from hvd_xai.lookup.restore import restore
 from hvd_xai.tracing import micro_batches
 from hvd_xai.tracing.packed_model import of_rows
 from hvd_xai.tracing.precision import Precision
@@ -25,8 +24,6 @@ from hvd_xai.tracing.precision import Precision
 TOLERANCE = 2.0**-10
 """Of a sample's largest attribution: two roundings to float16, in which attributions are stored.
 Where hardware and versions are those that the explanation was made with, nothing differs at all."""
-
-_OF_ARRAY = ("shape", "dtype", "digest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +111,16 @@ def recompute(
         for name, value in manifest.options.items()
         if name not in ("precision", "precision_error")
     }
-    function = bound(manifest.function, of_method, method)
+    function = restore(manifest.function, of_method, method)
     try:
-        compute = Compute(explained, function, micro_batch=micro_batch, precision=precision)
+        resolved = resolve_one(function)
+        compute = Compute(explained, resolved, micro_batch=micro_batch, precision=precision)
         is_binary = np.dtype(manifest.dtypes["prediction"]).kind == "i"  # only then does it matter
         predict = Predict(
-            explained, score=compute.score, micro_batch=micro_batch, is_binary=is_binary
+            explained,
+            score=resolved.recorded_score,
+            micro_batch=micro_batch,
+            is_binary=is_binary,
         )
         computed, predicted = compute(inputs, targets, ids), predict(inputs, targets)
     except (TypeError, ValueError) as error:
@@ -150,70 +151,6 @@ def recompute(
         )
         for index in range(len(ids))
     ]
-
-
-def bound(
-    name: str, options: Mapping[str, Json], function: Callable[..., Any] | None = None
-) -> Attribution:
-    """Returns a method with the options that a manifest recorded.
-
-    Args:
-        name: the method's.
-        options: as `describe` recorded them.
-        function: the method itself; looked up by its name if left out.
-
-    Raises:
-        CheckpointError: if there is no method of that name, or an option cannot be had again.
-    """
-    if function is None:
-        if name not in methods():
-            raise CheckpointError(
-                f"{name!r} is no method of hvd_xai; give the file or the module it is in by"
-                " --method"
-            )
-        function = load_method(name)
-    method: Attribution = partial(
-        function, **{option: _restored(name, option, value) for option, value in options.items()}
-    )
-    return method
-
-
-def _restored(method: str, option: str, value: Json) -> object:
-    if isinstance(value, Mapping):
-        if all(key in value for key in _OF_ARRAY):
-            raise CheckpointError(
-                f"option '{option}' of '{method}' was an array, of which a digest is recorded; it"
-                " cannot be computed again"
-            )
-        inner, options = next(iter(value.items()), ("", None))
-        function = (
-            _function_named(option, inner)
-            if len(value) == 1 and isinstance(options, Mapping)
-            else None
-        )
-        if function is None or not isinstance(options, Mapping):
-            raise CheckpointError(
-                f"option '{option}' of '{method}' was the function {dict(value)}, recorded by its"
-                " name alone; it cannot be had again"
-            )
-        return bound(inner, options, function)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(_restored(method, option, item) for item in value)
-    return value
-
-
-def _function_named(option: str, name: str) -> Callable[..., Any] | None:
-    """Returns the method, score or baseline of that name, as the option takes; None if there is
-    none.
-    """
-    if name in methods():
-        return load_method(name)
-    try:
-        if option == "score":
-            return scores.resolve(name)
-        return baselines.resolve(name) if option in ("baseline", "background") else None
-    except ValueError:
-        return None
 
 
 def _difference(before: np.ndarray, now: np.ndarray) -> float:

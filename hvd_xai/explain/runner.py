@@ -15,15 +15,14 @@ import numpy as np
 from jaxtyping import Float32
 
 from hvd_xai import provenance
-from hvd_xai.checkpoint.manifest import Header, RankRows, check_name
+from hvd_xai.checkpoint.manifest import Header, RankRows
 from hvd_xai.checkpoint.rows import encode, row_dtype
 from hvd_xai.checkpoint.run_directory import probe_digest
 from hvd_xai.compute.attribute import Compute
 from hvd_xai.compute.predict import Predict, Predicted
-from hvd_xai.lookup.describe import describe
-from hvd_xai.lookup.methods import load_method
+from hvd_xai.lookup.resolve import Method
 from hvd_xai.probe.probe import Probe
-from hvd_xai.protocols import Attribution, Json, Methods, Progress, Score, Silent
+from hvd_xai.protocols import Json, Progress, Score, Silent
 from hvd_xai.ranks.launcher import is_elastic
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import Recorder
@@ -109,41 +108,6 @@ def shares(probe: Probe, size: int) -> list[int]:
     return cut(len(probe), size, shard_rows((len(probe), *probe.inputs.shape[1:]), np.dtype("<f2")))
 
 
-def named(methods: Methods) -> dict[str, Attribution]:
-    """Returns methods by what they are committed under: the names of a mapping, or else their own.
-
-    Raises:
-        RecipeError: if there is no method of a name.
-        ValueError: if none was given, one is there twice, or has no name that can be a folder's.
-    """
-    if not methods:
-        raise ValueError(
-            "no method was given to explain with; pass e.g. methods=[integrated_gradients]"
-        )
-    given = (
-        (methods,)
-        if isinstance(methods, str)
-        else methods.values()
-        if isinstance(methods, Mapping)
-        else methods
-    )
-    functions = [load_method(method) if isinstance(method, str) else method for method in given]
-    names = (
-        list(methods)
-        if isinstance(methods, Mapping)
-        else [describe(function)[0] for function in functions]
-    )
-    for name in names:
-        check_name(name)
-        if names.count(name) > 1:
-            raise ValueError(
-                f"each method is committed under its name, and '{name}' is given"
-                f" {names.count(name)} times. Pass a mapping that names each, such as"
-                f" methods={{'one': partial({name}, ...), 'other': partial({name}, ...)}}."
-            )
-    return dict(zip(names, functions, strict=True))
-
-
 class Plan:
     """What is explained, with what, and where it goes; checked and compiled once, run at every
     epoch. Collective: every rank must make one.
@@ -184,7 +148,7 @@ class Plan:
         self,
         model: "keras.Model",
         probe: Probe,
-        methods: Methods,
+        methods: Sequence[Method],
         *,
         world: World,
         checkpoint: Checkpoint | str | Path,
@@ -247,19 +211,18 @@ class Plan:
             mine = slice(self._start, self._stop)
             shard = (probe.inputs[mine], probe.targets[mine], probe.sample_ids[mine])
             if not self.computes:
-                functions = named(self._methods)
                 compiled = partial(Compute, self._model, micro_batch=self._micro_batch)
                 self.computes = {
-                    name: compiled(function, precision=self._precision)
-                    for name, function in functions.items()
+                    method.name: compiled(method, precision=self._precision)
+                    for method in self._methods
                 }
                 self._exact = (
                     {}
                     if self._precision is None
-                    else {name: compiled(function) for name, function in functions.items()}
+                    else {method.name: compiled(method) for method in self._methods}
                 )
                 # one pass through the model for each score that is explained, not for each method
-                scores = dict.fromkeys(compute.score for compute in self.computes.values())
+                scores = dict.fromkeys(method.recorded_score for method in self._methods)
                 is_binary = np.issubdtype(probe.targets.dtype, np.integer) and bool(
                     np.isin(probe.targets, (0, 1)).all()
                 )
@@ -267,8 +230,8 @@ class Plan:
                     Predict, self._model, micro_batch=self._micro_batch, is_binary=is_binary
                 )
                 self._predicts = {score: predicting(score=score) for score in scores}
-            for name, compute in self.computes.items():
-                with _naming(name):
+            for compute in self.computes.values():
+                with compute.method.named_in_errors():
                     compute.check(*shard)
             for predict in self._predicts.values():
                 predict.check(*shard)
@@ -283,7 +246,10 @@ class Plan:
 
     def _facts(self) -> dict[str, Json]:
         """Returns what somebody needs to repeat the run, beside what each manifest says."""
-        described = {name: compute.described for name, compute in self.computes.items()}
+        described = {
+            name: (compute.method.function, _options(compute))
+            for name, compute in self.computes.items()
+        }
         return {
             "methods": {
                 name: options if function == name else {function: options}
@@ -327,7 +293,8 @@ class Plan:
                 }
         for name, compute in self.computes.items():
             header = self._header(name, epoch, step, weights, metrics or {})
-            self._explain(compute, self._exact.get(name), header, predicted[compute.score], summary)
+            values = predicted[compute.method.recorded_score]
+            self._explain(compute, self._exact.get(name), header, values, summary)
         if not self._overlaps:
             with summary.timed("writing"):
                 self._recorder.settle()
@@ -390,21 +357,20 @@ class Plan:
         self, name: str, epoch: int, step: int, weights: str, metrics: Mapping[str, float]
     ) -> Header:
         compute = self.computes[name]
-        function, options = compute.described
         return Header(
             run=self._checkpoint.run,
             epoch=epoch,
             step=step,
             method=name,
-            function=function,
-            options=options,
+            function=compute.method.function,
+            options=_options(compute),
             n_samples=len(self._probe),
             sample_shape=compute.sample_shape,
             world_size=self._world.size,
             ranks=self._ranks,
             weights_digest=weights,
             probe_digest=self._digest,
-            versions={**provenance.versions(), **compute.sources},
+            versions={**provenance.versions(), **compute.method.sources},
             metrics={name: float(value) for name, value in metrics.items() if math.isfinite(value)},
             git_commit=self._git_commit,
         )
@@ -565,12 +531,7 @@ class Plan:
         return np.concatenate(gaps)
 
 
-@contextmanager
-def _naming(method: str) -> Iterator[None]:
-    """Has errors name the method that does not fit, for it may be one of many."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        if type(error) not in (TypeError, ValueError) or method in str(error):
-            raise
-        raise type(error)(f"method '{method}': {error}") from error
+def _options(compute: Compute) -> dict[str, Json]:
+    """Returns the options that are recorded, the precision among them if one was asked for."""
+    options = dict(compute.method.options)
+    return options if compute.precision is None else {**options, "precision": compute.precision}

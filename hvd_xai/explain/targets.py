@@ -2,36 +2,23 @@
 model predicts.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import keras
 import numpy as np
 
-from hvd_xai import scores
-from hvd_xai.compute.attribute import Compute
 from hvd_xai.compute.predict import Predict
-from hvd_xai.explain.runner import named, shares
+from hvd_xai.explain.runner import shares
+from hvd_xai.lookup.resolve import Method
 from hvd_xai.probe.probe import Probe
-from hvd_xai.protocols import Methods
 from hvd_xai.ranks.world import World
 from hvd_xai.tracing import micro_batches
 
 
-def need_targets(model: keras.Model, methods: Methods) -> bool:
-    """Whether what any of the methods explains depends on the targets; functions of one's own are
-    taken to read them.
-
-    Raises:
-        RecipeError: as `named`.
-        TypeError: as `Compute`.
-        ValueError: likewise.
-    """
-    return any(
-        scores.reads_targets(Compute(model, method).score) for method in named(methods).values()
-    )
-
-
-def predict_targets(model: keras.Model, probe: Probe, methods: Methods, *, world: World) -> Probe:
+def predict_targets(
+    model: keras.Model, probe: Probe, methods: Sequence[Method], *, world: World
+) -> Probe:
     """Returns the probe with the model's predictions for targets: class ids, or the values of a
     model of one output.
 
@@ -50,9 +37,10 @@ def predict_targets(model: keras.Model, probe: Probe, methods: Methods, *, world
     edges = shares(probe, world.size)
     start, stop = edges[world.rank : world.rank + 2]
     with world.together("predicting the targets"):
-        score = Compute(model, next(iter(named(methods).values()))).score
         predict = Predict(
-            model, score=score, micro_batch=micro_batches.fitting(probe.inputs.shape[1:])
+            model,
+            score=methods[0].recorded_score,
+            micro_batch=micro_batches.fitting(probe.inputs.shape[1:]),
         )
         mine = predict(probe.inputs[start:stop], np.zeros(stop - start, np.int64)).predictions
     received = np.diff(edges).tolist()

@@ -1,38 +1,34 @@
-"""Names and options of a function, as they are recorded."""
+"""Describes a function for the record: its name, its options, and the files it is made of."""
 
 import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xxhash
 
 from hvd_xai.protocols import Json
-
-if TYPE_CHECKING:
-    pass
 from hvd_xai.provenance import digest
 
 
 def describe(function: Callable[..., object]) -> tuple[str, dict[str, Json]]:
-    """Returns the public name of a function and its keyword options: what is bound, and the
-    defaults of what is not.
+    """Returns a function's public name and its keyword options, bound values and defaults alike.
 
-    Partials are flattened. A function among the options stands there under its name, one with bound
-    options as `{name: options}`.
+    Partials are flattened. A function among the options is recorded by its name, and a function
+    with bound options as `{name: options}`.
 
     Args:
-        function: a function, a callable object, or a `functools.partial` of one.
+        function: function, callable object, or `functools.partial` of one.
 
     Returns:
         Name and options, ready for JSON. Parameters without a value (the model, the inputs, the
         sample ids) are not options.
 
     Raises:
-        ValueError: if it has no name (a lambda), or options are bound by position.
+        ValueError: if the function has no name (a lambda), or options are bound by position.
 
     Example:
         >>> def blur(inputs, *, width=3, mode="same"):
@@ -48,6 +44,7 @@ def describe(function: Callable[..., object]) -> tuple[str, dict[str, Json]]:
                 f"options are bound by keyword, so that they have names; {_name(inner.func)} got"
                 f" {inner.args!r} by position"
             )
+        # What an outer partial binds wins over what an inner one does.
         bound = {**inner.keywords, **bound}
         inner = inner.func
     options = {
@@ -63,34 +60,39 @@ def describe(function: Callable[..., object]) -> tuple[str, dict[str, Json]]:
     }
 
 
-def sources(function: Callable[..., object]) -> dict[str, str]:
-    """Returns what a method and the functions among its options are made of, where that is not
-    hvd_xai: `{file: xxh3-128 of its content}`.
+def digest_sources(function: Callable[..., object]) -> dict[str, str]:
+    """Returns the digests of the files outside hvd_xai that define a method and its options.
 
-    It tells a method that somebody has changed. What the files import is not looked at, and what is
-    in no file left out.
+    They tell whether somebody has changed a method since. The files that these import are not
+    looked at, and a function that stands in no file is left out.
+
+    Returns:
+        The xxh3-128 of each file's content, by the file's name.
+
+    Example:
+        >>> from hvd_xai.attributions.saliency import saliency
+        >>> digest_sources(saliency)
+        {}
     """
     found: dict[str, str] = {}
     inner: Any = function
     while isinstance(inner, functools.partial):
         for value in inner.keywords.values():
             if callable(value):
-                found |= sources(value)
+                found |= digest_sources(value)
         inner = inner.func
+    # A callable object is defined where its class is.
     code = inner if hasattr(inner, "__code__") or inspect.isclass(inner) else type(inner)
-    try:
-        file = (
-            None
-            if (code.__module__ or "").split(".")[0] == "hvd_xai"
-            else inspect.getsourcefile(code)
-        )
-        return (
-            found
-            if file is None
-            else found | {Path(file).name: xxhash.xxh3_128_hexdigest(Path(file).read_bytes())}
-        )
-    except (OSError, TypeError):
+    if (code.__module__ or "").split(".")[0] == "hvd_xai":
         return found
+    try:
+        file = inspect.getsourcefile(code)
+        if file is not None:
+            found[Path(file).name] = xxhash.xxh3_128_hexdigest(Path(file).read_bytes())
+    except (OSError, TypeError):
+        # built-in functions, and functions that were typed at a prompt, stand in no file
+        pass
+    return found
 
 
 def _name(function: Any) -> str:

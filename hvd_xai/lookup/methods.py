@@ -1,4 +1,4 @@
-"""Finds attribution methods by name."""
+"""Finds attribution methods by name: those that ship with the library, and users' own."""
 
 import importlib
 import importlib.util
@@ -20,8 +20,8 @@ from hvd_xai.lookup.modules import (
 from hvd_xai.lookup.recipes import PACKAGE
 
 
-def methods() -> list[str]:
-    """Returns the names of the attribution methods, without importing one."""
+def shipped_methods() -> list[str]:
+    """Returns the names of the attribution methods that ship with the library; imports none."""
     return sorted(
         path.stem
         for path in (PACKAGE / "attributions").glob("*.py")
@@ -30,11 +30,14 @@ def methods() -> list[str]:
 
 
 def load_method(spec: str) -> Function:
-    """Loads an attribution method: a name of ours, a file that defines a function of the file's
-    name, or `package.module:name`.
+    """Loads the attribution method that a text names.
+
+    Args:
+        spec: name of a shipped method, path of a file that defines a function of the file's name,
+            or `package.module:name`.
 
     Raises:
-        RecipeError: if there is none, with what there is instead.
+        RecipeError: if no method has that name; the message lists the names that exist.
     """
     kind = "method"
     if is_import(spec):
@@ -47,23 +50,30 @@ def load_method(spec: str) -> Function:
     if is_path(spec):
         path = Path(spec).expanduser()
         return required_functions(run_file(path, kind), str(path), kind, [path.stem])[path.stem]
-    if spec not in methods():
-        raise RecipeError(none_of_name(kind, spec, methods()))
+    if spec not in shipped_methods():
+        raise RecipeError(none_of_name(kind, spec, shipped_methods()))
     return cast("Function", getattr(importlib.import_module(f"hvd_xai.attributions.{spec}"), spec))
 
 
 def load_methods(specs: Sequence[str]) -> dict[str, Function]:
-    """Loads attribution methods, each as `load_method` takes it or as `name=method`, by that name
-    or else their own.
+    """Loads the attribution methods that a command line names.
+
+    Args:
+        specs: one text for each method, as `load_method` takes it; `name=` before it says what the
+            method is committed under.
+
+    Returns:
+        The functions by the name that they are committed under: the given one, or their own.
 
     Raises:
-        RecipeError: as `load_method`, or if two have one name.
+        RecipeError: if no method has a given name, or two would be committed under one name.
     """
     found: dict[str, Function] = {}
     for spec in specs:
-        name, equals, of_name = spec.partition("=")
-        is_named = bool(equals) and "/" not in name  # a path may have one in it
-        function = load_method(of_name if is_named else spec)
+        name, equals, after = spec.partition("=")
+        # The path of a file may have "=" in it: what stands before a slash is no name.
+        is_named = bool(equals) and "/" not in name
+        function = load_method(after if is_named else spec)
         its_name = describe(function)[0]
         name = name if is_named else its_name
         if name in found:

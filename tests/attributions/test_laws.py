@@ -245,7 +245,7 @@ def test_bfloat16_on_request_is_close_and_leaves_the_model_as_it_was(plain: Case
     want = rows_of(plain.everything, slice(9))
     assert_close(got, want)
     assert np.any(got.attributions != want.attributions)
-    assert compute.described[1]["precision"] == "bfloat16"
+    assert compute.precision == "bfloat16"
     assert compute.n_traces == 1
 
 

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from hvd_xai.cli.main import build
 from hvd_xai.errors import RecipeError
-from hvd_xai.lookup.methods import methods as shipped_methods
+from hvd_xai.lookup.methods import shipped_methods
 
 
 def methods(*words: str) -> str:

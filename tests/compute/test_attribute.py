@@ -65,19 +65,19 @@ def test_attributions_to_inputs_of_another_shape_are_refused() -> None:
 
 def test_a_bound_micro_batch_is_kept() -> None:
     model = models.functional()
-    assert Compute(model, integrated_gradients, micro_batch=32).described[1]["micro_batch"] == 32
+    formed = Compute(model, integrated_gradients, micro_batch=32).method
+    assert formed.options["micro_batch"] == 32
     bound = partial(integrated_gradients, micro_batch=8, n_steps=4)
-    assert Compute(model, bound, micro_batch=32).described == (
-        "integrated_gradients",
-        {
-            "n_steps": 4,
-            "rule": "midpoint",
-            "baseline": "zero",
-            "score": "output",
-            "micro_batch": 8,
-            "tolerance": None,
-        },
-    )
+    method = Compute(model, bound, micro_batch=32).method
+    assert method.function == "integrated_gradients"
+    assert method.options == {
+        "n_steps": 4,
+        "rule": "midpoint",
+        "baseline": "zero",
+        "score": "output",
+        "micro_batch": 8,
+        "tolerance": None,
+    }
 
 
 def test_more_examples_than_one_call_takes_go_in_several(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from hvd_xai import open_explanations
 from hvd_xai.attributions.grad_cam import grad_cam
@@ -19,7 +18,7 @@ from hvd_xai.checkpoint.reader import Explanations
 from hvd_xai.cli.main import main
 from hvd_xai.errors import CheckpointError
 from hvd_xai.explain.callback import explain
-from hvd_xai.explain.recompute import bound, recompute
+from hvd_xai.explain.recompute import recompute
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Json, Methods
 from hvd_xai.provenance import git_commit
@@ -27,10 +26,6 @@ from hvd_xai.ranks.world import World
 from tests.models_under_test import functional
 
 EPOCH = 2
-
-
-def doubled(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    return 2.0 * tf.gather(outputs, targets, batch_dims=1)
 
 
 @pytest.fixture(scope="module")
@@ -195,34 +190,3 @@ def test_the_command_says_what_there_is_where_a_method_was_not_explained(
         "has no explanation 'saliency' of epoch 2; epoch 2 has from_mean, grad_cam"
         in capfd.readouterr().err
     )
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            {"baseline": {"shape": [8, 8, 1], "dtype": "float32", "digest": "0" * 32}},
-            "was an array, of which a digest is recorded",
-        ),
-        (
-            {"score": {"my_score": {"width": 3}}},
-            "was the function .*my_score.*, recorded by its name alone",
-        ),
-    ],
-)
-def test_options_that_cannot_be_had_again_are_named(
-    options: dict[str, object], message: str
-) -> None:
-    with pytest.raises(CheckpointError, match=message):
-        bound("integrated_gradients", options)  # type: ignore[arg-type]  # JSON
-
-
-def test_a_method_of_ones_own_must_be_given() -> None:
-    with pytest.raises(CheckpointError, match="'my_method' is no method of hvd_xai; give the file"):
-        bound("my_method", {})
-    assert bound("my_method", {"width": [1, 2]}, doubled).keywords == {"width": (1, 2)}  # type: ignore[attr-defined]  # a partial
-
-
-def test_a_method_within_a_method_is_bound_again() -> None:
-    outer = bound("grad_cam", {"method": {"integrated_gradients": {"n_steps": 3}}})
-    assert outer.keywords["method"].keywords == {"n_steps": 3}  # type: ignore[attr-defined]  # as above

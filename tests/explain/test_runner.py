@@ -12,9 +12,8 @@ from hvd_xai.analysis.statistics import figures
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.attributions.smoothgrad import smoothgrad
 from hvd_xai.checkpoint.verify import verify
-from hvd_xai.errors import RecipeError
 from hvd_xai.explain.callback import explain
-from hvd_xai.explain.runner import SHARDS_A_RANK, cut, named
+from hvd_xai.explain.runner import SHARDS_A_RANK, cut
 from hvd_xai.lookup.methods import load_method
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Methods
@@ -109,30 +108,6 @@ def test_a_name_of_its_own_leaves_no_trace(tmp_path: Path) -> None:
             record.pop(name)
     assert first == second
     assert "function" not in first
-
-
-@pytest.mark.parametrize(
-    ("methods", "message"),
-    [
-        ([], "no method was given"),
-        ({}, "no method was given"),
-        (
-            ["saliency", "saliency"],
-            r"'saliency' is given 2 times. Pass a mapping .* methods=\{'one': partial\(saliency, ",
-        ),
-        (
-            {".hidden": "saliency"},
-            r"letters, digits, '_' and '-', and begin with a letter or '_', .* got '\.hidden'",
-        ),
-        ({"a/b": "saliency"}, "for it names a folder; got 'a/b'"),
-        ({"saliency": "salience"}, "there is no method 'salience'"),
-    ],
-)
-def test_methods_that_cannot_be_told_apart_or_named_are_refused(
-    methods: Methods, message: str
-) -> None:
-    with pytest.raises((ValueError, RecipeError), match=message):
-        named(methods)
 
 
 def test_accuracy_is_known_of_binary_targets_and_one_probability_alone(tmp_path: Path) -> None:

@@ -4,51 +4,22 @@ from functools import partial
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from hvd_xai import scores
-from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
-from hvd_xai.attributions.smoothgrad import smoothgrad
-from hvd_xai.explain.targets import need_targets, predict_targets
+from hvd_xai.explain.targets import predict_targets
+from hvd_xai.lookup.resolve import resolve
 from hvd_xai.probe.probe import Probe
-from hvd_xai.protocols import Methods
 from hvd_xai.ranks.world import World
 from tests.models_under_test import functional
 
 OF_PREDICTED = partial(integrated_gradients, score="predicted")
 
 
-def own(
-    model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, /, *, ids: tf.Tensor
-) -> tf.Tensor:
-    """Reads targets as it likes: it has no score."""
-    return inputs * tf.cast(targets, tf.float32)[:, None]
-
-
-def test_targets_are_needed_where_any_method_reads_them() -> None:
-    model = functional()
-    of_values = partial(grad_cam, score=scores.regression)
-    without: list[Methods] = [
-        [OF_PREDICTED],
-        [OF_PREDICTED, of_values],
-        [partial(smoothgrad, score="predicted")],
-    ]
-    assert [need_targets(model, methods) for methods in without] == [False, False, False]
-    reading: list[Methods] = [
-        ["saliency"],
-        [OF_PREDICTED, "grad_cam"],
-        [own],
-        {"a": OF_PREDICTED, "b": own},
-    ]
-    assert [need_targets(model, methods) for methods in reading] == [True, True, True, True]
-
-
 def test_they_are_the_most_likely_classes_or_the_values() -> None:
     inputs = np.random.default_rng(0).random((70, 8, 8, 1), np.float32)
     probe = Probe(inputs, np.zeros(70, np.int32), np.arange(70) * 2)
     model = functional()
-    found = predict_targets(model, probe, [OF_PREDICTED], world=World.alone())
+    found = predict_targets(model, probe, resolve([OF_PREDICTED]), world=World.alone())
     outputs = model.predict(inputs, verbose=0)
     assert found.targets.dtype == np.int32
     np.testing.assert_array_equal(found.targets, outputs.argmax(axis=1))
@@ -57,7 +28,10 @@ def test_they_are_the_most_likely_classes_or_the_values() -> None:
 
     one = keras.Model(model.inputs, keras.layers.Dense(1)(model.outputs[0]))
     values = predict_targets(
-        one, probe, [partial(integrated_gradients, score="regression")], world=World.alone()
+        one,
+        probe,
+        resolve([partial(integrated_gradients, score="regression")]),
+        world=World.alone(),
     ).targets
     # float32
     np.testing.assert_allclose(values, one.predict(inputs, verbose=0)[:, 0], rtol=1e-5, atol=1e-6)

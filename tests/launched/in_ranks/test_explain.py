@@ -23,6 +23,7 @@ from hvd_xai.errors import CheckpointError, PeerError, RecipeError, RunExistsErr
 from hvd_xai.explain.callback import explain
 from hvd_xai.explain.estimate import estimate
 from hvd_xai.explain.runner import Plan
+from hvd_xai.lookup.resolve import resolve
 from hvd_xai.protocols import Attribution
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import OnError
@@ -117,7 +118,9 @@ def test_two_epochs_trace_each_method_once_and_see_new_weights(
     world: World, tmp_path: Path
 ) -> None:
     model = _model()
-    plan = Plan(model, _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+    plan = Plan(
+        model, _probe(), resolve(METHODS), world=world, checkpoint=Checkpoint(tmp_path / "run")
+    )
     first = plan.run(0, 0)
     traces = [compute.n_traces for compute in plan.computes.values()]
     model.set_weights([weight * 2 for weight in model.get_weights()])
@@ -247,7 +250,9 @@ def test_training_goes_on_unchanged_after_a_method_failed(world: World, tmp_path
     model = _model()
     before = model.get_weights()
     with _raises(world, RuntimeError, "no gradient here"):
-        Plan(model, _probe(), [broken], world=world, checkpoint=Checkpoint(tmp_path / "run"))
+        Plan(
+            model, _probe(), resolve([broken]), world=world, checkpoint=Checkpoint(tmp_path / "run")
+        )
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert "call" not in vars(model.get_layer("conv"))
@@ -257,7 +262,9 @@ def test_a_probe_with_nan_on_one_rank_is_refused_on_all(world: World, tmp_path: 
     probe = _probe()
     probe.inputs[-1, 0, 0, 0] = np.nan  # the last rank's
     with _raises(world, ValueError, "inputs must be finite.*sample id 10", alike=False):
-        Plan(_model(), probe, METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+        Plan(
+            _model(), probe, resolve(METHODS), world=world, checkpoint=Checkpoint(tmp_path / "run")
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -266,14 +273,18 @@ def test_a_probe_of_another_shape_is_refused(world: World, tmp_path: Path) -> No
     with _raises(
         world, ValueError, r"takes inputs of shape \(None, 6, 6, 1\); got \(None, 5, 5, 1\)"
     ):
-        Plan(_model(), probe, METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+        Plan(
+            _model(), probe, resolve(METHODS), world=world, checkpoint=Checkpoint(tmp_path / "run")
+        )
 
 
 def test_targets_out_of_range_are_refused(world: World, tmp_path: Path) -> None:
     probe = _probe()
     probe.targets[-1] = 4
     with _raises(world, ValueError, "class ids 0 to 3.* 4 of sample 10", alike=False):
-        Plan(_model(), probe, METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+        Plan(
+            _model(), probe, resolve(METHODS), world=world, checkpoint=Checkpoint(tmp_path / "run")
+        )
 
 
 @pytest.mark.parametrize(("layer", "message"), [("covn", "'conv'"), ("dense", "conv")])
@@ -284,7 +295,7 @@ def test_a_layer_that_will_not_do_is_refused_with_those_that_would(
         Plan(
             _model(),
             _probe(),
-            [partial(grad_cam, layer=layer)],
+            resolve([partial(grad_cam, layer=layer)]),
             world=world,
             checkpoint=Checkpoint(tmp_path / "run"),
         )
@@ -325,7 +336,7 @@ def test_estimates_are_the_same_on_all_ranks_and_write_nothing(
 ) -> None:
     model, probe = _model(), _probe(40)
     before = model.get_weights()
-    estimates = estimate(model, probe, NAMED, world=world)
+    estimates = estimate(model, probe, resolve(NAMED), world=world)
     assert [(one.method, one.n_rows) for one in estimates] == [(name, 40) for name in NAMED]
     assert all(0 < one.seconds < 60 for one in estimates)
     assert (
@@ -457,7 +468,7 @@ def test_estimates_are_of_the_shares_that_are_explained(
         return inputs
 
     probe = _probe(4 * (16 * world.size + 1) - 1)
-    estimate(_model(), probe, [looks], world=world)
+    estimate(_model(), probe, resolve([looks]), world=world)
     assert seen[0] == 4 * ((16 * world.size + 1) * world.rank // world.size)
 
 
@@ -470,7 +481,7 @@ def test_different_probes_are_refused(world: World, tmp_path: Path) -> None:
         Plan(
             _model(),
             _probe(11 + world.rank),
-            METHODS,
+            resolve(METHODS),
             world=world,
             checkpoint=Checkpoint(tmp_path / "run"),
         )
@@ -480,7 +491,7 @@ def test_different_weights_are_refused(world: World, tmp_path: Path) -> None:
     plan = Plan(
         _model(seed=world.rank),
         _probe(),
-        METHODS,
+        resolve(METHODS),
         world=world,
         checkpoint=Checkpoint(tmp_path / "run"),
     )

@@ -1,4 +1,4 @@
-"""Holds inputs and targets to what the model takes and returns."""
+"""Checks that examples fit a model: inputs what it takes, targets what it returns."""
 
 import inspect
 
@@ -11,29 +11,37 @@ from hvd_xai.protocols import Score
 from hvd_xai.tracing.compiled import Signature, signature_of
 
 
-class ClassIds:
-    """Holds targets to the model's outputs where the score says that they are class ids.
+class TargetCheck:
+    """Checks that targets are class ids of the model, where the score says that they are class ids.
 
     Args:
         model: a built model.
-        score: the score that is explained; None if the method has none.
+        score: score that is explained; None for a method without one, whose targets go unchecked.
     """
 
     def __init__(self, model: keras.Model, score: str | Score | None) -> None:
         self._model = model
         self._score = score
+        # Counting outputs traces the model, so it is done once for each signature.
         self._n_outputs: dict[Signature, int | None] = {}
 
     def check(self, inputs: np.ndarray, targets: np.ndarray, ids: np.ndarray | None) -> None:
-        """Raises `ValueError`, naming the first bad sample."""
+        """Raises `ValueError`, naming the first bad sample, if a target is no class of the model.
+
+        Args:
+            inputs: `[n, ...]`; only their shape and dtype are looked at.
+            targets: `[n]`, all of which are looked at.
+            ids: sample ids, `[n]`, to name a sample by; its row by default.
+        """
         if self._score is None or not scores.takes_class_ids(self._score):
             return
         signature = signature_of(inputs, targets)
         if signature not in self._n_outputs:
-            self._n_outputs[signature] = _n_outputs(
+            self._n_outputs[signature] = _count_outputs(
                 self._model, inputs, scores.resolve(self._score)
             )
         n_outputs = self._n_outputs[signature]
+        # A model of one output has no classes to choose from: its targets are values, or 0 and 1.
         if n_outputs is None or n_outputs == 1 or len(targets) == 0:
             return
         if not np.issubdtype(targets.dtype, np.integer):
@@ -52,32 +60,30 @@ class ClassIds:
             )
 
 
-def head_of(score: Score) -> str | int | None:
-    """Returns which of several outputs a score selects from; None if it does not say."""
+def find_head(score: Score) -> str | int | None:
+    """Returns which of the model's arrays a score selects from; None if it does not say."""
     option = inspect.signature(score).parameters.get("head")
     head: str | int | None = None if option is None else option.default
     return head
 
 
-def _n_outputs(model: keras.Model, inputs: np.ndarray, score: Score) -> int | None:
-    """Returns how many classes the outputs have that the score looks at; None if they are not an
-    array.
-    """
+def _count_outputs(model: keras.Model, inputs: np.ndarray, score: Score) -> int | None:
+    """Returns the number of classes in the array that a score selects from; None without one."""
     dtype, _ = signature_of(inputs, inputs)[1:]
     traced = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(
         tf.TensorSpec([1, *inputs.shape[1:]], dtype)
     )
     outputs = traced.structured_outputs
-    head = head_of(score)
+    head = find_head(score)
     if not isinstance(outputs, tf.Tensor) and head is None:
         return None
-    one = scores.one_head(outputs, head)
-    n_outputs: int | None = one.shape[-1] if one.shape.rank >= 2 else 1
+    array = scores.one_head(outputs, head)
+    n_outputs: int | None = array.shape[-1] if array.shape.rank >= 2 else 1
     return n_outputs
 
 
 def check_inputs(model: keras.Model, inputs: np.ndarray, targets: np.ndarray) -> None:
-    """Raises `ValueError` if the arrays do not fit each other, or the inputs not the model."""
+    """Raises `ValueError` if inputs and targets do not fit each other, or inputs not the model."""
     if not model.built:
         raise ValueError(
             f"model '{model.name}' has no weights yet; build it, or call it once, before it is"
@@ -90,7 +96,7 @@ def check_inputs(model: keras.Model, inputs: np.ndarray, targets: np.ndarray) ->
     for name, values in (("inputs", inputs), ("targets", targets)):
         if values.dtype.kind not in "fiub":
             raise ValueError(f"{name} must be numbers; got dtype {values.dtype}")
-    # only functional and Sequential models know theirs; others complain when they are traced
+    # Only functional and Sequential models know their inputs; others complain when they are traced.
     expected = getattr(model, "inputs", None)
     if expected is None:
         return
