@@ -3,31 +3,15 @@
 `failing.py WHAT WHEN RUN RANK`.
 """
 
-import os
-import signal
 import sys
-import time
-from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
 
 import hvd_xai.keras as hvd
 from hvd_xai import Explain, Probe
-
-
-def _raise() -> None:
-    raise RuntimeError("this rank has had enough")
-
-
-WHAT: dict[str, Callable[[], object]] = {
-    "raise": _raise,
-    "exit0": lambda: sys.exit(0),
-    "exit7": lambda: sys.exit(7),
-    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "sleep": lambda: time.sleep(1000),
-    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
-}
+from tests.launched.befalling import befall
 
 
 class Fail(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
@@ -35,22 +19,23 @@ class Fail(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no ty
 
     def __init__(self, what: str, when: str) -> None:
         super().__init__()
-        self._what, self._when = WHAT[what], when
+        self._what, self._when = what, when
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        """In the middle of training: after a third batch, at which the ranks do not ask each other
-        what is written."""
+        """Fails in the middle of training: after a third batch, at which the ranks do not ask each
+        other what is written.
+        """
         if (
             self._when == "training"
             and hvd.rank() == rank
             and int(self.model.optimizer.iterations) == 7
         ):
-            self._what()
+            befall(self._what, Path(run))
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:
-        """Just before explaining, when the other ranks wait in our collective."""
+        """Fails just before explaining, when the other ranks wait in our collective."""
         if self._when == "explaining" and hvd.rank() == rank and epoch == 1:
-            self._what()
+            befall(self._what, Path(run))
 
 
 what, when, run = sys.argv[1:4]

@@ -1,34 +1,24 @@
-"""Starts ranks as a user would, and waits for them with a limit: a hang is a failure, not a
-wait."""
+"""Starts ranks as a user would, and waits for them as long as they get on."""
 
 import os
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
+
+from tests.processes import Ended, Limits, Running, run
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
 Launcher: TypeAlias = Literal["mpirun", "horovodrun", "gloo", "two hosts"]
 
+_SPIN_SECONDS = 0.2
+
 # Open MPI keeps files under the number of its process, which stay when a job is killed: the next
 # job of that number could not start.
 _sessions = tempfile.TemporaryDirectory(prefix="sessions-", ignore_cleanup_errors=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A job that ended by itself."""
-
-    code: int
-    output: str
-    seconds: float
 
 
 def command(launcher: Launcher, size: int, program: Sequence[str]) -> list[str]:
@@ -69,7 +59,8 @@ def command(launcher: Launcher, size: int, program: Sequence[str]) -> list[str]:
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Returns what one job runs under: the folder of this Python first on the path, and no
-    launcher's variables of our own parent."""
+    launcher's variables of our own parent.
+    """
     ours = {
         name: value
         for name, value in os.environ.items()
@@ -82,6 +73,9 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         **ours,
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        # this one sleeps for a second in each MPI_Init, looking for networks
+        "OMPI_MCA_mtl": "^ofi",
+        "OMPI_MCA_btl": "^ofi",
         "TF_CPP_MIN_LOG_LEVEL": "2",
         **(extra or {}),
     }
@@ -93,49 +87,36 @@ def start(
     *program: str,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-) -> subprocess.Popen[str]:
-    """Starts a job, whose output can be read line by line, in a process group of its own."""
-    return subprocess.Popen(
+    limits: Limits | None = None,
+) -> Running:
+    """Starts a job, to be used in a with block, at whose end all that is left of it is killed."""
+    return Running(
         command(launcher, size, program),
         env=environment(env),
         cwd=cwd or ROOT,
-        text=True,
-        errors="replace",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
+        limits=limits or Limits(),
     )
-
-
-def end(job: subprocess.Popen[str]) -> None:
-    """Ends what is left of a job."""
-    if job.poll() is None:
-        os.killpg(job.pid, signal.SIGKILL)
-    job.wait()
-    if job.stdout is not None:
-        job.stdout.close()
 
 
 def launch(
     launcher: Launcher,
     size: int,
     *program: str,
-    limit: float = 240,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    limits: Limits | None = None,
 ) -> Ended:
-    """Runs a job to its end; one that does not end within `limit` seconds is killed and fails the
-    test, with its output."""
-    began = time.monotonic()
-    job = start(launcher, size, *program, env=env, cwd=cwd)
-    try:
-        output, _ = job.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        os.killpg(job.pid, signal.SIGKILL)
-        output, _ = job.communicate()
-        raise AssertionError(
-            f"the job did not end within {limit:.0f} s:\n{output[-4000:]}"
-        ) from None
-    finally:
-        end(job)
-    return Ended(job.returncode, output, time.monotonic() - began)
+    """Runs a job to its end; one that goes over its limits is killed and fails the test, with its
+    output.
+    """
+    with start(launcher, size, *program, env=env, cwd=cwd, limits=limits) as job:
+        return job.end()
+
+
+def slowness() -> float:
+    """Returns how many times longer than on idle cores a process takes now, at least 1.
+
+    Deadlines that a test must see pass are multiplied by it.
+    """
+    spin = f"import time\nwhile time.process_time() < {_SPIN_SECONDS}: pass"
+    return max(1.0, run([sys.executable, "-S", "-c", spin]).seconds / (2 * _SPIN_SECONDS))

@@ -2,15 +2,14 @@
 
 `recorded.py WHAT RANK RUN`.
 
-WHAT is where RANK kills itself, or "large": then the second epoch has 64 times as much to write.
-With "together", what RANK meets is raised by all ranks while they still write; with "alone", RANK
-alone raises it, while the root commits.
+WHAT is where RANK kills itself, or what it does to itself before the second epoch's rows are
+merged, when the others wait for it: "raise", "exit0", "kill" or "stop". With "large", the second
+epoch has 64 times as much to write. With "together", what RANK meets is raised by all ranks while
+they still write; with "alone", RANK alone raises it, while the root commits.
 """
 
 import itertools
 import logging
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -22,13 +21,14 @@ import numpy as np
 from hvd_xai.checkpoint.manifest import Header, RankRows
 from hvd_xai.checkpoint.rows import encode, row_dtype
 from hvd_xai.checkpoint.writer import Writer
-from hvd_xai.ranks.world import World
 from hvd_xai.recording import recorder as recorder_module
 from hvd_xai.recording.recorder import Recorder, Recording
 from hvd_xai.recording.row_buffer import RowBuffer
 from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.storage import arrays
 from hvd_xai.storage.staging import Staging
+from tests.launched.befalling import befall
+from tests.launched.mpi_world import connect
 
 N_SAMPLES = 64
 SIDE = 16
@@ -83,16 +83,16 @@ def header_of(epoch: int, side: int, edges: list[int]) -> Header:
     )
 
 
-def befall(place: object, name: str, epoch: list[int], what: Callable[[], None]) -> None:
-    """Has something done when this process comes to a function in the second epoch."""
+def interpose(place: object, name: str, epoch: list[int], what: Callable[[], None]) -> None:
+    """Makes this process do something when it comes to a function in the second epoch."""
     function: Callable[..., Any] = getattr(place, name)
 
-    def befallen(*args: Any, **kwargs: Any) -> Any:
+    def interposed(*args: Any, **kwargs: Any) -> Any:
         if epoch == [1]:
             what()
         return function(*args, **kwargs)
 
-    setattr(place, name, befallen)
+    setattr(place, name, interposed)
 
 
 def fail() -> None:
@@ -111,12 +111,12 @@ def fail() -> None:
 what, who, run = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 logging.basicConfig(level=logging.WARNING)
 arrays.CHUNK_BYTES, arrays.SHARD_BYTES = 2**9, 2**13  # Zarr shards of 16 rows
-world = World.connect()
+world = connect()
 now = [0]
 if world.rank == who and what in PLACES:
-    befall(*PLACES[what], now, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    interpose(*PLACES[what], now, lambda: befall("kill", run))
 if what in SLOW:
-    befall(*SLOW[what], now, lambda: time.sleep(1))
+    interpose(*SLOW[what], now, lambda: time.sleep(1))
 checkpoint = Checkpoint(run)
 with world.together("opening"):
     if world.is_root:
@@ -129,6 +129,8 @@ for epoch in range(3):
     header, rows = header_of(epoch, side, edges), rows_of(epoch, side)
     buffer = RowBuffer(rows.dtype)
     buffer.append(rows[edges[world.rank] : edges[world.rank + 1]])
+    if what in ("raise", "exit0", "kill", "stop") and world.rank == who and epoch == 1:
+        befall(what, run)
     try:
         recorder.merge(header, buffer)
     except Exception as error:  # noqa: BLE001

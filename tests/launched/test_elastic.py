@@ -7,25 +7,22 @@ verdict on hosts that fail, the rendezvous, Gloo's connections.
 """
 
 import json
-import subprocess
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from hvd_xai import Explanations, open_explanations
 from hvd_xai.checkpoint.verify import verify
 from tests.launched.launch import BIN, ROOT, environment
+from tests.processes import run
 
 pytestmark = pytest.mark.launched
 
 TRAINING = str(Path(__file__).with_name("elastic.py"))
 EPOCHS, N_ROWS, BATCH = 6, 96, 8  # as in the training
-LIMIT = 240
 # of the largest attribution: they are kept as float16 and were computed in micro-batches of other
 # make-up
 ROUNDING = 2e-3
@@ -82,7 +79,7 @@ def _launch(folder: Path, *events: str) -> Job:
         "--host-discovery-script",
         str(discovery),
     ]
-    env = environment({"HOROVOD_GLOO_TIMEOUT_SECONDS": "120", "HVD_XAI_DEADLINE": "60"})
+    env = environment({"HOROVOD_GLOO_TIMEOUT_SECONDS": "600", "HVD_XAI_DEADLINE": "600"})
     env["PATH"] = f"{ssh.parent}:{env['PATH']}"
     words = [
         str(BIN / "horovodrun"),
@@ -94,30 +91,8 @@ def _launch(folder: Path, *events: str) -> Job:
         str(hosts),
         *events,
     ]
-    with subprocess.Popen(
-        words,
-        env=env,
-        cwd=ROOT,
-        text=True,
-        errors="replace",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as launcher:
-        try:
-            output, _ = launcher.communicate(timeout=LIMIT)
-        except subprocess.TimeoutExpired:
-            family = [
-                *psutil.Process(launcher.pid).children(recursive=True),
-                psutil.Process(launcher.pid),
-            ]
-            for process in family:  # each rank is in a process group of its own
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-            output, _ = launcher.communicate()
-            raise AssertionError(
-                f"the job did not end within {LIMIT} s:\n{output[-4000:]}"
-            ) from None
-    return Job(launcher.returncode, output, folder / "run")
+    ended = run(words, env=env, cwd=ROOT)
+    return Job(ended.code, ended.output, folder / "run")
 
 
 def _check_whole(job: Job) -> None:

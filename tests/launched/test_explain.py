@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 
 from hvd_xai import open_explanations
 from hvd_xai.checkpoint.verify import verify
-from tests.launched.launch import BIN, end, launch, start
+from tests.launched.launch import BIN, launch, start
 from tests.models_under_test import functional
 
 pytestmark = pytest.mark.launched
@@ -61,18 +60,14 @@ def test_a_killed_job_is_resumed_to_the_bit(tmp_path: Path) -> None:
     assert f"{N} samples are explained" in whole.output
 
     run = tmp_path / "killed"
-    job = start("mpirun", 2, HVD_XAI, *words, str(run))
-    try:
-        deadline = time.monotonic() + 200
-        while not any(
-            path.stat().st_size for path in run.glob("unfinished/rows/*/convergence_delta")
-        ):
-            assert job.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        os.killpg(job.pid, signal.SIGKILL)
-    finally:
-        end(job)
+    with start("mpirun", 2, HVD_XAI, *words, str(run)) as job:
+        # killed once some rows are there
+        assert job.until(
+            lambda: any(
+                path.stat().st_size for path in run.glob("unfinished/rows/*/convergence_delta")
+            )
+        )
+        os.killpg(job.process.pid, signal.SIGKILL)
     assert open_explanations(run).epochs == []
 
     resumed = launch("mpirun", 2, HVD_XAI, *words, str(run), "--resume")

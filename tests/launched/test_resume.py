@@ -11,7 +11,8 @@ import pytest
 
 from hvd_xai import open_explanations
 from hvd_xai.checkpoint.verify import verify
-from tests.launched.launch import BIN, Ended, launch
+from tests.launched.launch import BIN, launch
+from tests.processes import Ended
 
 pytestmark = pytest.mark.launched
 
@@ -113,7 +114,7 @@ def _train(
         str(run),
     ]
     program = [str(BIN / "hvd-xai"), "train", str(recipes / "tiny.py"), *options, *words]
-    return launch("mpirun", size, *program, env={"DIES": dies}, limit=100)
+    return launch("mpirun", size, *program, env={"DIES": dies})
 
 
 @pytest.fixture(scope="module")

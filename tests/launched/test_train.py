@@ -4,7 +4,6 @@
 """
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from hvd_xai import open_explanations
+from tests import processes
 from tests.launched.launch import BIN, ROOT, Launcher, environment, launch
 
 pytestmark = pytest.mark.launched
@@ -24,15 +24,8 @@ LINE = re.compile(
 )
 
 
-def _hvd_xai(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [HVD_XAI, *words],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def _hvd_xai(*words: str) -> processes.Ended:
+    return processes.run([HVD_XAI, *words], env=environment())
 
 
 def test_horovodrun_trains_explains_and_says_how_to_look(tmp_path: Path) -> None:
@@ -67,14 +60,12 @@ def test_horovodrun_trains_explains_and_says_how_to_look(tmp_path: Path) -> None
     assert list((run / "tensorboard").rglob("events.out.tfevents.*"))
     assert [path.name for path in (run / "models").iterdir()] == ["epoch-000002.keras"]
 
-    assert _hvd_xai("verify", str(run), "--deep").returncode == 0
+    assert _hvd_xai("verify", str(run), "--deep").code == 0
     shown = _hvd_xai("show", str(run))
     assert shown.stdout.count("integrated_gradients") == 3
     picture = tmp_path / "out.png"
     assert (
-        _hvd_xai(
-            "show", str(run), "--sample", "17", "--epoch", "2", "--png", str(picture)
-        ).returncode
+        _hvd_xai("show", str(run), "--sample", "17", "--epoch", "2", "--png", str(picture)).code
         == 0
     )
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -85,7 +76,7 @@ def test_a_users_own_recipes_run_with_options_and_resume(
     launcher: Launcher, tmp_path: Path
 ) -> None:
     for name in ("digits_cnn", "explain_every_epoch"):
-        assert _hvd_xai("copy", name, str(tmp_path / f"my_{name}.py")).returncode == 0
+        assert _hvd_xai("copy", name, str(tmp_path / f"my_{name}.py")).code == 0
     recipe = [
         str(tmp_path / "my_digits_cnn.py"),
         "--callback",
@@ -164,13 +155,5 @@ def test_mpirun_reads_the_sample_hostfile(tmp_path: Path) -> None:
         "-c",
         program,
     ]
-    ended = subprocess.run(
-        words,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd=tmp_path,
-    )
+    ended = processes.run(words, env=environment(), cwd=tmp_path)
     assert ended.stdout.count("size 2") == 2, ended.stderr[-3000:]
