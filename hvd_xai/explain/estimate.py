@@ -11,9 +11,9 @@ import numpy as np
 
 from hvd_xai.checkpoint.rows import row_dtype
 from hvd_xai.compute.attribute import Compute
-from hvd_xai.explain.runner import shares
 from hvd_xai.lookup.resolve import Method
 from hvd_xai.probe.probe import Probe
+from hvd_xai.ranks.shares import shares
 from hvd_xai.ranks.world import World
 from hvd_xai.tracing import micro_batches
 from hvd_xai.tracing.packed_model import of_rows

@@ -24,13 +24,13 @@ from hvd_xai.lookup.resolve import Method
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Json, Progress, Score, Silent
 from hvd_xai.ranks.launcher import is_elastic
+from hvd_xai.ranks.shares import shares
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import Recorder
 from hvd_xai.recording.row_buffer import RowBuffer
 from hvd_xai.recording.unfinished_rows import RowFiles, is_committed, kept_rows
 from hvd_xai.sinks import Sink
 from hvd_xai.sinks.checkpoint import Checkpoint
-from hvd_xai.storage.arrays import shard_rows
 from hvd_xai.tracing import micro_batches
 from hvd_xai.tracing.packed_model import of_rows
 from hvd_xai.tracing.precision import Precision
@@ -42,9 +42,6 @@ BLOCK_SAMPLES = 64  # of one step of the progress bar, at most
 N_MEASURED = (
     8  # examples whose error is measured, the first of the probe, however many ranks there are
 )
-# Zarr shards, from which on ranks are cut between them: then none has a sixteenth more to compute
-# than another
-SHARDS_A_RANK = 16
 
 
 @dataclass(slots=True)
@@ -82,30 +79,6 @@ def _agree_on(world: World, phase: str, digest: str, complaint: str) -> None:
     world.agree(
         phase, None if odd is None else ValueError(f"rank {odd} differs from rank 0: {complaint}")
     )
-
-
-def cut(n_samples: int, size: int, shard: int) -> list[int]:
-    """Returns the rows that the ranks' shares begin at, and last `n_samples`: as even as can be,
-    between Zarr shards where those are many.
-
-    A cut between Zarr shards spares moving the rest of one, some milliseconds, but computing is
-    what takes long: it must stay even.
-
-    Args:
-        n_samples: of the probe.
-        size: ranks.
-        shard: rows of a Zarr shard.
-    """
-    n_shards = -(-n_samples // shard)
-    unit = shard if n_shards >= SHARDS_A_RANK * size else 1
-    return [
-        min(n_samples, unit * (-(-n_samples // unit) * rank // size)) for rank in range(size + 1)
-    ]
-
-
-def shares(probe: Probe, size: int) -> list[int]:
-    """Returns the rows of a probe that the ranks' shares begin at, and last their number."""
-    return cut(len(probe), size, shard_rows((len(probe), *probe.inputs.shape[1:]), np.dtype("<f2")))
 
 
 class Plan:

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from hvd_xai.compute.predict import Predict
-from hvd_xai.explain.runner import shares
 from hvd_xai.lookup.resolve import Method
 from hvd_xai.probe.probe import Probe
+from hvd_xai.ranks.shares import shares
 from hvd_xai.ranks.world import World
 from hvd_xai.tracing import micro_batches
 
