@@ -38,6 +38,11 @@ def saliency(
     Raises:
         ValueError: if the score has no gradient at the inputs.
 
+    Example:
+        >>> saliency_of = Compute(model, saliency)
+        >>> saliency_of(inputs, targets, ids).attributions.shape
+        (4, 8, 8, 1)
+
     Reference:
         K. Simonyan, A. Vedaldi, A. Zisserman: Deep Inside Convolutional Networks: Visualising Image
         Classification Models and Saliency Maps. ICLR 2014 workshop.
