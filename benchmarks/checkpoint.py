@@ -54,10 +54,10 @@ def merge_and_write(merge: Literal["direct", "root"], megabytes: int) -> None:
 
     from hvd_xai.checkpoint.manifest import Header, RankRows
     from hvd_xai.checkpoint.rows import encode, row_dtype
+    from hvd_xai.checkpoint.run_directory import RunDirectory
     from hvd_xai.ranks.world import World
     from hvd_xai.recording.recorder import Recorder, Recording
     from hvd_xai.recording.row_buffer import RowBuffer
-    from hvd_xai.sinks.checkpoint import Checkpoint
 
     world = World.connect()
     noise = np.random.default_rng(world.rank).normal(size=(256, SIDE, SIDE)).astype(np.float32)
@@ -102,12 +102,12 @@ def merge_and_write(merge: Literal["direct", "root"], megabytes: int) -> None:
 
     def record(n_samples: int, folder: Path) -> float:
         edges = [n_samples * rank // world.size for rank in range(world.size + 1)]
-        checkpoint = Checkpoint(folder)
+        directory = RunDirectory(folder)
         if world.is_root:
-            checkpoint.open()
+            directory.open()
         world.agree("opening")
         buffer = spooled(edges)
-        recorder = Recorder(world, checkpoint, recording=Recording(merge=merge))
+        recorder = Recorder(world, directory, recording=Recording(merge=merge))
         world.agree("between two measurements")
         began = time.perf_counter()
         recorder.merge(header(edges), buffer)
@@ -217,9 +217,7 @@ def training() -> None:
         ]
         if way != "off":
             methods = [partial(integrated_gradients, n_steps=1)]
-            explain = Explain(
-                probe, methods, world=world, checkpoint=folder, overlap=way == WAYS[2]
-            )
+            explain = Explain(probe, methods, world=world, run=folder, overlap=way == WAYS[2])
             note = keras.callbacks.LambdaCallback(
                 on_epoch_end=lambda epoch, logs: waits.append(explain.summary.seconds["writing"])
             )

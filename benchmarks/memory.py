@@ -31,8 +31,8 @@ def measure() -> None:
     import hvd_xai.keras as hvd
     from hvd_xai import Probe
     from hvd_xai.attributions.integrated_gradients import integrated_gradients
+    from hvd_xai.checkpoint.run_directory import RunDirectory
     from hvd_xai.explain.callback import explain
-    from hvd_xai.sinks.checkpoint import Checkpoint
     from hvd_xai.sinks.tensorboard import TensorBoard
 
     world = hvd.init()
@@ -50,8 +50,8 @@ def measure() -> None:
                 probe,
                 [partial(integrated_gradients, n_steps=1)],
                 world=world,
-                checkpoint=Checkpoint(run, mode="overwrite"),
-                sinks=[TensorBoard(run)],
+                run=RunDirectory(run, mode="overwrite"),
+                sinks=[TensorBoard()],
             )
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             peaks = world.allgather("gathering peaks", peak)

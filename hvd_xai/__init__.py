@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hvd_xai.checkpoint.reader import Explanations as Explanations
     from hvd_xai.checkpoint.reader import open_explanations as open_explanations
     from hvd_xai.checkpoint.retention import Retention as Retention
+    from hvd_xai.checkpoint.run_directory import RunDirectory as RunDirectory
     from hvd_xai.errors import HvdXaiError as HvdXaiError
     from hvd_xai.explain.callback import Explain as Explain
     from hvd_xai.probe.probe import Data as Data
@@ -37,6 +38,7 @@ _PUBLIC = {
     "Probe": "hvd_xai.probe.probe",
     "Retention": "hvd_xai.checkpoint.retention",
     "Run": "hvd_xai.train.fit",
+    "RunDirectory": "hvd_xai.checkpoint.run_directory",
     "World": "hvd_xai.ranks.world",
     "open_explanations": "hvd_xai.checkpoint.reader",
 }

@@ -14,10 +14,10 @@ from jaxtyping import Float32, Int64, Shaped
 from hvd_xai.checkpoint.epochs import Stack
 from hvd_xai.checkpoint.integrity import DAMAGED, CommittedArray, read_manifest, read_record
 from hvd_xai.checkpoint.json_record import unseal
+from hvd_xai.checkpoint.layout import EXPLANATIONS, RUN
 from hvd_xai.checkpoint.manifest import MANIFEST, Manifest
 from hvd_xai.checkpoint.probe_reader import PROBE, ProbeReader
 from hvd_xai.checkpoint.rows import content_hashes, decode
-from hvd_xai.checkpoint.run_directory import EXPLANATIONS, RUN
 from hvd_xai.checkpoint.writer import EPOCHS
 from hvd_xai.errors import CheckpointError
 from hvd_xai.protocols import Json

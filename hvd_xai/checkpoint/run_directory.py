@@ -5,7 +5,7 @@ explain.
 import fcntl
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,9 +16,12 @@ import xxhash
 
 from hvd_xai.checkpoint.integrity import find_damage, read_record
 from hvd_xai.checkpoint.json_record import SCHEMA, seal, unseal
-from hvd_xai.checkpoint.manifest import MANIFEST
+from hvd_xai.checkpoint.layout import EXPLANATIONS, LOCK, RUN
+from hvd_xai.checkpoint.manifest import MANIFEST, Header
 from hvd_xai.checkpoint.probe_reader import PROBE, ProbeReader
-from hvd_xai.checkpoint.writer import EPOCHS, sweep
+from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
+from hvd_xai.checkpoint.retention import Retention, retain
+from hvd_xai.checkpoint.writer import EPOCHS, Writer, Written, sweep
 from hvd_xai.errors import CheckpointError, RunExistsError
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Json
@@ -39,14 +42,196 @@ Mode: TypeAlias = Literal["new", "resume", "overwrite"]
 """What to do with a folder that holds a run: refuse it, go on with it, or delete its
 explanations."""
 
-EXPLANATIONS = "explanations"
-RUN = "run.json"
-LOCK = ".lock"
-"""In the run's folder, locked by the job that writes there."""
-
 _BLOCK_BYTES = 16 * 2**20
 
 log = logging.getLogger(__name__)
+
+
+class RunDirectory:
+    """A run on disk: the folder that holds its explanations, its probe and whatever else is written
+    for it.
+
+    Making one touches no file, so that every rank may hold it; the root alone opens it and writes.
+
+    Args:
+        path: the run's folder.
+        mode: "new" refuses a folder that holds a run, "overwrite" deletes its explanations;
+            "resume" goes on with it, and an epoch that is explained again replaces the one that is
+            there, because its weights were lost with the job that died.
+        retention: which epochs stay when a newer one is committed; all of them if None.
+        config: what the run is started with, for `run.json`.
+
+    Attributes:
+        path: the run's folder.
+        retention: which epochs stay when a newer one is committed.
+
+    Example:
+        >>> run = RunDirectory(folder / "demo", mode="new", config={"seed": 1})
+        >>> run.name
+        'demo'
+        >>> explanations_dir = run.open()
+        >>> run.explanations().config
+        {'seed': 1}
+        >>> run.close()
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        mode: Mode = "new",
+        retention: Retention | None = None,
+        config: Mapping[str, Json] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.retention = retention
+        self._mode: Mode = mode
+        self._config = config or {}
+        self._opened: Path | None = None
+        self._begun: dict[Path, Writer] = {}
+        self._lock: int | None = None
+        self._is_rejoined = False
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({str(self.path)!r}, mode={self._mode!r})"
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder."""
+        return self.path.resolve().name
+
+    @property
+    def explanations_dir(self) -> Path:
+        """`<run>/explanations`, as this rank names it."""
+        return self.path / EXPLANATIONS
+
+    def check(self) -> None:
+        """Refuses a folder that holds a run if the mode is "new".
+
+        It writes nothing: call it before work that may fail.
+
+        Raises:
+            RunExistsError: if the folder holds a run and the mode is "new".
+        """
+        check_run(self.path, self._mode)
+
+    def claim(self) -> None:
+        """Makes the run's folder and keeps other jobs out of it until `close`.
+
+        `open` does so too; call this earlier if something else is put there before that.
+
+        Raises:
+            RunExistsError: if the folder holds a run and the mode is "new", or another job writes
+                to it.
+            CheckpointError: if the place cannot be written.
+        """
+        self.check()
+        if self._lock is None and not self._is_rejoined:
+            self._lock = claim(self.path)
+
+    def open(self, probe: Probe | None = None, facts: Mapping[str, Json] | None = None) -> Path:
+        """Makes the run ready for writers, and stores the probe; a second call does only what the
+        first did not.
+
+        Args:
+            probe: the examples that will be explained.
+            facts: entries that are added to the config in `run.json`.
+
+        Returns:
+            `<run>/explanations`.
+
+        Raises:
+            RunExistsError: if the folder holds a run and the mode is "new", or another job writes
+                to it.
+            CheckpointError: if the place cannot be written, or the run is of another probe.
+        """
+        if self._opened is None:
+            self.claim()
+            self._opened = open_run(self.path, config=self._config, mode=self._mode)
+        if probe is not None:
+            write_probe(self._opened, probe)
+            facts = {**(facts or {}), "probe_digest": probe_digest(probe)}
+        if facts:
+            add_to_config(self._opened, facts)
+        return self._opened
+
+    def rejoin(self, job: str) -> None:
+        """Goes on, whatever the mode, with a run that this very job began before its ranks changed;
+        another rank may have begun it.
+
+        Args:
+            job: the job's name, as the run's config has it.
+        """
+        if job_of(self.path) == job:
+            self.close()
+            # The rank that was the root before may live on and hold the lock, so none is taken.
+            self._mode, self._opened, self._is_rejoined = "resume", None, True
+
+    def begin(self, header: Header, dtype: np.dtype, *, elsewhere: Sequence[str] = ()) -> Writer:
+        """Starts a checkpoint, to which rows are appended.
+
+        A checkpoint in the same place that was begun before and not committed is discarded.
+
+        Args:
+            header: what is known before the rows are.
+            dtype: dtype of the rows.
+            elsewhere: fields whose Zarr shards others write, as `Writer` says.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        writer = Writer(self.open(), header, dtype, elsewhere=elsewhere)
+        self.discard(writer.destination)
+        self._begun[writer.destination] = writer
+        return writer
+
+    def commit(self, writer: Writer, written: Iterable[Written] = ()) -> Explanation:
+        """Commits a checkpoint that was begun, and returns it opened.
+
+        Args:
+            writer: what `begin` returned.
+            written: what others wrote of it.
+
+        Raises:
+            CheckpointError: if rows are missing, it cannot be written, or another explanation was
+                committed in its place first.
+        """
+        path = writer.commit(replace=self._mode == "resume", written=written)
+        del self._begun[writer.destination]
+        return Explanation(path)
+
+    def discard(self, destination: Path) -> None:
+        """Discards the checkpoint that was begun for this place and not committed, if any."""
+        writer = self._begun.pop(destination, None)
+        if writer is not None:
+            writer.discard()
+
+    def retain(self) -> list[int]:
+        """Removes the epochs that the retention does not keep, and returns them.
+
+        Raises:
+            CheckpointError: if they cannot be removed.
+        """
+        return [] if self.retention is None else retain(self.explanations_dir, self.retention)
+
+    def explanations(self) -> Explanations:
+        """Opens the explanations that are committed.
+
+        Raises:
+            CheckpointError: if the folder holds no run.
+        """
+        return open_explanations(self.path)
+
+    def close(self) -> None:
+        """Discards every checkpoint that was not committed, and lets other jobs write to the run.
+
+        Safe to call twice.
+        """
+        for destination in list(self._begun):
+            self.discard(destination)
+        if self._lock is not None:
+            os.close(self._lock)
+        self._lock = None
 
 
 def check_run(path: str | Path, mode: Mode) -> None:

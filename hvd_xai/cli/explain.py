@@ -129,6 +129,7 @@ def explain(  # noqa: PLR0915
     mode = run_mode(resume=resume, overwrite=overwrite)
     with quiet_start():
         import hvd_xai.keras as hvd
+        from hvd_xai.checkpoint.run_directory import RunDirectory
         from hvd_xai.compute.saved_model import read_model
         from hvd_xai.explain.callback import explain as explain_probe
         from hvd_xai.explain.estimate import estimate
@@ -139,7 +140,6 @@ def explain(  # noqa: PLR0915
         from hvd_xai.lookup.settings import parse_settings
         from hvd_xai.probe import unpack
         from hvd_xai.recording.unfinished_rows import RowFiles
-        from hvd_xai.sinks.checkpoint import Checkpoint
     world = hvd.init()
     configure(world.rank, world.size, world.host)
     # from here on everything fails on all ranks or on none
@@ -157,10 +157,11 @@ def explain(  # noqa: PLR0915
         resolved = resolve(methods)
         needs_targets = any(method.reads_targets for method in resolved)
     run = output or Path("runs", data.stem)
-    checkpoint = Checkpoint(run, {"model": str(model), "data": str(data)}, mode)
+    config = {"model": str(model), "data": str(data)}
+    directory = RunDirectory(run, mode=mode, config=config)
     with world.together("looking for a run"):
         if world.is_root:
-            checkpoint.check() if dry_run else checkpoint.claim()
+            directory.check() if dry_run else directory.claim()
             if overwrite and not dry_run:
                 shutil.rmtree(run / UNFINISHED, ignore_errors=True)
     unfinished = (
@@ -196,7 +197,7 @@ def explain(  # noqa: PLR0915
                     probe,
                     methods,
                     world=world,
-                    checkpoint=checkpoint,
+                    run=directory,
                     progress=bar,
                     row_files=row_files,
                 )

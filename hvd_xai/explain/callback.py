@@ -8,17 +8,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from hvd_xai.checkpoint.retention import Retention
+from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.explain.estimate import Estimate, estimate
 from hvd_xai.explain.runner import Plan, Summary
 from hvd_xai.lookup.resolve import resolve
 from hvd_xai.probe.probe import Probe
-from hvd_xai.protocols import Methods, Progress
+from hvd_xai.protocols import Methods, Progress, Sink
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import Merge, OnError, Recorder, Recording
 from hvd_xai.recording.unfinished_rows import RowFiles
-from hvd_xai.sinks import Sink
-from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.tracing.precision import Precision
 
 
@@ -28,7 +26,7 @@ def explain(
     methods: Methods,
     *,
     world: World,
-    checkpoint: Checkpoint | str | Path,
+    run: RunDirectory | str | Path,
     sinks: Sequence[Sink] = (),
     epoch: int = 0,
     step: int = 0,
@@ -48,7 +46,7 @@ def explain(
         probe,
         resolved,
         world=world,
-        checkpoint=checkpoint,
+        run=run,
         sinks=sinks,
         progress=progress,
         precision=precision,
@@ -80,9 +78,9 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
             `functools.partial`; or a mapping that says what each is committed under, as `Plan`
             says.
         world: the ranks, as `hvd_xai.keras.init()` returned them.
-        checkpoint: where explanation checkpoints are committed: a run directory, which must not
-            hold a run yet, or a `Checkpoint`.
-        sinks: called on the root with each committed explanation, by the thread that writes: they
+        run: the run that explanations are committed to: a `RunDirectory`, or the path of one that
+            must not hold a run yet.
+        sinks: called on the root with the run and each committed explanation, by the thread that writes: they
             must touch files only.
         every: explains after each `every`-th epoch, and after the last one, where training stops
             early too: then with the weights that it ends with.
@@ -90,8 +88,6 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
             manager, gives a bar.
         precision: `bfloat16` to explain in it, as `Plan` says.
         merge: who writes the attributions, as `Recorder` says.
-        retention: which epochs are kept when another one is committed, such as `Retention(last=5,
-            best=("val_loss", "min"))`; all if None.
         overlap: False has everything written, and shown to the sinks, before the next epoch begins.
         on_error: what an explanation that fails does, as on a full disk: "raise" ends training,
             "warn" loses it and says so.
@@ -106,13 +102,12 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         methods: Methods,
         *,
         world: World,
-        checkpoint: Checkpoint | str | Path,
+        run: RunDirectory | str | Path,
         sinks: Sequence[Sink] = (),
         every: int = 1,
         progress: Progress | None = None,
         precision: Precision | None = None,
         merge: Merge = "auto",
-        retention: Retention | None = None,
         overlap: bool = True,
         on_error: OnError = "raise",
     ) -> None:
@@ -125,21 +120,17 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
             estimate, probe=probe, methods=resolved, world=world, precision=precision
         )
         self.summary: Summary | None = None
-        store = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+        directory = run if isinstance(run, RunDirectory) else RunDirectory(run)
         self._plan_of: Callable[[keras.Model], Plan] = lambda model: Plan(
             model,
             probe,
             resolved,
             world=world,
-            checkpoint=store,
+            run=directory,
             sinks=sinks,
             progress=progress,
             precision=precision,
-            recorder=partial(
-                Recorder,
-                recording=Recording(merge=merge, on_error=on_error),
-                retention=retention,
-            ),
+            recorder=partial(Recorder, recording=Recording(merge=merge, on_error=on_error)),
             overlap=overlap,
         )
         self._plan: Plan | None = None

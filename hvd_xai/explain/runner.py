@@ -17,20 +17,18 @@ from jaxtyping import Float32
 from hvd_xai import provenance
 from hvd_xai.checkpoint.manifest import Header, RankRows
 from hvd_xai.checkpoint.rows import encode, row_dtype
-from hvd_xai.checkpoint.run_directory import probe_digest
+from hvd_xai.checkpoint.run_directory import RunDirectory, probe_digest
 from hvd_xai.compute.attribute import Compute
 from hvd_xai.compute.predict import Predict, Predicted
 from hvd_xai.lookup.resolve import Method
 from hvd_xai.probe.probe import Probe
-from hvd_xai.protocols import Json, Progress, Score, Silent
+from hvd_xai.protocols import Json, Progress, Score, Silent, Sink
 from hvd_xai.ranks.launcher import is_elastic
 from hvd_xai.ranks.shares import shares
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import Recorder
 from hvd_xai.recording.row_buffer import RowBuffer
 from hvd_xai.recording.unfinished_rows import RowFiles, is_committed, kept_rows
-from hvd_xai.sinks import Sink
-from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.tracing import micro_batches
 from hvd_xai.tracing.packed_model import of_rows
 from hvd_xai.tracing.precision import Precision
@@ -92,9 +90,9 @@ class Plan:
             `functools.partial`. Each is committed under its own name; to have one several times,
             with other options, pass a mapping of names to them, and those are taken.
         world: the ranks.
-        checkpoint: where explanation checkpoints are committed: a run directory, which must not
-            hold a run yet, or a `Checkpoint`.
-        sinks: called on the root with each committed explanation.
+        run: the run that explanations are committed to: a `RunDirectory`, or the path of one that
+            must not hold a run yet.
+        sinks: called on the root with the run and each committed explanation.
         progress: where the root says how far it is.
         precision: `bfloat16` to explain in it, faster and by some percent less exactly; training is
             not touched. How far the first examples of the probe are off is recorded with each
@@ -124,21 +122,19 @@ class Plan:
         methods: Sequence[Method],
         *,
         world: World,
-        checkpoint: Checkpoint | str | Path,
+        run: RunDirectory | str | Path,
         sinks: Sequence[Sink] = (),
         progress: Progress | None = None,
         precision: Precision | None = None,
         row_files: RowFiles | None = None,
-        recorder: Callable[[World, Checkpoint, Sequence[Sink]], Recorder] = Recorder,
+        recorder: Callable[[World, RunDirectory, Sequence[Sink]], Recorder] = Recorder,
         overlap: bool = False,
     ) -> None:
         self._model, self._probe, self._world = of_rows(model, probe.packing), probe, world
         self._precision, self._row_files = precision, row_files
         self._methods = methods
         self._micro_batch = micro_batches.fitting(probe.inputs.shape[1:])
-        self._checkpoint = (
-            checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-        )
+        self._run = run if isinstance(run, RunDirectory) else RunDirectory(run)
         self._sinks, self._recorder_of = tuple(sinks), recorder
         self._overlaps = overlap and not is_elastic(os.environ)
         self._recorder: Recorder
@@ -211,11 +207,11 @@ class Plan:
         with world.together("opening the run"):
             if world.is_root:
                 if world.resets:
-                    self._checkpoint.rejoin(world.job)
+                    self._run.rejoin(world.job)
                 self._git_commit = provenance.git_commit()
-                self._checkpoint.open(probe, {"job": world.job})
+                self._run.open(probe, {"job": world.job})
                 self._untold = self._facts()
-        self._recorder = self._recorder_of(world, self._checkpoint, self._sinks)
+        self._recorder = self._recorder_of(world, self._run, self._sinks)
 
     def _facts(self) -> dict[str, Json]:
         """Returns what somebody needs to repeat the run, beside what each manifest says."""
@@ -301,8 +297,9 @@ class Plan:
         self._recorder.close()
         with self._world.together("closing the sinks"):
             if self._world.is_root:
-                for sink in (*self._sinks, self._checkpoint):
+                for sink in self._sinks:
                     sink.close()
+                self._run.close()
 
     def _predicted(self, predict: Predict) -> Predicted:
         probe = self._probe
@@ -331,7 +328,7 @@ class Plan:
     ) -> Header:
         compute = self.computes[name]
         return Header(
-            run=self._checkpoint.run,
+            run=self._run.name,
             epoch=epoch,
             step=step,
             method=name,
@@ -400,7 +397,7 @@ class Plan:
         with world.together("opening the buffer"):
             # not before something is explained: a run that refuses to go on stays as it is
             if self._untold:
-                self._checkpoint.open(facts=self._untold)
+                self._run.open(facts=self._untold)
                 self._untold = {}
             buffer = (
                 RowBuffer(dtype)
@@ -439,7 +436,7 @@ class Plan:
         """
         found: list[Json] = []
         with self._world.together("looking for what is committed"):
-            if self._world.is_root and is_committed(self._checkpoint.open(), header):
+            if self._world.is_root and is_committed(self._run.open(), header):
                 found = [True]
         return bool(self._world.allgather("telling what is committed", found)[0])
 

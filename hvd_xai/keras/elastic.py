@@ -8,7 +8,7 @@ at least, or `--network-interfaces`. In `train.py`:
     world = hvd.init()
     model = build()  # compiled with a DistributedOptimizer, the same on every rank
     state = hvd.elastic.KerasState(model, epoch=0, batch=0)
-    explain = Explain(probe, ["integrated_gradients"], world=world, checkpoint="runs/elastic")
+    explain = Explain(probe, ["integrated_gradients"], world=world, run="runs/elastic")
 
     @hvd.elastic.run
     def train(state):

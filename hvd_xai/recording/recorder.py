@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from hvd_xai.checkpoint.manifest import Header
-from hvd_xai.checkpoint.retention import Retention, retain
+from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.checkpoint.writer import Writer, Written, write_shards
 from hvd_xai.errors import CheckpointError
+from hvd_xai.protocols import Sink
 from hvd_xai.ranks.transport import ROOT
 from hvd_xai.ranks.world import World, is_agreed
 from hvd_xai.recording.merge import Merged, merge
 from hvd_xai.recording.row_buffer import RowBuffer
-from hvd_xai.sinks import Sink
-from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.storage.arrays import shard_rows
 from hvd_xai.storage.durable import STAGING, FileEntry
 
@@ -98,11 +97,9 @@ class Recorder:
 
     Args:
         world: the ranks.
-        checkpoint: where explanations are committed; the root has opened it.
-        sinks: called on the root with each committed explanation.
+        run: the run that explanations are committed to; the root has opened it.
+        sinks: called on the root with the run and each committed explanation.
         recording: how rows are written, and what a loss does to training.
-        retention: which epochs are kept when the checkpoints of another one are all committed; all
-            of them if None.
 
     Raises:
         CheckpointError: on all ranks, if `merge` is "direct" and some cannot write where the root
@@ -112,14 +109,12 @@ class Recorder:
     def __init__(
         self,
         world: World,
-        checkpoint: Checkpoint,
+        run: RunDirectory,
         sinks: Sequence[Sink] = (),
         recording: Recording = Recording(),
-        *,
-        retention: Retention | None = None,
     ) -> None:
-        self._world, self._checkpoint, self._sinks = world, checkpoint, tuple(sinks)
-        self._recording, self._retention = recording, retention
+        self._world, self._run, self._sinks = world, run, tuple(sinks)
+        self._recording = recording
         self._is_direct = recording.merge != "root" and self._share_files(
             required=recording.merge == "direct"
         )
@@ -134,7 +129,7 @@ class Recorder:
 
         Collective: every rank must call this.
         """
-        world, folder = self._world, self._checkpoint.explanations_dir
+        world, folder = self._world, self._run.explanations_dir
         phase = "finding out who shares the filesystem"
         # nobody else's, and never looked up before
         name = world.from_root(phase, f"{STAGING}{secrets.token_hex(8)}")
@@ -195,18 +190,16 @@ class Recorder:
             for name in large
         }
         with world.together("beginning an explanation checkpoint"):
-            writer = (
-                self._checkpoint.begin(header, dtype, elsewhere=large) if world.is_root else None
-            )
+            writer = self._run.begin(header, dtype, elsewhere=large) if world.is_root else None
         try:
             # a name that means the same folder on every rank, wherever each of them stands
-            folder = self._checkpoint.explanations_dir
+            folder = self._run.explanations_dir
             name = None if writer is None else str(writer.staged.relative_to(folder))
             staged = folder / world.from_root("naming the staging folder", name)
             merged = merge(world, buffer, shards)
         except BaseException:
             if writer is not None:
-                self._checkpoint.discard(writer.destination)
+                self._run.discard(writer.destination)
             raise
         self._units.append(
             _Unit(
@@ -298,7 +291,7 @@ class Recorder:
             others: that are committed before; None if this is not the last of its epoch, or another
                 was lost: then nothing is removed.
         """
-        committed = self._checkpoint.commit(writer, written)
+        committed = self._run.commit(writer, written)
         manifest = committed.manifest
         if manifest.nonfinite > 0:
             log.warning(
@@ -310,13 +303,9 @@ class Recorder:
                 manifest.method,
             )
         for sink in self._sinks:
-            sink(committed)
-        if (
-            self._retention is not None
-            and others is not None
-            and all(other.exception() is None for other in others)
-        ):
-            retain(self._checkpoint.explanations_dir, self._retention)
+            sink(self._run, committed)
+        if others is not None and all(other.exception() is None for other in others):
+            self._run.retain()
 
     def lose(self, header: Header, error: Exception) -> None:
         """Raises an error, or remembers under "warn" that it has cost a checkpoint; every rank must
@@ -372,7 +361,7 @@ class Recorder:
         self._units.remove(unit)
         unit.merged.close()
         if unit.writer is not None:
-            self._checkpoint.discard(unit.writer.destination)
+            self._run.discard(unit.writer.destination)
 
 
 def _write(header: Header, merged: Merged, staged: Path, writer: Writer | None) -> Written:

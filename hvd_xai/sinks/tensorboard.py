@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from hvd_xai.analysis.statistics import Figures, figures, is_signed
-from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
+from hvd_xai.checkpoint.reader import Explanation, Explanations
+from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.views import contact_sheet, layout
 
 try:
@@ -50,24 +51,25 @@ class TensorBoard:
     epoch in the run, read from its checkpoint, so that a resumed run goes on where it was.
     Histogram: `attributions`. Image: `panel`.
 
+    Events go to `tensorboard/explanations/` in the run; nothing is made before the first
+    explanation.
+
     Args:
-        run_dir: events go to `tensorboard/explanations/` in it; nothing is made before the first
-            explanation.
-        n_panel: how many samples the panel shows. They are spread evenly over the probe, the same
-            at every epoch.
+        n_panel: number of samples that the panel shows; they are spread evenly over the probe, and
+            are the same at every epoch.
 
     Raises:
         ValueError: if `n_panel` is negative.
     """
 
-    def __init__(self, run_dir: str | Path, *, n_panel: int = 16) -> None:
+    def __init__(self, *, n_panel: int = 16) -> None:
         if n_panel < 0:
             raise ValueError(f"n_panel must be 0 or more samples; got {n_panel}")
-        self.directory = Path(run_dir) / FOLDER
+        self._directory: Path | None = None
         self._n_panel = n_panel
         self._events: RecordWriter | None = None
 
-    def __call__(self, explanation: Explanation, /) -> None:
+    def __call__(self, run: RunDirectory, explanation: Explanation, /) -> None:
         """Writes an explanation's events; they are in the file when this returns.
 
         Raises:
@@ -75,19 +77,23 @@ class TensorBoard:
             OSError: if the events cannot be written.
         """
         method, epoch = explanation.manifest.method, explanation.manifest.epoch
-        # <explanations>/epochs/<epoch>/<method>
-        run = open_explanations(explanation.path.parents[2])
+        explanations = run.explanations()
         summary = Summary()
-        for name, value in _scalars(figures(run, explanation)).items():
+        for name, value in _scalars(figures(explanations, explanation)).items():
             summary.value.add(tag=f"{method}/{name}", simple_value=value)
         summary.value.add(
             tag=f"{method}/attributions",
             histo=histogram(block for _, block in explanation.blocks(BLOCK_BYTES)),
         )
         if self._n_panel:
-            summary.value.add(tag=f"{method}/panel", image=_panel(run, explanation, self._n_panel))
+            summary.value.add(
+                tag=f"{method}/panel", image=_panel(explanations, explanation, self._n_panel)
+            )
+        if self._directory != run.path / FOLDER:
+            self.close()
+            self._directory = run.path / FOLDER
         if self._events is None:
-            self._events = self._open(epoch)
+            self._events = self._open(self._directory, epoch)
         self._write(Event(wall_time=time.time(), step=epoch, summary=summary))
 
     def close(self) -> None:
@@ -96,10 +102,10 @@ class TensorBoard:
             self._events.close()
             self._events = None
 
-    def _open(self, epoch: int) -> RecordWriter:
-        self.directory.mkdir(parents=True, exist_ok=True)
+    def _open(self, directory: Path, epoch: int) -> RecordWriter:
+        directory.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_OPENED)}"
-        file: BinaryIO = (self.directory / name).open("xb")
+        file: BinaryIO = (directory / name).open("xb")
         self._events = RecordWriter(file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         # TensorBoard drops what earlier files say of this epoch and later ones: a resumed or

@@ -10,8 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from hvd_xai.checkpoint.layout import EXPLANATIONS, RUN
 from hvd_xai.checkpoint.reader import open_explanations
-from hvd_xai.checkpoint.run_directory import EXPLANATIONS, RUN, Mode
+from hvd_xai.checkpoint.run_directory import Mode, RunDirectory
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import RecipeError
 from hvd_xai.explain.callback import Explain
@@ -37,7 +38,6 @@ from hvd_xai.probe.probe import Data, Probe
 from hvd_xai.protocols import Json, Progress, Silent
 from hvd_xai.provenance import git_commit
 from hvd_xai.ranks.world import World
-from hvd_xai.sinks.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +49,15 @@ class Run:
     Attributes:
         world: the ranks.
         probe: the examples to explain.
-        checkpoint: where explanation checkpoints are committed.
-        output: the run directory.
+        directory: the run that explanations are committed to.
+        output: the run's folder.
         epochs: how many epochs are trained in all.
         progress: where the root says how far it is.
     """
 
     world: World
     probe: Probe
-    checkpoint: Checkpoint
+    directory: RunDirectory
     output: Path
     epochs: int
     progress: Progress
@@ -133,11 +133,11 @@ def train(
     progress = progress if progress is not None and world.is_root else Silent()
     options = settings.options or {}
     config = _config(recipe, callbacks, settings)
-    checkpoint = Checkpoint(output, config=config, mode=settings.mode)
+    directory = RunDirectory(output, mode=settings.mode, config=config)
     models = output / "models"
     with world.together("looking for a run"):
         if world.is_root:
-            checkpoint.check()
+            directory.check()
     done = _find(output, models, config, world) if settings.mode == "resume" else None
     initial_epoch = 0 if done is None else done.epoch + 1
     if initial_epoch > settings.epochs:
@@ -168,7 +168,7 @@ def train(
             seed=settings.seed,
             initial_epoch=initial_epoch,
         )
-        run = Run(world, data.probe, checkpoint, output, settings.epochs, progress)
+        run = Run(world, data.probe, directory, output, settings.epochs, progress)
         of_recipes = [
             callback
             for one in callbacks
@@ -183,7 +183,7 @@ def train(
     if not explains:
         with world.together("opening the run"):
             if world.is_root:
-                checkpoint.open()
+                directory.open()
     try:
         model.fit(
             stream,
@@ -229,7 +229,7 @@ def estimate(
     options = settings.options or {}
     data, model = _prepared(recipe, settings, world)
     with world.together("preparing the callbacks"):
-        run = Run(world, data.probe, Checkpoint(output), output, settings.epochs, Silent())
+        run = Run(world, data.probe, RunDirectory(output), output, settings.epochs, Silent())
         of_recipes = [
             callback
             for one in callbacks

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,28 @@ import pytest
 
 from hvd_xai.checkpoint import json_record, run_directory
 from hvd_xai.checkpoint.json_record import seal
-from hvd_xai.checkpoint.reader import open_explanations
-from hvd_xai.checkpoint.run_directory import add_to_config, open_run, probe_digest, write_probe
+from hvd_xai.checkpoint.reader import Explanation, open_explanations
+from hvd_xai.checkpoint.retention import Retention
+from hvd_xai.checkpoint.run_directory import (
+    Mode,
+    RunDirectory,
+    add_to_config,
+    open_run,
+    probe_digest,
+    write_probe,
+)
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError, RunExistsError
 from hvd_xai.probe.probe import Probe
 from hvd_xai.storage.staging import leftovers
-from tests.checkpoint.small import files_under, make_attributions, make_rows, read_plain, write
+from tests.checkpoint.small import (
+    files_under,
+    make_attributions,
+    make_header,
+    make_rows,
+    read_plain,
+    write,
+)
 
 
 def make_probe(**changes: Any) -> Probe:
@@ -345,3 +362,150 @@ def test_more_names_than_are_read_are_refused_before_anything_is_stored(
             explanations_dir, make_probe(inputs=TABLE, feature_names=("a", "b", "c" * 2000))
         )
     assert stored_names(tmp_path) == ()
+
+
+def commit(run: RunDirectory, rows: np.ndarray, **header: object) -> Explanation:
+    writer = run.begin(
+        make_header(len(rows), rows.dtype["attributions"].shape, **header),  # type: ignore[arg-type]  # the caller's
+        rows.dtype,
+    )
+    writer.append(rows)
+    return run.commit(writer)
+
+
+def test_committed_rows_lie_in_the_run(tmp_path: Path) -> None:
+    rows = make_rows(make_attributions(5, (3, 3)))
+    run = RunDirectory(tmp_path / "demo", config={"seed": 1})
+    explanation = commit(run, rows, epoch=3)
+    run.close()
+    assert run.name == "demo"
+    assert (
+        explanation.path
+        == tmp_path / "demo" / "explanations" / "epochs" / "000003" / "integrated_gradients"
+    )
+    np.testing.assert_array_equal(
+        read_plain(Path(str(explanation.path)) / "attributions"), rows["attributions"]
+    )
+
+
+def test_making_one_touches_no_file(tmp_path: Path) -> None:
+    RunDirectory(tmp_path / "demo").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_that_is_there_is_refused_unless_the_mode_says_otherwise(tmp_path: Path) -> None:
+    RunDirectory(tmp_path).open()
+    with pytest.raises(RunExistsError, match="--resume"):
+        RunDirectory(tmp_path).open()
+    modes: tuple[Mode, ...] = ("resume", "overwrite")
+    for mode in modes:
+        assert RunDirectory(tmp_path, mode=mode).open() == tmp_path / "explanations"
+
+
+def test_opening_stores_probe_and_facts(tmp_path: Path) -> None:
+    probe = Probe(inputs=np.zeros((3, 2), np.float32), targets=np.arange(3))
+    run = RunDirectory(tmp_path, config={"seed": 1})
+    run.open()
+    run.open(probe, {"methods": ["grad_cam"]})
+    explanations = open_explanations(tmp_path)
+    stored = explanations.probe()
+    assert stored is not None
+    assert explanations.config == {
+        "seed": 1,
+        "methods": ["grad_cam"],
+        "probe_digest": stored.digest,
+    }
+    with pytest.raises(CheckpointError, match="another probe"):
+        RunDirectory(tmp_path, mode="resume").open(
+            Probe(inputs=np.ones((3, 2), np.float32), targets=np.arange(3))
+        )
+
+
+def test_resumed_epoch_takes_the_place_of_the_lost_one(tmp_path: Path) -> None:
+    rows = make_rows(make_attributions(5, (3,)))
+    commit(RunDirectory(tmp_path), rows)
+    assert (
+        commit(
+            RunDirectory(tmp_path, mode="resume"), rows, weights_digest="w1"
+        ).manifest.weights_digest
+        == "w1"
+    )
+
+
+def test_a_job_goes_on_with_the_run_that_it_began_whichever_rank_writes(tmp_path: Path) -> None:
+    rows = make_rows(make_attributions(5, (3,)))
+    probe = Probe(inputs=np.zeros((5, 3), np.float32), targets=np.arange(5))
+    first = RunDirectory(tmp_path)
+    first.open(probe, {"job": "a"})
+    commit(first, rows)
+    first.begin(make_header(5, (3,), epoch=1), rows.dtype)  # what a root that died leaves
+    modes: tuple[Mode, ...] = ("new", "overwrite")
+    for mode in modes:
+        another = RunDirectory(tmp_path, mode=mode)
+        another.rejoin("a")
+        another.open(probe, {"job": "a"})
+        assert (
+            commit(another, rows, weights_digest=f"retrained, {mode}").manifest.weights_digest
+            == f"retrained, {mode}"
+        )
+    first.rejoin("a")
+    assert commit(first, rows, weights_digest="w2").manifest.weights_digest == "w2"
+    assert leftovers(tmp_path / "explanations" / "epochs") == []
+
+
+def test_a_run_of_another_job_is_refused_after_a_reset_too(tmp_path: Path) -> None:
+    RunDirectory(tmp_path).open(facts={"job": "a"})
+    run = RunDirectory(tmp_path)
+    run.rejoin("b")
+    with pytest.raises(RunExistsError):
+        run.open()
+    RunDirectory(tmp_path / "nothing").rejoin("b")
+
+
+def test_close_discards_what_was_not_committed(tmp_path: Path) -> None:
+    rows = make_rows(make_attributions(4, ()))
+    run = RunDirectory(tmp_path)
+    run.begin(make_header(4, ()), rows.dtype)
+    run.begin(make_header(4, ()), rows.dtype)
+    assert len(leftovers(tmp_path / "explanations" / "epochs")) == 1  # one place, one that is begun
+    run.begin(make_header(4, (), epoch=1), rows.dtype)
+    assert len(leftovers(tmp_path / "explanations" / "epochs")) == 2
+    run.close()
+    assert leftovers(tmp_path / "explanations" / "epochs") == []
+
+
+def test_a_run_that_another_job_writes_is_refused_until_that_ends(tmp_path: Path) -> None:
+    code = (
+        "import sys; from hvd_xai.checkpoint.run_directory import RunDirectory;"
+        " RunDirectory(sys.argv[1]).open(); print('open', flush=True); input()"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "run")]
+    with subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "open\n"
+        modes: tuple[Mode, ...] = ("resume", "overwrite")
+        for mode in modes:
+            with pytest.raises(
+                RunExistsError, match=r"another job is writing to .*run. Wait until it ends"
+            ):
+                RunDirectory(tmp_path / "run", mode=mode).open()
+        job.kill()
+    run = RunDirectory(tmp_path / "run", mode="resume")
+    assert commit(run, make_rows(make_attributions(4, ()))).n_samples == 4
+    run.close()
+
+
+def test_what_the_retention_does_not_keep_is_removed(tmp_path: Path) -> None:
+    rows = make_rows(make_attributions(4, ()))
+    run, limited = RunDirectory(tmp_path), RunDirectory(tmp_path, retention=Retention(last=1))
+    for epoch in (0, 1, 2):
+        commit(run, rows, epoch=epoch)
+    assert run.retain() == []
+    assert limited.retain() == [0, 1]
+    assert limited.explanations().epochs == run.explanations().epochs == [2]

@@ -9,11 +9,10 @@ import pytest
 
 from hvd_xai.checkpoint.json_record import seal
 from hvd_xai.checkpoint.manifest import Manifest
-from hvd_xai.checkpoint.run_directory import open_run, write_probe
+from hvd_xai.checkpoint.run_directory import RunDirectory, open_run, write_probe
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError
 from hvd_xai.probe.probe import Probe
-from hvd_xai.sinks.checkpoint import Checkpoint
 from tests.checkpoint.small import begin, make_attributions, make_rows, write
 
 
@@ -236,7 +235,7 @@ def test_manifest_that_names_files_elsewhere_is_never_followed(tmp_path: Path) -
 def test_a_probe_that_was_deleted_or_exchanged_is_found(tmp_path: Path) -> None:
     probes = [Probe(np.full((2, 4), value, np.float32), np.zeros(2, np.int32)) for value in (0, 1)]
     for name, probe in zip(("one", "other"), probes, strict=True):
-        Checkpoint(tmp_path / name).open(probe)
+        RunDirectory(tmp_path / name).open(probe)
     assert verify(tmp_path / "one") == []
     stored = tmp_path / "one" / "explanations" / "probe"
     shutil.rmtree(stored)

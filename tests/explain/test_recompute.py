@@ -46,7 +46,7 @@ def run(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "grad_cam": grad_cam,
         "smooth": partial(smoothgrad, n_samples=2),
     }
-    explain(model, probe, methods, world=World.alone(), checkpoint=folder / "run", epoch=EPOCH)
+    explain(model, probe, methods, world=World.alone(), run=folder / "run", epoch=EPOCH)
     return folder
 
 
@@ -69,7 +69,7 @@ def test_samples_come_out_again_to_the_bit(
 def test_the_likelier_of_two_classes_comes_out_again(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, activation="sigmoid")])
     probe = Probe(np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32), np.arange(8) % 2)
-    explain(model, probe, ["saliency"], world=World.alone(), checkpoint=tmp_path)
+    explain(model, probe, ["saliency"], world=World.alone(), run=tmp_path)
     explanations = open_explanations(tmp_path)
     stored = explanations.probe()
     assert stored is not None

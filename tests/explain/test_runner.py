@@ -28,7 +28,7 @@ def test_of_several_methods_the_one_that_does_not_fit_is_named(tmp_path: Path) -
             probe,
             ["saliency", partial(smoothgrad, noise=-1.0)],
             world=World.alone(),
-            checkpoint=tmp_path,
+            run=tmp_path,
         )
     with pytest.raises(ValueError, match=r"^`grad_cam` finds no layer"):
         explain(
@@ -36,7 +36,7 @@ def test_of_several_methods_the_one_that_does_not_fit_is_named(tmp_path: Path) -
             probe,
             [partial(load_method("grad_cam"), layer="dense")],
             world=World.alone(),
-            checkpoint=tmp_path,
+            run=tmp_path,
         )
 
 
@@ -48,11 +48,9 @@ def test_a_method_is_committed_once_under_each_name_it_is_given(tmp_path: Path) 
         "from_mean": partial(few, baseline="mean"),
         "saliency": "saliency",
     }
-    model, sinks = functional(), [TensorBoard(tmp_path / "run")]
-    summary = explain(
-        model, probe, methods, world=World.alone(), checkpoint=tmp_path / "run", sinks=sinks
-    )
-    explain(model, probe, [few, "saliency"], world=World.alone(), checkpoint=tmp_path / "plain")
+    model, sinks = functional(), [TensorBoard()]
+    summary = explain(model, probe, methods, world=World.alone(), run=tmp_path / "run", sinks=sinks)
+    explain(model, probe, [few, "saliency"], world=World.alone(), run=tmp_path / "plain")
     run, plain = open_explanations(tmp_path / "run"), open_explanations(tmp_path / "plain")
 
     assert run.methods(0) == ["from_black", "from_mean", "saliency"]
@@ -79,8 +77,8 @@ def test_a_method_is_committed_once_under_each_name_it_is_given(tmp_path: Path) 
 def test_a_name_of_its_own_leaves_no_trace(tmp_path: Path) -> None:
     probe = Probe(np.ones((2, 8, 8, 1), np.float32), np.zeros(2, np.int32))
     model, as_it_is, under_its_name = functional(), tmp_path / "a" / "run", tmp_path / "b" / "run"
-    explain(model, probe, ["saliency"], world=World.alone(), checkpoint=as_it_is)
-    explain(model, probe, {"saliency": "saliency"}, world=World.alone(), checkpoint=under_its_name)
+    explain(model, probe, ["saliency"], world=World.alone(), run=as_it_is)
+    explain(model, probe, {"saliency": "saliency"}, world=World.alone(), run=under_its_name)
     first, second = (
         json.loads((run / "explanations/epochs/000000/saliency/manifest.json").read_text())
         for run in (as_it_is, under_its_name)
@@ -105,7 +103,7 @@ def test_accuracy_is_known_of_binary_targets_and_one_probability_alone(tmp_path:
         [(model, targets), (logits, targets), (model, targets + 1), (model, targets / 2)]
     ):
         run = tmp_path / str(number)
-        explain(explained, Probe(inputs, of), ["saliency"], world=World.alone(), checkpoint=run)
+        explain(explained, Probe(inputs, of), ["saliency"], world=World.alone(), run=run)
         explanations = open_explanations(run)
         found.append(figures(explanations, explanations.explanation(0, "saliency")).accuracy)
     assert found == [pytest.approx(right), None, None, None]

@@ -132,7 +132,7 @@ explain = Explain(
     Probe(inputs[:11], targets[:11]),
     ["integrated_gradients", "grad_cam"],
     world=world,
-    checkpoint=run,
+    run=run,
 )
 
 

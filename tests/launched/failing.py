@@ -61,7 +61,7 @@ explain = Explain(
     Probe(inputs, np.zeros(16, "int32")),
     methods,
     world=world,
-    checkpoint=run,
+    run=run,
     overlap=when == "training",
 )
 callbacks = [hvd.callbacks.BroadcastGlobalVariablesCallback(), Fail(what, when), explain]

@@ -20,6 +20,7 @@ import numpy as np
 
 from hvd_xai.checkpoint.manifest import Header, RankRows
 from hvd_xai.checkpoint.rows import encode, row_dtype
+from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.checkpoint.writer import Writer
 from hvd_xai.recording import recorder as recorder_module
 from hvd_xai.recording.recorder import Recorder, Recording
@@ -117,11 +118,11 @@ if world.rank == who and what in PLACES:
     interpose(*PLACES[what], now, lambda: befall("kill", run))
 if what in SLOW:
     interpose(*SLOW[what], now, lambda: time.sleep(1))
-checkpoint = Checkpoint(run)
+directory = RunDirectory(run)
 with world.together("opening"):
     if world.is_root:
-        checkpoint.open()
-recorder = Recorder(world, checkpoint, [checkpoint], Recording("direct", on_error="warn"))
+        directory.open()
+recorder = Recorder(world, directory, [Checkpoint(run)], Recording("direct", on_error="warn"))
 for epoch in range(3):
     now[0] = epoch
     side = SIDE * (8 if what == "large" and epoch == 1 else 1)

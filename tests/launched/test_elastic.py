@@ -134,8 +134,8 @@ def _compare_with_one_rank(run: Explanations, folder: Path) -> None:
     import keras
 
     from hvd_xai import Probe, World
+    from hvd_xai.checkpoint.run_directory import RunDirectory
     from hvd_xai.explain.callback import explain
-    from hvd_xai.sinks.checkpoint import Checkpoint
 
     probe = run.probe()
     assert probe is not None
@@ -158,7 +158,7 @@ def _compare_with_one_rank(run: Explanations, folder: Path) -> None:
             again,
             ["integrated_gradients", "grad_cam"],
             world=World.alone(),
-            checkpoint=Checkpoint(alone),
+            run=RunDirectory(alone),
             epoch=epoch,
         )
         for method in ("integrated_gradients", "grad_cam"):

@@ -82,7 +82,7 @@ class Dies(keras.callbacks.Callback):
 
 def build(run: Run, *, overlap: bool = False) -> list[keras.callbacks.Callback]:
     methods = [partial(integrated_gradients, n_steps=3)]
-    explain = Explain(run.probe, methods, world=run.world, checkpoint=run.checkpoint, overlap=overlap)
+    explain = Explain(run.probe, methods, world=run.world, run=run.directory, overlap=overlap)
     return [explain, Dies(run.world.rank)]
 """
 

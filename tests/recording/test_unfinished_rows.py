@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from hvd_xai import open_explanations
 from hvd_xai.checkpoint.manifest import RankRows
+from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError
 from hvd_xai.explain.callback import explain
@@ -19,7 +20,6 @@ from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Attribution, Methods
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.unfinished_rows import RowFiles
-from hvd_xai.sinks.checkpoint import Checkpoint
 from tests.checkpoint.small import make_attributions, make_header, make_rows
 from tests.models_under_test import functional
 
@@ -77,14 +77,14 @@ def run(
     global DIES  # noqa: PLW0603
     DIES = dies
     SEEN.clear()
-    checkpoint = Checkpoint(path, mode=mode)  # type: ignore[arg-type]  # a mode
+    directory = RunDirectory(path, mode=mode)  # type: ignore[arg-type]  # a mode
     given = [methods] if isinstance(methods, Attribution) else methods
     explain(
         model,
         probe,
         given,
         world=World.alone(),
-        checkpoint=checkpoint,
+        run=directory,
         row_files=RowFiles(path / "rows"),
     )
     return sorted(set(SEEN))

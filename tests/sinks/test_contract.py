@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from hvd_xai import sinks
-from hvd_xai.checkpoint.reader import Explanation, open_explanations
+from hvd_xai.checkpoint.reader import Explanation
+from hvd_xai.checkpoint.run_directory import RunDirectory
+from hvd_xai.protocols import Sink
 from tests.runs_under_test import make_probe, make_run
 
 MODULES = [module.name for module in pkgutil.iter_modules(sinks.__path__)]
@@ -26,6 +28,14 @@ def sink_class(module: str) -> Any:
     return found
 
 
+def make_sink(module: str, tmp_path: Path) -> Any:
+    """Makes a sink with its defaults; one that asks for a path gets a folder that is not there."""
+    cls = sink_class(module)
+    if "path" in inspect.signature(cls).parameters:
+        return cls(tmp_path / "elsewhere")
+    return cls()
+
+
 def contents(directory: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(directory)): path.read_bytes()
@@ -35,9 +45,13 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def explanation(tmp_path: Path) -> Explanation:
-    run = make_run(tmp_path / "run", make_probe(), epochs=[0])
-    return open_explanations(run).explanation(0, "integrated_gradients")
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory(make_run(tmp_path / "run", make_probe(), epochs=[0]))
+
+
+@pytest.fixture
+def explanation(run: RunDirectory) -> Explanation:
+    return run.explanations().explanation(0, "integrated_gradients")
 
 
 def test_there_are_sinks() -> None:
@@ -45,54 +59,66 @@ def test_there_are_sinks() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_run_directory_is_all_a_sink_needs(module: str) -> None:
-    first, *others = inspect.signature(sink_class(module)).parameters.values()
-    assert first.name == "run_dir"
-    assert all(option.default is not inspect.Parameter.empty for option in others)
+def test_a_sink_is_made_with_no_more_than_a_path(module: str) -> None:
+    parameters = inspect.signature(sink_class(module)).parameters.values()
+    required = [one.name for one in parameters if one.default is inspect.Parameter.empty]
+    assert required in ([], ["path"])
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_sink_keeps_the_contract_of_its_protocol(module: str, tmp_path: Path) -> None:
+    assert isinstance(make_sink(module, tmp_path), Sink)
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_making_a_sink_touches_no_file(module: str, tmp_path: Path) -> None:
-    sink_class(module)(tmp_path / "out").close()
-    assert not (tmp_path / "out").exists(), "every rank may make a sink; only the root calls it"
+    make_sink(module, tmp_path).close()
+    assert list(tmp_path.iterdir()) == [], "every rank may make a sink; only the root calls it"
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_what_a_sink_made_is_there_after_the_call(
-    module: str, tmp_path: Path, explanation: Explanation
+    module: str, tmp_path: Path, run: RunDirectory, explanation: Explanation
 ) -> None:
-    sink = sink_class(module)(tmp_path / "out")
-    assert sink(explanation) is None
-    there = contents(tmp_path / "out")
-    assert sum(map(len, there.values())) > 0
+    before = contents(tmp_path)
+    sink = make_sink(module, tmp_path)
+    assert sink(run, explanation) is None
+    there = contents(tmp_path)
+    assert sum(len(there[name]) for name in there.keys() - before.keys()) > 0
     sink.close()
-    assert contents(tmp_path / "out").keys() >= there.keys()
+    assert contents(tmp_path).keys() >= there.keys()
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_close_is_idempotent(module: str, tmp_path: Path, explanation: Explanation) -> None:
-    sink = sink_class(module)(tmp_path / "out")
-    sink(explanation)
+def test_close_is_idempotent(
+    module: str, tmp_path: Path, run: RunDirectory, explanation: Explanation
+) -> None:
+    sink = make_sink(module, tmp_path)
+    sink(run, explanation)
     sink.close()
-    before = contents(tmp_path / "out")
+    before = contents(tmp_path)
     sink.close()
-    assert contents(tmp_path / "out") == before
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_sink_leaves_the_explanation_as_it_is(
-    module: str, tmp_path: Path, explanation: Explanation
+    module: str, tmp_path: Path, run: RunDirectory, explanation: Explanation
 ) -> None:
     before = contents(Path(str(explanation.path)))
-    sink = sink_class(module)(tmp_path / "out")
-    sink(explanation)
+    sink = make_sink(module, tmp_path)
+    sink(run, explanation)
     sink.close()
     assert contents(Path(str(explanation.path))) == before
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_sink_reads_in_bounded_blocks(
-    module: str, tmp_path: Path, explanation: Explanation, monkeypatch: pytest.MonkeyPatch
+    module: str,
+    tmp_path: Path,
+    run: RunDirectory,
+    explanation: Explanation,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Reading is watched, not replaced: with blocks of a row or two there is no other way than
     block by block."""
@@ -113,8 +139,8 @@ def test_a_sink_reads_in_bounded_blocks(
 
     monkeypatch.setattr(Explanation, "attributions", watched(attributions))
     monkeypatch.setattr(Explanation, "rows", watched(rows))
-    sink = sink_class(module)(tmp_path / "out")
-    sink(explanation)
+    sink = make_sink(module, tmp_path)
+    sink(run, explanation)
     sink.close()
     assert sum(read) >= explanation.n_samples
     assert max(read) * row_bytes <= 4 * row_bytes + 4 * 4 * 64

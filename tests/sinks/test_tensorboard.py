@@ -17,7 +17,8 @@ from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from hvd_xai.checkpoint.reader import open_explanations
-from hvd_xai.sinks.tensorboard import TensorBoard, histogram
+from hvd_xai.checkpoint.run_directory import RunDirectory
+from hvd_xai.sinks.tensorboard import FOLDER, TensorBoard, histogram
 from hvd_xai.views import pixels
 from tests.runs_under_test import add_explanation, make_probe, make_run
 
@@ -70,9 +71,9 @@ def scalars(run: Path, tag: str) -> dict[int, float]:
 
 
 def show(run: Path, n_panel: int = 2) -> None:
-    sink = TensorBoard(run, n_panel=n_panel)
+    sink = TensorBoard(n_panel=n_panel)
     for explanation in open_explanations(run):
-        sink(explanation)
+        sink(RunDirectory(run), explanation)
     sink.close()
 
 
@@ -126,8 +127,8 @@ def test_drift_is_against_the_epoch_before(run: Path) -> None:
 
 def test_a_resumed_run_compares_with_the_epoch_before_it_died(run: Path) -> None:
     explanation = open_explanations(run).explanation(2, "integrated_gradients")
-    sink = TensorBoard(run)
-    sink(explanation)
+    sink = TensorBoard()
+    sink(RunDirectory(run), explanation)
     sink.close()
     assert set(scalars(run, "integrated_gradients/drift/cosine")) == {2}
     start = events(run)[1]
@@ -141,8 +142,8 @@ def test_another_shape_than_before_is_not_compared(
     run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     add_explanation(run / "explanations", make_probe(), 3, "grad_cam", (2, 2))
-    sink = TensorBoard(run)
-    sink(open_explanations(run).explanation(3, "grad_cam"))
+    sink = TensorBoard()
+    sink(RunDirectory(run), open_explanations(run).explanation(3, "grad_cam"))
     sink.close()
     assert scalars(run, "grad_cam/drift/cosine") == {}
     assert "not compared with epoch 2" in caplog.text
@@ -177,7 +178,7 @@ def test_panel_can_be_left_out_and_larger_than_the_probe(run: Path) -> None:
     show(run, n_panel=1000)
     assert set(values(run, "grad_cam/panel")) == {0, 1, 2}
     with pytest.raises(ValueError, match="n_panel must be 0 or more"):
-        TensorBoard(run, n_panel=-1)
+        TensorBoard(n_panel=-1)
 
 
 def test_panel_does_without_a_stored_probe(tmp_path: Path) -> None:
@@ -229,26 +230,35 @@ def test_histogram_bins_are_an_eighth_of_an_octave_wide() -> None:
 
 
 def test_events_are_written_when_the_call_returns(run: Path) -> None:
-    sink = TensorBoard(run)
-    sink(open_explanations(run).explanation(0, "grad_cam"))
+    sink = TensorBoard()
+    sink(RunDirectory(run), open_explanations(run).explanation(0, "grad_cam"))
     assert set(scalars(run, "grad_cam/score")) == {0}
     sink.close()
 
 
 def test_a_closed_sink_goes_on_in_another_file(run: Path) -> None:
-    sink = TensorBoard(run)
+    sink = TensorBoard()
     for epoch in (0, 1):  # as two calls of fit do
-        sink(open_explanations(run).explanation(epoch, "grad_cam"))
+        sink(RunDirectory(run), open_explanations(run).explanation(epoch, "grad_cam"))
         sink.close()
     assert set(scalars(run, "grad_cam/score")) == {0, 1}
-    assert len(list(sink.directory.iterdir())) == 2
+    assert len(list((run / FOLDER).iterdir())) == 2
+
+
+def test_events_of_another_run_go_beside_that_run(run: Path, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", make_probe(), epochs=[0])
+    sink = TensorBoard()
+    for path in (run, other):
+        sink(RunDirectory(path), open_explanations(path).explanation(0, "grad_cam"))
+    sink.close()
+    assert set(scalars(run, "grad_cam/score")) == set(scalars(other, "grad_cam/score")) == {0}
 
 
 def test_neither_tensorflow_nor_mpi_is_loaded(run: Path) -> None:
     script = (
         "import json, sys; from hvd_xai.sinks.tensorboard import TensorBoard; from hvd_xai import"
-        f" open_explanations\nsink = TensorBoard({str(run)!r}); [sink(explanation) for explanation"
-        f" in open_explanations({str(run)!r})];"
+        f" RunDirectory\nrun, sink = RunDirectory({str(run)!r}), TensorBoard(); [sink(run,"
+        " explanation) for explanation in run.explanations()];"
         " sink.close()\nprint(json.dumps(sorted({name.split('.')[0] for name in sys.modules} &"
         " {'tensorflow', 'keras', 'mpi4py', 'horovod'})))"
     )

@@ -168,7 +168,7 @@ def test_the_model_is_left_as_it_was_and_stored_explanations_are_taken_apart(
     probe = Probe.of_several(INPUTS, TARGETS, np.arange(N)[::-1].copy())
     before = models.state_of(model)
     methods = [partial(integrated_gradients, n_steps=8, score=KIND)]
-    explain(model, probe, methods, world=World.alone(), checkpoint=tmp_path)
+    explain(model, probe, methods, world=World.alone(), run=tmp_path)
     models.assert_same_state(models.state_of(model), before)
     run = open_explanations(tmp_path)
     stored, explanation = run.probe(), run.explanation(0, "integrated_gradients")

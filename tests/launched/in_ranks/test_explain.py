@@ -18,6 +18,7 @@ import hvd_xai.keras as hvd
 from hvd_xai import Explain, Probe, open_explanations
 from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
+from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.cli import explain as cli
 from hvd_xai.errors import CheckpointError, PeerError, RecipeError, RunExistsError
 from hvd_xai.explain.callback import explain
@@ -27,7 +28,6 @@ from hvd_xai.lookup.resolve import resolve
 from hvd_xai.protocols import Attribution
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import OnError
-from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.storage import arrays
 from hvd_xai.tracing.precision import Precision
 
@@ -76,7 +76,7 @@ def test_merged_explanations_equal_those_of_one_process(
         _probe(n),
         NAMED,
         world=world,
-        checkpoint=Checkpoint(tmp_path / "together"),
+        run=RunDirectory(tmp_path / "together"),
         epoch=3,
         step=7,
     )
@@ -87,7 +87,7 @@ def test_merged_explanations_equal_those_of_one_process(
         _probe(n),
         NAMED,
         world=World.alone(),
-        checkpoint=Checkpoint(tmp_path / "alone"),
+        run=RunDirectory(tmp_path / "alone"),
         epoch=3,
         step=7,
     )
@@ -118,9 +118,7 @@ def test_two_epochs_trace_each_method_once_and_see_new_weights(
     world: World, tmp_path: Path
 ) -> None:
     model = _model()
-    plan = Plan(
-        model, _probe(), resolve(METHODS), world=world, checkpoint=Checkpoint(tmp_path / "run")
-    )
+    plan = Plan(model, _probe(), resolve(METHODS), world=world, run=RunDirectory(tmp_path / "run"))
     first = plan.run(0, 0)
     traces = [compute.n_traces for compute in plan.computes.values()]
     model.set_weights([weight * 2 for weight in model.get_weights()])
@@ -168,7 +166,7 @@ def test_final_weights_are_bit_equal_with_and_without_explanations(
             _probe(),
             METHODS,
             world=world,
-            checkpoint=tmp_path / f"overlap_{overlap}",
+            run=tmp_path / f"overlap_{overlap}",
             overlap=overlap,
         )
         explained = trained([explain])
@@ -188,7 +186,7 @@ class _Full:
     def __init__(self) -> None:
         self.threads: list[str] = []
 
-    def __call__(self, _: object, /) -> None:
+    def __call__(self, run: object, explanation: object, /) -> None:
         self.threads.append(threading.current_thread().name)
         if len(self.threads) > 1:
             raise OSError("No space left on device")
@@ -213,7 +211,7 @@ def test_what_fails_while_training_goes_on_ends_it_or_is_lost_with_a_warning(
             _probe(),
             METHODS[:1],
             world=world,
-            checkpoint=tmp_path / run,
+            run=tmp_path / run,
             sinks=[sink],
             overlap=overlap,
             on_error=on_error,
@@ -250,9 +248,7 @@ def test_training_goes_on_unchanged_after_a_method_failed(world: World, tmp_path
     model = _model()
     before = model.get_weights()
     with _raises(world, RuntimeError, "no gradient here"):
-        Plan(
-            model, _probe(), resolve([broken]), world=world, checkpoint=Checkpoint(tmp_path / "run")
-        )
+        Plan(model, _probe(), resolve([broken]), world=world, run=RunDirectory(tmp_path / "run"))
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert "call" not in vars(model.get_layer("conv"))
@@ -262,9 +258,7 @@ def test_a_probe_with_nan_on_one_rank_is_refused_on_all(world: World, tmp_path: 
     probe = _probe()
     probe.inputs[-1, 0, 0, 0] = np.nan  # the last rank's
     with _raises(world, ValueError, "inputs must be finite.*sample id 10", alike=False):
-        Plan(
-            _model(), probe, resolve(METHODS), world=world, checkpoint=Checkpoint(tmp_path / "run")
-        )
+        Plan(_model(), probe, resolve(METHODS), world=world, run=RunDirectory(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -273,18 +267,14 @@ def test_a_probe_of_another_shape_is_refused(world: World, tmp_path: Path) -> No
     with _raises(
         world, ValueError, r"takes inputs of shape \(None, 6, 6, 1\); got \(None, 5, 5, 1\)"
     ):
-        Plan(
-            _model(), probe, resolve(METHODS), world=world, checkpoint=Checkpoint(tmp_path / "run")
-        )
+        Plan(_model(), probe, resolve(METHODS), world=world, run=RunDirectory(tmp_path / "run"))
 
 
 def test_targets_out_of_range_are_refused(world: World, tmp_path: Path) -> None:
     probe = _probe()
     probe.targets[-1] = 4
     with _raises(world, ValueError, "class ids 0 to 3.* 4 of sample 10", alike=False):
-        Plan(
-            _model(), probe, resolve(METHODS), world=world, checkpoint=Checkpoint(tmp_path / "run")
-        )
+        Plan(_model(), probe, resolve(METHODS), world=world, run=RunDirectory(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(("layer", "message"), [("covn", "'conv'"), ("dense", "conv")])
@@ -297,7 +287,7 @@ def test_a_layer_that_will_not_do_is_refused_with_those_that_would(
             _probe(),
             resolve([partial(grad_cam, layer=layer)]),
             world=world,
-            checkpoint=Checkpoint(tmp_path / "run"),
+            run=RunDirectory(tmp_path / "run"),
         )
 
 
@@ -311,7 +301,7 @@ def test_bfloat16_records_how_far_it_is_off_and_changes_nothing_else(
             _probe(),
             METHODS,
             world=world,
-            checkpoint=tmp_path / str(precision),
+            run=tmp_path / str(precision),
             precision=precision,
         )
     if not world.is_root:
@@ -345,7 +335,7 @@ def test_estimates_are_the_same_on_all_ranks_and_write_nothing(
     )
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    explain(model, probe, NAMED, world=world, checkpoint=tmp_path / "run")
+    explain(model, probe, NAMED, world=world, run=tmp_path / "run")
     if world.is_root:
         for one in estimates:
             committed = open_explanations(tmp_path / "run").explanation(0, one.method)
@@ -483,7 +473,7 @@ def test_different_probes_are_refused(world: World, tmp_path: Path) -> None:
             _probe(11 + world.rank),
             resolve(METHODS),
             world=world,
-            checkpoint=Checkpoint(tmp_path / "run"),
+            run=RunDirectory(tmp_path / "run"),
         )
 
 
@@ -493,7 +483,7 @@ def test_different_weights_are_refused(world: World, tmp_path: Path) -> None:
         _probe(),
         resolve(METHODS),
         world=world,
-        checkpoint=Checkpoint(tmp_path / "run"),
+        run=RunDirectory(tmp_path / "run"),
     )
     if world.size == 1:
         return
@@ -504,16 +494,16 @@ def test_different_weights_are_refused(world: World, tmp_path: Path) -> None:
 def test_a_run_that_exists_is_refused_on_all_ranks_and_left_alone(
     world: World, tmp_path: Path
 ) -> None:
-    explain(_model(), _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+    explain(_model(), _probe(), METHODS, world=world, run=RunDirectory(tmp_path / "run"))
     with pytest.raises(Exception, match=r"holds a run already. Add --resume"):
-        explain(_model(), _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+        explain(_model(), _probe(), METHODS, world=world, run=RunDirectory(tmp_path / "run"))
     if world.is_root:
         assert len(list(open_explanations(tmp_path / "run"))) == 2
 
 
 def test_a_failing_sink_raises_on_all_ranks(world: World, tmp_path: Path) -> None:
     class Full:
-        def __call__(self, _: object, /) -> None:
+        def __call__(self, run: object, explanation: object, /) -> None:
             raise OSError("No space left on device")
 
         def close(self) -> None:
@@ -525,7 +515,7 @@ def test_a_failing_sink_raises_on_all_ranks(world: World, tmp_path: Path) -> Non
             _probe(),
             METHODS,
             world=world,
-            checkpoint=Checkpoint(tmp_path / "run"),
+            run=RunDirectory(tmp_path / "run"),
             sinks=[Full()],
         )
 
@@ -535,7 +525,7 @@ def test_nan_attributions_are_recorded_counted_and_told(
 ) -> None:
     model = _model()
     model.set_weights([weight * np.nan for weight in model.get_weights()])
-    explain(model, _probe(), METHODS, world=world, checkpoint=Checkpoint(tmp_path / "run"))
+    explain(model, _probe(), METHODS, world=world, run=RunDirectory(tmp_path / "run"))
     if world.is_root:
         explanation = open_explanations(tmp_path / "run").explanation(0, "integrated_gradients")
         assert explanation.manifest.nonfinite == 11 * 36
@@ -551,7 +541,7 @@ def test_every_second_epoch_and_the_last_are_explained(world: World, tmp_path: P
     )
     callbacks = [
         hvd.callbacks.BroadcastGlobalVariablesCallback(),
-        Explain(_probe(), METHODS, world=world, checkpoint=tmp_path / "run", every=2),
+        Explain(_probe(), METHODS, world=world, run=tmp_path / "run", every=2),
     ]
     history = model.fit(
         np.zeros((4, 6, 6, 1)), np.zeros(4), epochs=5, verbose=0, callbacks=callbacks
@@ -570,9 +560,7 @@ def test_the_epoch_that_training_stops_at_is_explained(world: World, tmp_path: P
     callbacks = [
         hvd.callbacks.BroadcastGlobalVariablesCallback(),
         hvd.callbacks.MetricAverageCallback(),
-        Explain(
-            _probe(), "integrated_gradients", world=world, checkpoint=tmp_path / "run", every=5
-        ),
+        Explain(_probe(), "integrated_gradients", world=world, run=tmp_path / "run", every=5),
         keras.callbacks.EarlyStopping("loss", patience=1),
     ]
     model.fit(np.zeros((4, 6, 6, 1)), np.zeros(4), epochs=9, verbose=0, callbacks=callbacks)

@@ -11,12 +11,12 @@ import pytest
 
 from hvd_xai.checkpoint.reader import Explanation, open_explanations
 from hvd_xai.checkpoint.retention import Retention
+from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError, PeerError
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import Merge, Recorder, Recording
 from hvd_xai.recording.row_buffer import RowBuffer
-from hvd_xai.sinks.checkpoint import Checkpoint
 from hvd_xai.storage import arrays
 from hvd_xai.storage.staging import leftovers
 from tests.checkpoint.small import make_attributions, make_header, make_rows, write
@@ -58,11 +58,11 @@ def _counts(size: int, cut: str) -> list[int]:
 
 def _record(world: World, folder: Path, counts: list[int], merge: Merge, **header: object) -> None:
     first = sum(counts[: world.rank])
-    checkpoint = Checkpoint(folder, mode="resume")
+    directory = RunDirectory(folder, mode="resume")
     with world.together("opening"):
         if world.is_root:
-            checkpoint.open()
-    recorder = Recorder(world, checkpoint, recording=Recording(merge=merge))
+            directory.open()
+    recorder = Recorder(world, directory, recording=Recording(merge=merge))
     buffer = RowBuffer(_rows().dtype)
     buffer.append(_rows()[first : first + counts[world.rank]])
     recorder.merge(make_header(N_SAMPLES, SHAPE, world_size=world.size, **header), buffer)  # type: ignore[arg-type]  # the caller's
@@ -102,11 +102,11 @@ def test_a_rank_that_cannot_write_leaves_no_checkpoint_and_all_go_on(
     world: World, shared: Path, merge: Merge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = _counts(world.size, "even")
-    checkpoint = Checkpoint(shared)
+    directory = RunDirectory(shared)
     with world.together("opening"):
         if world.is_root:
-            checkpoint.open()
-    recorder = Recorder(world, checkpoint, recording=Recording(merge=merge))
+            directory.open()
+    recorder = Recorder(world, directory, recording=Recording(merge=merge))
     spoilt = threading.Event()
     recorder._thread.submit(spoilt.wait, 60)  # before anything is written
     buffer = RowBuffer(_rows().dtype)
@@ -137,20 +137,20 @@ def test_what_is_written_is_committed_before_anybody_waits_for_it(
     world: World, shared: Path
 ) -> None:
     counts = _counts(world.size, "even")
-    checkpoint = Checkpoint(shared)
+    directory = RunDirectory(shared)
     with world.together("opening"):
         if world.is_root:
-            checkpoint.open()
+            directory.open()
     released = threading.Event()
 
     class Slow:
-        def __call__(self, _: object, /) -> None:
+        def __call__(self, run: object, explanation: object, /) -> None:
             assert released.wait(60)
 
         def close(self) -> None:
             pass
 
-    recorder = Recorder(world, checkpoint, [Slow()])
+    recorder = Recorder(world, directory, [Slow()])
     for epoch in (0, 1):
         buffer = RowBuffer(_rows().dtype)
         buffer.append(_rows()[sum(counts[: world.rank]) : sum(counts[: world.rank + 1])])
@@ -174,7 +174,7 @@ def test_older_epochs_are_removed_only_once_a_newer_one_is_committed_whole(
     world: World, shared: Path
 ) -> None:
     class FullAtEpoch2:
-        def __call__(self, explanation: Explanation, /) -> None:
+        def __call__(self, run: object, explanation: Explanation, /) -> None:
             if explanation.manifest.epoch == 2 and explanation.manifest.method == "grad_cam":
                 raise OSError("No space left on device")
 
@@ -182,16 +182,15 @@ def test_older_epochs_are_removed_only_once_a_newer_one_is_committed_whole(
             pass
 
     counts = _counts(world.size, "even")
-    checkpoint = Checkpoint(shared)
+    directory = RunDirectory(shared, retention=Retention(last=1))
     with world.together("opening"):
         if world.is_root:
-            checkpoint.open()
+            directory.open()
     recorder = Recorder(
         world,
-        checkpoint,
+        directory,
         [FullAtEpoch2()],
         Recording(on_error="warn"),
-        retention=Retention(last=1),
     )
     left = []
     for epoch in (0, 1, 2, 3):
@@ -211,11 +210,11 @@ def test_older_epochs_are_removed_only_once_a_newer_one_is_committed_whole(
 
 def test_closing_discards_what_was_not_committed(world: World, shared: Path) -> None:
     counts = _counts(world.size, "uneven")
-    checkpoint = Checkpoint(shared)
+    directory = RunDirectory(shared)
     with world.together("opening"):
         if world.is_root:
-            checkpoint.open()
-    recorder = Recorder(world, checkpoint)
+            directory.open()
+    recorder = Recorder(world, directory)
     buffer = RowBuffer(_rows().dtype)
     buffer.append(_rows()[sum(counts[: world.rank]) : sum(counts[: world.rank + 1])])
     recorder.merge(make_header(N_SAMPLES, SHAPE, world_size=world.size), buffer)

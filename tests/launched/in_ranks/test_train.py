@@ -171,7 +171,7 @@ def test_an_error_of_all_ranks_leaves_the_last_epochs_explanation_and_model(
                     raise ValueError("enough")
 
     def build(run: Run) -> list[keras.callbacks.Callback]:
-        explain = Explain(run.probe, [saliency], world=run.world, checkpoint=run.checkpoint)
+        explain = Explain(run.probe, [saliency], world=run.world, run=run.directory)
         return [explain, Fail(explain)]
 
     with pytest.raises(ValueError, match="enough"):
