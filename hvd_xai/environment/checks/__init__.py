@@ -1,0 +1,1 @@
+"""What `hvd-xai doctor` looks at: one public function of a module is one check."""
