@@ -1,6 +1,4 @@
-"""What pip installs: the library, its extras, and the recipes, which travel in the wheel as
-data.
-"""
+"""What pip installs: the library, its extras, and the recipes, which the wheel carries as data."""
 
 import re
 from pathlib import Path
@@ -12,10 +10,10 @@ VERSION = re.search(
     r'^__version__ = "(.+)"$', (HERE / "hvd_xai/__init__.py").read_text("utf-8"), re.MULTILINE
 )[1]
 
-# Reading and inspecting checkpoints: no TensorFlow, no MPI.
+# Enough to read and inspect checkpoints, without TensorFlow and MPI.
 READ = [
     "numpy>=1.26",
-    # the first that knows version 3 of the format, and there is none for Python 3.10
+    # zarr 3 is the first that knows version 3 of the format; it does not run on Python 3.10.
     "zarr>=3; python_version >= '3.11'",
     "tensorstore>=0.1.70; python_version < '3.11'",
     "numcodecs>=0.13",
@@ -26,19 +24,18 @@ READ = [
     "rich>=13.7",
     "pillow>=10.1",
 ]
-# Horovod is not here: `hvd-xai install-horovod` builds it for the TensorFlow and the MPI that are
-# installed. What it needs to run is.
+# Horovod itself is not here: `hvd-xai install-horovod` builds it for the TensorFlow and the MPI that
+# are installed. These are the packages that it needs to run.
 HOROVOD_RUNS_ON = ["cloudpickle", "packaging", "psutil", "pyyaml", "setuptools"]
-TENSORBOARD = ["tensorboard"]  # without TensorFlow, which it does not need to write or to show
-# which it imports and does not declare; headless needs no libGL
-TF_EXPLAIN = [
-    "tf-explain>=0.3.1",
-    "opencv-python-headless",
-]
+# TensorBoard needs no TensorFlow to write or to show.
+TENSORBOARD = ["tensorboard"]
+# tf-explain imports OpenCV and does not declare it; the headless one needs no libGL.
+TF_EXPLAIN = ["tf-explain>=0.3.1", "opencv-python-headless"]
 TRAIN = ["keras>=3.10", "mpi4py>=4.1", "cmake>=3.19", *TENSORBOARD, *HOROVOD_RUNS_ON]
-REMOTE = ["fsspec>=2024.12"]  # and of its packages the one for your store: s3fs, gcsfs, adlfs, ...
+# Users add the package of their store: s3fs, gcsfs, adlfs, ...
+REMOTE = ["fsspec>=2024.12"]
 EXPORT = ["h5netcdf>=1.3", "h5py>=3.11", "pyarrow>=17"]
-# tensorflow 2.16 is the first that runs on Keras 3
+# TensorFlow 2.16 is the first that runs on Keras 3.
 EXTRAS = {
     "train": TRAIN,
     "cpu": [*TRAIN, "tensorflow-cpu>=2.16"],
@@ -63,13 +60,8 @@ EXTRAS = {
             "tensorstore>=0.1.70",
         ),
         *(*TF_EXPLAIN, *REMOTE, *EXPORT),
-        # a store that speaks S3, on this machine
-        *(
-            "s3fs>=2024.12",
-            "moto[s3]>=5",
-            "flask",
-            "flask-cors",
-        ),
+        # A store on this machine that speaks S3.
+        *("s3fs>=2024.12", "moto[s3]>=5", "flask", "flask-cors"),
     ],
 }
 
@@ -81,8 +73,8 @@ setup(
     ),
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    # models/ and callbacks/ stand at the top of the repository, where people read and copy them,
-    # and inside the library once installed
+    # Recipes stand at the top of the repository, where people read and copy them. Installed, they
+    # stand inside the library.
     packages=[
         *find_packages(include=["hvd_xai", "hvd_xai.*"]),
         "hvd_xai._recipes.models",

@@ -1,4 +1,4 @@
-"""`hvd-xai copy`: a shipped recipe as a file of one's own."""
+"""`hvd-xai copy`: copies a recipe that ships with hvd-xai, for users to change."""
 
 import shutil
 from pathlib import Path
@@ -14,16 +14,27 @@ from hvd_xai.lookup.recipes import Folder, shipped
 def copy(
     recipe: Annotated[
         str,
-        typer.Argument(help="Name of a shipped recipe, such as digits_cnn or explain_every_epoch."),
+        typer.Argument(
+            help="A shipped recipe, such as digits_cnn or explain_every_epoch.", metavar="RECIPE"
+        ),
     ],
-    destination: Annotated[Path, typer.Argument(help="A folder, or a file's name.")] = Path(),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    destination: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder, or the name of the new file. [default: this folder]",
+            metavar="DESTINATION",
+            show_default=False,
+        ),
+    ] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
 ) -> None:
-    """Copies a recipe that ships with hvd-xai, to read and change it.
+    """Copies a recipe that ships with hvd-xai, so that you can read and change it.
 
     hvd-xai copy digits_cnn
 
-    hvd-xai copy digits_cnn my_cnn.py     then: hvd-xai train my_cnn.py
+    hvd-xai copy digits_cnn my_cnn.py                then: hvd-xai train my_cnn.py
+
+    hvd-xai copy explain_every_epoch my_explain.py   then: hvd-xai train digits_cnn --callback my_explain.py
     """
     folders: tuple[Folder, ...] = ("models", "callbacks")
     found = {name: (folder, path) for folder in folders for name, path in shipped(folder).items()}

@@ -31,7 +31,10 @@ def install_horovod(
         int | None,
         typer.Option(
             min=1,
-            help="Compilers to run at a time. [default: one for each core, with 2 GiB of memory each]",
+            help=(
+                "Compilers to run at a time. [default: one for each core, if each has 2 GiB of"
+                " memory]"
+            ),
         ),
     ] = None,
 ) -> None:

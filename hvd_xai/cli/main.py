@@ -1,6 +1,4 @@
-"""Puts the commands together: every module of this package that defines a function of its own name
-is one.
-"""
+"""Puts the command line together: a module that defines a function of its own name is a command."""
 
 import os
 import pkgutil
@@ -12,17 +10,21 @@ import typer
 from hvd_xai import __version__, cli
 from hvd_xai.cli.console import report_errors
 
-_HELP = """Trains Keras 3 models on many ranks with Horovod, and records while they train why they predict what they predict.
+_HELP = """Trains Keras 3 models on many ranks with Horovod, and records why they predict what they do.
 
-Train on two ranks, and explain 256 images at every epoch's end:
+Train on two ranks, and explain 256 images after every epoch:
 
-  horovodrun -np 2 --binding-args="--bind-to none --map-by slot" hvd-xai train digits_cnn --epochs 5 --output runs/demo
+  mpirun -np 2 hvd-xai train digits_cnn --epochs 5 --output runs/demo
 
-Look at it:
+Look at the explanations:
 
   hvd-xai show runs/demo
 
-Something does not work:
+Explain a model that is trained already, over a whole data set:
+
+  mpirun -np 2 hvd-xai explain model.keras test.npz --output runs/test
+
+If something does not work:
 
   hvd-xai doctor
 """
@@ -36,7 +38,7 @@ def _version(asked: bool) -> bool:
 
 
 def build() -> typer.Typer:
-    """Returns the command line, made of the modules that are there."""
+    """Returns the command line, with a command for each module of this package that defines one."""
     app = typer.Typer(
         name="hvd-xai",
         help=_HELP,
@@ -50,11 +52,11 @@ def build() -> typer.Typer:
         version: Annotated[
             bool,
             typer.Option(
-                "--version", callback=_version, is_eager=True, help="Show the version and end."
+                "--version", callback=_version, is_eager=True, help="Print the version and exit."
             ),
         ] = False,
     ) -> None:
-        """Takes what stands before the command."""
+        """Takes the options that stand before the command."""
 
     options.__doc__ = _HELP
     for module in pkgutil.iter_modules(cli.__path__):
@@ -70,7 +72,7 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Runs the command line; an error ends it with one line and exit code 1, wrong usage with 2."""
-    # before TensorFlow is loaded, or it greets with 20 lines a rank
+    # Must be set before TensorFlow is loaded, which else greets with 20 lines on every rank.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with report_errors():
         build()()

@@ -1,4 +1,4 @@
-"""`hvd-xai methods`: what there is to explain with."""
+"""`hvd-xai methods`: lists the attribution methods, or describes one."""
 
 import ast
 from pathlib import Path
@@ -18,11 +18,11 @@ def methods(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="A method, to read all about it: equation, options, paper.", metavar="METHOD"
+            help="A method to describe: its equation, options and paper.", metavar="METHOD"
         ),
     ] = None,
 ) -> None:
-    """Lists the attribution methods, or tells all about one.
+    """Lists the attribution methods, or describes one.
 
     hvd-xai methods
 

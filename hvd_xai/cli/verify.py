@@ -1,4 +1,4 @@
-"""`hvd-xai verify`: whether everything that was committed is whole."""
+"""`hvd-xai verify`: checks that every committed explanation is whole."""
 
 from typing import Annotated
 
@@ -10,15 +10,19 @@ from hvd_xai.cli.console import progress
 
 def verify(
     run: Annotated[
-        str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.", metavar="RUN")
+        str, typer.Argument(help="A run directory, or its URL: s3://bucket/run.", metavar="RUN")
     ],
     deep: Annotated[
-        bool, typer.Option("--deep", help="Read every byte, instead of manifests and sizes only.")
+        bool, typer.Option("--deep", help="Read every byte, not only manifests and sizes.")
     ] = False,
 ) -> None:
-    """Checks a run's explanation checkpoints; ends with 0 only where everything committed is whole.
+    """Checks that every committed explanation of a run is whole; the exit code is 0 only if so.
+
+    hvd-xai verify runs/demo
 
     hvd-xai verify runs/demo --deep
+
+    hvd-xai verify s3://bucket/run
     """
     with progress() as bar:
         problems = find_problems(run, deep=deep, progress=bar)

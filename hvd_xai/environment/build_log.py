@@ -54,7 +54,7 @@ def first_error(log: str) -> str:
     """
     lines = [line.strip() for line in log.splitlines()]
     for number, line in enumerate(lines):
-        # pip wraps the real error, and CMake's trial of the compiler shows the compiler's own below.
+        # pip wraps the real error. CMake's trial of the compiler shows the compiler's own below.
         if not _ERROR.search(line) or "subprocess-exited-with-error" in line or "CMakeTest" in line:
             continue
         # CMake says where on this line, and what on the two below.

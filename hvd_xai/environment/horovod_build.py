@@ -36,7 +36,7 @@ from hvd_xai.environment.processes import run, started
 from hvd_xai.errors import BuildError
 from hvd_xai.protocols import Progress, Silent
 
-_INSTALL_SECONDS = 600
+_INSTALL_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from hvd_xai.environment.processes import run
 
-IMPORT_SECONDS = 180
+IMPORT_SECONDS = 180.0
 """Time limit for an import; TensorFlow on a cold network disk takes a minute."""
 
 # What the process has mapped, whatever the packages believe.
@@ -87,7 +87,7 @@ def _ask(program: str) -> dict[str, Any] | str:
         [sys.executable, "-c", program], limit=IMPORT_SECONDS, environment=quiet_environment()
     )
     if ended.code is None:
-        return f"importing it took more than {IMPORT_SECONDS} s"
+        return f"importing it took more than {IMPORT_SECONDS:.0f} s"
     if ended.code != 0:
         return ended.last_line if ended.output.strip() else f"the process ended with {ended.code}"
     # Libraries may greet on standard output: the answer is its last line.

@@ -68,7 +68,7 @@ def find_target(mpi: MpiChoice = "auto") -> tuple[Target | None, list[str]]:
 
 
 def missing_tools() -> list[str]:
-    """Returns sentences that say which of the build's tools are missing, and how to install them."""
+    """Returns sentences that say which tools of the build are missing, and how to install them."""
     missing = []
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
     if compiler is None:

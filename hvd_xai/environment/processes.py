@@ -78,7 +78,7 @@ def run(
     try:
         stdout, stderr = process.communicate(text, timeout=limit)
     except subprocess.TimeoutExpired:
-        # The children hold the pipes too: unless the whole group dies, communicate() waits for them.
+        # Children hold the pipes too: unless the whole group dies, communicate() waits for them.
         os.killpg(process.pid, signal.SIGKILL)
         stdout, stderr = process.communicate()
         return Ended(None, stdout, stderr)

@@ -1,5 +1,5 @@
-"""The build itself takes minutes, and `make` does it. Here a source package of Horovod's name stands
-in, so that pip, the cache, the progress and the failures are the real ones."""
+"""The build itself takes minutes, and `make` does it. Here a source package of Horovod's name
+stands in, so that pip, the cache, the progress and the failures are the real ones."""
 
 import os
 import subprocess

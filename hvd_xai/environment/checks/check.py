@@ -78,5 +78,5 @@ class Machine:
         """
         if program not in self._versions:
             command = [str(program), "--version"]
-            self._versions[program] = run(command, limit=120, environment=quiet_environment())
+            self._versions[program] = run(command, limit=120.0, environment=quiet_environment())
         return self._versions[program]

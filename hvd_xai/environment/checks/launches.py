@@ -9,7 +9,7 @@ from hvd_xai.environment.checks.ranks import horovodrun, mpirun
 from hvd_xai.environment.libraries import Horovod, Mpi4py, quiet_environment
 from hvd_xai.environment.processes import find_program, run
 
-SECONDS = 120
+SECONDS = 120.0
 """Time limit for a launch; one that waits for a rank for ever is a failed one."""
 
 _TWO_RANKS = """
@@ -56,7 +56,7 @@ def two_ranks_over_gloo(machine: Machine) -> Check | None:
 
 
 def _can_carry(over: str, machine: Machine) -> bool:
-    """Returns whether the parts that a launch needs are there; the checks of each say what is not."""
+    """Returns whether the libraries that a launch needs are there; their checks say what is not."""
     return (
         isinstance(machine.mpi4py, Mpi4py)
         and isinstance(machine.horovod, Horovod)
@@ -73,6 +73,8 @@ def _launch(name: str, launcher: Sequence[str], over: str) -> Check:
     # The launcher has the last word, about its own abort; the rank's complaint stands above it.
     lines = [line.strip() for line in ended.output.splitlines()]
     said = next((line for line in lines if "AssertionError" in line), ended.last_line)
-    found = f"no answer in {SECONDS} s" if ended.code is None else f"exit code {ended.code}: {said}"
+    found = (
+        f"no answer in {SECONDS:g} s" if ended.code is None else f"exit code {ended.code}: {said}"
+    )
     advice = f"Mend what failed above first; else see what it says: {' '.join(launcher)} {_BY_HAND}"
     return Check(name, "failed", found, advice)

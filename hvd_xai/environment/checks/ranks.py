@@ -86,7 +86,10 @@ def _look_at_launcher(machine: Machine, name: str, advice: str, library: str = "
     if ended.code != 0:
         return Check(name, "failed", found, f"{path} does not run: install it again.")
     if library and not belong_together(told, library):
-        advice = f"It is not of the MPI that the ranks load, {library}: put that one's first on the PATH."
+        advice = (
+            f"It is not of the MPI that the ranks load, {library}: put that one's first on the"
+            " PATH."
+        )
         return Check(name, "failed", found, advice)
     if shutil.which(name) is None:
         return Check(name, "warning", found, f"Not on the PATH: export PATH={path.parent}:$PATH")
