@@ -1,26 +1,40 @@
-"""The errors this project raises itself.
+"""The errors that this project raises itself, and the mark of an error that all ranks raise.
 
-Mistakes of the caller are `ValueError` and `TypeError`; these are for what can go wrong around him:
-the ranks, the recipes, the files.
+Mistakes of the caller are `ValueError` and `TypeError`. The errors here are for what goes wrong
+around the caller: among the ranks, in recipes, in files.
 """
+
+from typing import TypeVar
+
+Error = TypeVar("Error", bound=BaseException)
 
 
 class HvdXaiError(Exception):
-    """Base of every error below, so that a caller can catch them all."""
+    """Base of all errors below, so that a caller can catch every one.
 
-
-class WorldError(HvdXaiError):
-    """The ranks cannot be brought together: the launcher, Horovod and MPI disagree, or one of them
-    is missing.
+    Example:
+        >>> try:
+        ...     raise RunExistsError("runs/script holds a run already")
+        ... except HvdXaiError as error:
+        ...     print(error)
+        runs/script holds a run already
     """
 
 
+class WorldError(HvdXaiError):
+    """The ranks cannot meet: the launcher, Horovod and MPI disagree, or one of them is missing."""
+
+
 class PeerError(HvdXaiError):
-    """Raised on all ranks when one of them failed.
+    """Raised on all ranks when at least one of them failed.
 
     Args:
         phase: what the ranks were doing.
         failures: `(rank, host, message)` of each rank that failed, lowest rank first.
+
+    Example:
+        >>> print(PeerError("opening the run", [(2, "node-7", "OSError: the disk is full")]))
+        opening the run: rank 2 on node-7 failed: OSError: the disk is full
     """
 
     def __init__(self, phase: str, failures: list[tuple[int, str, str]]) -> None:
@@ -36,9 +50,7 @@ class RecipeError(HvdXaiError):
 
 
 class CheckpointError(HvdXaiError):
-    """An explanation checkpoint is missing, damaged, or of a schema that this version does not
-    read.
-    """
+    """A checkpoint is missing, damaged, or of a schema that this version does not read."""
 
 
 class RunExistsError(HvdXaiError):
@@ -51,3 +63,24 @@ class HorovodMissingError(HvdXaiError, ImportError):
 
 class BuildError(HvdXaiError):
     """Horovod could not be built."""
+
+
+def mark_agreed(error: Error) -> Error:
+    """Returns the error, marked as one that every rank raises.
+
+    Example:
+        >>> is_agreed(mark_agreed(ValueError("the ranks hold different weights")))
+        True
+    """
+    error.agreed = True  # type: ignore[attr-defined]  # a mark on whatever error it is
+    return error
+
+
+def is_agreed(error: BaseException) -> bool:
+    """Returns whether every rank raises this error, so that one rank's report is enough.
+
+    Example:
+        >>> is_agreed(OSError("the disk is full"))
+        False
+    """
+    return getattr(error, "agreed", False) is True

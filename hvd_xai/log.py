@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class _OfRank(logging.Filter):
-    """Adds the rank to a record; lets INFO pass from the root only, WARNING and above from every
-    rank.
-    """
+class _RankFilter(logging.Filter):
+    """Adds the rank to each record, and drops INFO records of all ranks but the root."""
 
     def __init__(self, rank: int, size: int, host: str) -> None:
         super().__init__()
@@ -27,12 +25,19 @@ class _OfRank(logging.Filter):
 def configure(
     rank: int = 0, size: int = 1, host: str = "localhost", level: int = logging.INFO
 ) -> None:
-    """Sends the library's log records to standard error, each with its rank.
+    """Sends the library's log records to standard error, each with the rank that it comes from.
 
-    Calling it again replaces the handler.
+    A second call replaces the first one's handler.
+
+    Args:
+        rank: number of this process among the ranks.
+        size: number of ranks; records of a job of one rank do not name it.
+        host: name of this rank's host.
+        level: lowest level of a record that is shown.
     """
+    # on a handler, not on the logger: a logger's filter does not see what its children log
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_OfRank(rank, size, host))
+    handler.addFilter(_RankFilter(rank, size, host))
     handler.setFormatter(logging.Formatter("%(prefix)s%(levelname)s %(message)s"))
     logger = logging.getLogger("hvd_xai")
     logger.handlers[:] = [handler]
@@ -40,8 +45,8 @@ def configure(
     logger.propagate = False
 
 
-# TensorFlow greets before its log level counts, with lines such as "I0000 00:00:1795 42
-# port.cc:153] oneDNN custom operations are on."
+# TensorFlow logs before its own log level counts, lines such as
+#     I0000 00:00:1795 42 port.cc:153] oneDNN custom operations are on.
 _CHATTER = re.compile(
     rb"I\d{4} .*|WARNING: All log messages before absl::InitializeLog\(\) is called are written to"
     rb" STDERR"
@@ -50,9 +55,12 @@ _CHATTER = re.compile(
 
 @contextmanager
 def quiet_start() -> Iterator[None]:
-    """Leaves out what TensorFlow says at INFO level while it is loaded inside this block; warnings
-    and errors are shown after it.
+    """Drops what TensorFlow logs at INFO level while it is loaded inside this block.
+
+    Warnings and errors are shown after the block.
     """
+    # TensorFlow writes to the file descriptor, which sys.stderr does not see; so the descriptor
+    # itself leads to a file for the time being
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as held:

@@ -26,9 +26,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from hvd_xai.errors import HvdXaiError
+from hvd_xai.errors import HvdXaiError, is_agreed
 from hvd_xai.protocols import Silent
-from hvd_xai.ranks.world import is_agreed
 
 # What launchers tell a process about its rank, before any of MPI or Horovod is loaded.
 _RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")

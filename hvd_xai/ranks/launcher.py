@@ -1,6 +1,4 @@
-"""What the launcher says of the job that this process is a rank of, and what it keeps for the
-ranks.
-"""
+"""Reads what the launcher says of the job, and uses the store that it keeps for the ranks."""
 
 import json
 import urllib.request
@@ -8,14 +6,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 
+from hvd_xai.errors import WorldError
 from hvd_xai.protocols import Json
+
+FAILURE = "failure"  # key in the store: why a rank of an elastic job ended
 
 _SECONDS = 5.0
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
 def is_elastic(environment: Mapping[str, str]) -> bool:
-    """Returns whether the ranks of this job may come and go."""
+    """Returns whether ranks may leave and join this job."""
     return environment.get("HOROVOD_ELASTIC") == "1"
 
 
@@ -28,24 +29,69 @@ def is_gloo(environment: Mapping[str, str]) -> bool:
 
 
 def launched_size(environment: Mapping[str, str]) -> int | None:
-    """Returns how many ranks the launcher says it started; None if no launcher says."""
+    """Returns the number of ranks that the launcher says it started; None if no launcher says."""
+    # the first that is set counts: an mpirun inside a Slurm step inherits the step's variable
     sizes = [int(environment[name]) for name in _SIZES if environment.get(name, "").isdigit()]
     return sizes[0] if sizes else None
 
 
-class Store:
-    """The store that `horovodrun --gloo` runs for its ranks to meet: small values by key, which
-    outlive each rank, until the next reset.
+def check_sizes(
+    launched: int | None, horovod_size: int, mpi_size: int | None, *, gloo: bool
+) -> None:
+    """Refuses a job in which the launcher, Horovod and MPI count different numbers of ranks.
+
+    Each rank of such a job would train alone, and overwrite what the others write.
 
     Args:
-        url: of our part of it; None if there is no such place.
+        launched: number of ranks that the launcher says it started; None if no launcher says.
+        horovod_size: number of ranks that Horovod sees.
+        mpi_size: number of ranks that mpi4py sees; None if it was not asked.
+        gloo: whether Horovod runs without MPI.
+
+    Raises:
+        WorldError: if two counts differ; the message says which, and what to do.
+    """
+    if launched is not None and launched != horovod_size:
+        raise WorldError(
+            f"the launcher started {launched} ranks but Horovod sees {horovod_size}. The launcher"
+            " and Horovod use different MPIs: start the job with the mpirun that belongs to the"
+            " MPI Horovod was built with (under Slurm: srun --mpi=pmix), or with horovodrun."
+            " `hvd-xai doctor` shows which MPI each of them uses."
+        )
+    if not gloo and mpi_size is not None and mpi_size != horovod_size:
+        raise WorldError(
+            f"Horovod sees {horovod_size} ranks but mpi4py sees {mpi_size}: they are linked with"
+            " different MPIs. Rebuild Horovod with `hvd-xai install-horovod --force`, then look at"
+            " `hvd-xai doctor`."
+        )
+    if not gloo and mpi_size is None and horovod_size > 1:
+        raise WorldError(
+            "mpi4py is not installed, and the ranks were started over MPI: pip install"
+            " 'hvd_xai[train]', or use horovodrun --gloo."
+        )
+
+
+class Store:
+    """Keeps small values by key in the store that `horovodrun --gloo` runs for its ranks.
+
+    A value outlives the rank that wrote it; the launcher forgets all values at the next reset.
+    Without such a launcher, nothing is kept and nothing is found.
+
+    Args:
+        url: address of this project's part of the store; None where there is no store.
+
+    Example:
+        >>> store = Store.from_environment({})  # no launcher has set an address
+        >>> store.write("failure", "the disk is full")
+        >>> store.read("failure") is None
+        True
     """
 
     def __init__(self, url: str | None) -> None:
         self._url = url
 
     @classmethod
-    def of(cls, environment: Mapping[str, str]) -> "Store":
+    def from_environment(cls, environment: Mapping[str, str]) -> "Store":
         """Returns the store of the job that this process was started in."""
         address, port = (
             environment.get(f"HOROVOD_GLOO_RENDEZVOUS_{part}", "") for part in ("ADDR", "PORT")
@@ -53,7 +99,7 @@ class Store:
         return cls(f"http://{address}:{port}/hvd_xai" if address else None)
 
     def write(self, key: str, value: Json) -> None:
-        """Leaves a value; a launcher that is gone needs no telling."""
+        """Stores a value under a key; does nothing if the launcher cannot be reached."""
         if self._url is not None:
             with suppress(OSError, HTTPException):
                 self._open(
@@ -63,18 +109,19 @@ class Store:
                 ).close()
 
     def read(self, key: str) -> Json:
-        """Returns what was left under a key; None if that is nothing, or there is no store."""
+        """Returns the value under a key; None if nobody stored one, or there is no store."""
         if self._url is None:
             return None
         try:
             with self._open(urllib.request.Request(f"{self._url}/{key}")) as answer:
                 value: Json = json.loads(answer.read())
-        except (OSError, HTTPException):  # 404: nobody left anything
+        # the store answers 404 where nobody stored anything, which is an OSError too
+        except (OSError, HTTPException):
             return None
         return value
 
     def _open(self, request: urllib.request.Request) -> HTTPResponse:
-        # the launcher is not behind a proxy
+        # the user's proxy, which urllib would take from the environment, does not know the launcher
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         answer: HTTPResponse = direct.open(request, timeout=_SECONDS)
         return answer

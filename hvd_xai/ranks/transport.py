@@ -1,8 +1,8 @@
-"""What carries the collectives from rank to rank: mpi4py where they are MPI processes, Horovod
-where they are not.
+"""Defines the collectives that everything else is made of, and what all carriers of them share.
 
-No wait is longer than the deadline: what it ends, it ends for all ranks, with a message that names
-those that are missing.
+A carrier is mpi4py where the ranks are MPI processes (`over_mpi`), and Horovod where they are not
+(`over_horovod`). No wait takes longer than the deadline: then the rank that waits ends the whole
+job, with a message that names the ranks which are missing.
 """
 
 import itertools
@@ -10,90 +10,106 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from hvd_xai.ranks.launcher import Store, is_elastic
+from hvd_xai.ranks.launcher import FAILURE, Store, is_elastic
 from hvd_xai.ranks.watchdog import Watch
 
-if TYPE_CHECKING:
-    pass
-
 ROOT = 0
-EXIT_STUCK = 75  # EX_TEMPFAIL: the job was ended because a rank was waited for in vain
-FAILURE = "failure"  # in the launcher's store: why a rank of an elastic job ended
+EXIT_STUCK = 75  # EX_TEMPFAIL: the exit code of a job in which a rank was waited for in vain
+_N_NAMED = 10  # missing ranks that a message names; it counts the others
 
 
 @runtime_checkable
 class Transport(Protocol):
-    """The collectives that everything else is made of."""
+    """Carries bytes and rows from rank to rank. Every method but `abort` is a collective."""
 
     def allgather(self, phase: str, message: bytes) -> list[bytes]:
-        """Collective: every rank must call this. Returns the message of each rank."""
+        """Returns every rank's message, in the order of ranks.
+
+        Collective: every rank must call this.
+        """
 
     def gather(self, phase: str, block: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:
-        """Collective: every rank must call this.
+        """Returns all ranks' rows on the root, in the order of ranks; None elsewhere.
 
-        Returns the ranks' rows in the order of ranks on the root, None elsewhere.
+        Collective: every rank must call this.
+
+        Args:
+            phase: what the ranks are doing, for messages.
+            block: rows that this rank sends, `counts[rank]` of them.
+            counts: number of rows that each rank sends.
         """
 
     def exchange(
         self, phase: str, block: np.ndarray, sent: Sequence[int], received: Sequence[int]
     ) -> np.ndarray:
-        """Collective: every rank must call this.
+        """Returns the rows that all ranks sent to this one, in the order of ranks.
 
-        Returns the rows that each rank sent to this one, in the order of ranks.
+        Collective: every rank must call this.
+
+        Args:
+            phase: what the ranks are doing, for messages.
+            block: rows that this rank sends, in the order of the ranks that they go to.
+            sent: number of rows that go to each rank.
+            received: number of rows that come from each rank.
         """
 
     def watch(self, phase: str) -> Watch:
-        """Collective: every rank must call this.
+        """Returns a guard that ends the job when a wait for other ranks outlasts the deadline.
 
-        Returns what ends the job when a wait for the others takes too long.
+        Collective: every rank must call this.
         """
 
     def abort(self, code: int) -> None:
-        """Ends every rank of the job now."""
+        """Ends every rank of the job at once, with this exit code."""
 
 
 def row_starts(counts: Sequence[int]) -> list[int]:
-    """Returns where each rank's rows begin among those of all."""
+    """Returns the row at which each rank's rows begin, counted through all ranks."""
+    # counts  2  3  1
+    # rows    0 1 | 2 3 4 | 5
+    # starts  0     2       5
     return [0, *itertools.accumulate(counts)][:-1]
 
 
 def as_bytes(rows: np.ndarray) -> np.ndarray:
-    """Returns the rows' memory as bytes; also of zero rows, which memoryview.cast refuses."""
-    return (
-        np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
-        if rows.size
-        else np.empty(0, np.uint8)
-    )
+    """Returns the memory of contiguous rows as bytes, without a copy."""
+    # a view of zero rows has no last axis to be divided into bytes
+    if not rows.size:
+        return np.empty(0, np.uint8)
+    return np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
 
 
-def missing_ranks(missing: Sequence[int]) -> str:
-    """Returns the sentence that names the ranks which others wait for."""
-    some = ", ".join(map(str, missing[:10])) + (
-        f" and {len(missing) - 10} more" if len(missing) > 10 else ""
-    )
-    return (
-        f"Missing: rank {some}."
-        if missing
-        else "No rank is missing: all of them wait, for the network or for data."
-    )
+def row_bytes(block: np.ndarray) -> int:
+    """Returns the number of bytes in one row of a block."""
+    return block.dtype.itemsize * int(np.prod(block.shape[1:]))
 
 
-def stuck_message(phase: str, deadline: float) -> str:
-    """Returns what a rank says when it has waited for longer than the deadline."""
+def name_missing_ranks(missing: Sequence[int]) -> str:
+    """Returns the sentence that names the ranks which the others wait for."""
+    if not missing:
+        return "No rank is missing: all of them wait, for the network or for data."
+    named = ", ".join(map(str, missing[:_N_NAMED]))
+    n_more = len(missing) - _N_NAMED
+    return f"Missing: rank {named}{f' and {n_more} more' if n_more > 0 else ''}."
+
+
+def describe_stuck_wait(phase: str, deadline: float) -> str:
+    """Returns what a rank reports when it has waited for longer than the deadline."""
     return (
         f"waited {deadline:.0f} s for the other ranks in '{phase}'. One of them is stuck or much"
         " slower; if it is only slower, set HVD_XAI_DEADLINE to more seconds."
     )
 
 
-def die(transport: Transport, rank: int, reason: str, code: int) -> None:
-    """Ends every rank of the job now, with `reason` on standard error."""
+def end_job(transport: Transport, rank: int, reason: str, code: int) -> None:
+    """Ends every rank of the job at once, with the reason on standard error."""
     sys.stderr.write(f"hvd-xai: rank {rank} on {socket.gethostname()} ends the job: {reason}\n")
     sys.stderr.flush()
+    # in an elastic job the other ranks survive this one; they read there why it ended
     if is_elastic(os.environ):
-        Store.of(os.environ).write(FAILURE, [rank, socket.gethostname(), reason])
+        Store.from_environment(os.environ).write(FAILURE, [rank, socket.gethostname(), reason])
     transport.abort(code)

@@ -1,27 +1,60 @@
-"""Looks, from a thread, at how long this rank waits for the others where it cannot look itself."""
+"""Watches, from a thread, how long this rank waits for others where it cannot look itself."""
 
 import math
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 
+from hvd_xai.errors import WorldError
+
+DEADLINE_SECONDS = 1800.0
+
+
+def read_deadline(environment: Mapping[str, str]) -> float:
+    """Returns the seconds that a wait for other ranks may take, from `HVD_XAI_DEADLINE`.
+
+    Raises:
+        WorldError: if the variable holds no such number.
+
+    Example:
+        >>> read_deadline({}), read_deadline({"HVD_XAI_DEADLINE": "60"})
+        (1800.0, 60.0)
+    """
+    text = environment.get("HVD_XAI_DEADLINE", str(DEADLINE_SECONDS))
+    try:
+        deadline = float(text)
+    except ValueError:
+        deadline = 0.0
+    # NaN fails both comparisons; threads cannot wait for longer than the maximum
+    if not 0 < deadline < threading.TIMEOUT_MAX:
+        raise WorldError(
+            "HVD_XAI_DEADLINE must be a number of seconds above 0, at most some years; got"
+            f" '{text}'"
+        )
+    return deadline
+
 
 class Watch:
-    """Guards waits for other ranks, one after the other.
-
-    `with watch:` around each. It costs one reading of the clock.
+    """Guards waits for other ranks, one after another; each guard costs one reading of the clock.
 
     Args:
         deadline: seconds that a wait may take; infinite where there is nobody to wait for.
-        numbers: gives each wait its number, by which the ranks speak of it: it is the same on all
-            of them.
-        tell: called with the number of a wait of which half the time is over, to tell the others
-            that this rank is in it.
-        end: called with the number of one whose time is over, to end the job.
+        numbers: source of the number of each wait, by which the ranks speak of it; the same wait
+            must get the same number on all ranks.
+        tell: function that tells the other ranks that this rank is in the wait of a number; called
+            when half of the deadline is over.
+        end: function that ends the job, given the number of the wait that outlasted the deadline.
+
+    Example:
+        >>> import itertools
+        >>> watch = Watch(60.0, itertools.count(), tell=print, end=print)
+        >>> with watch:
+        ...     pass  # wait for the other ranks here
+        >>> watch.stop()
     """
 
     def __init__(
@@ -35,9 +68,11 @@ class Watch:
         self._wait: tuple[int, float] | None = None  # its number, and when it began
         self._told = 0
         self._stopped = threading.Event()
-        weakref.finalize(self, self._stopped.set)  # whoever was to stop it may have met an error
+        # an error may keep the owner from calling `stop`; the thread must end then too, and so it
+        # holds no more than a weak reference to this object
+        weakref.finalize(self, self._stopped.set)
         if math.isfinite(deadline):
-            look = partial(_look, weakref.ref(self), self._stopped, min(1.0, deadline / 16))
+            look = partial(_look_often, weakref.ref(self), self._stopped, min(1.0, deadline / 16))
             threading.Thread(target=look, name="hvd_xai-watch", daemon=True).start()
 
     def __enter__(self) -> None:
@@ -50,12 +85,12 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Ends it."""
+        """Ends the wait."""
         self._wait = None
 
     @contextmanager
     def once(self) -> Iterator[None]:
-        """Guards one wait, and looks no longer after it."""
+        """Guards a single wait, then stops the watch."""
         try:
             with self:
                 yield
@@ -63,11 +98,12 @@ class Watch:
             self.stop()
 
     def stop(self) -> None:
-        """Looks no longer."""
+        """Ends the thread that looks; safe to call twice."""
         self._stopped.set()
 
     def look(self) -> None:
-        """Tells and ends what is due."""
+        """Tells the others of a wait that takes long, or ends the job if it takes too long."""
+        # read once: the other thread may end the wait, or begin the next, at any time
         wait = self._wait
         if wait is None:
             return
@@ -81,9 +117,12 @@ class Watch:
             self.stop()
 
 
-def _look(of: "weakref.ref[Watch]", stopped: threading.Event, pause: float) -> None:
-    while not stopped.wait(pause):
-        watch = of()
+def _look_often(
+    reference: "weakref.ref[Watch]", stopped: threading.Event, pause_seconds: float
+) -> None:
+    while not stopped.wait(pause_seconds):
+        watch = reference()
         if watch is not None:
             watch.look()
+        # this name would keep the watch alive through the next pause
         del watch

@@ -4,13 +4,13 @@ Everything above this module sees one `World`, and never asks what carries the d
 
 Ranks fail together. Work that can fail is done inside `World.together`, which ends in an agreement:
 either every rank goes on, or every rank raises. A rank that dies outside such a block takes the job
-with it: an uncaught error aborts it, a rank that exits early is noticed by those that wait for it,
-and no wait is longer than the deadline.
+with it: an uncaught error aborts the job, the ranks that wait notice one that exits early, and no
+wait is longer than the deadline.
 
-In an elastic job the ranks come and go. The `World` stays the same object: `World.reconnect` gives
-it the ranks that there are now. What is cut by rank is cut anew after that; nothing else needs to
-know. A host that is lost is let go, but a rank that ends with an error of its own tells the others
-so by way of the launcher, and they end as well.
+In an elastic job ranks leave and join. The `World` stays the same object: `World.reconnect` gives
+it the ranks that there are now. Whatever is shared out by rank must be shared out again after that;
+nothing else needs to know. The job goes on without a host that is lost. A rank that ends with an
+error of its own tells the others so by way of the launcher, and they end as well.
 """
 
 import importlib
@@ -21,26 +21,32 @@ import pickle
 import secrets
 import socket
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import TypeVar
 
 import numpy as np
 
-from hvd_xai.errors import HorovodMissingError, PeerError, WorldError
+from hvd_xai.errors import PeerError, WorldError, is_agreed, mark_agreed
 from hvd_xai.protocols import Json
-from hvd_xai.ranks.connect import alone, connect
-from hvd_xai.ranks.launcher import Store, is_elastic, is_gloo, launched_size
+from hvd_xai.ranks.connect import Alone, connect
+from hvd_xai.ranks.launcher import (
+    FAILURE,
+    Store,
+    check_sizes,
+    is_elastic,
+    is_gloo,
+    launched_size,
+)
+from hvd_xai.ranks.over_horovod import start_horovod
 from hvd_xai.ranks.over_mpi import import_mpi
-from hvd_xai.ranks.transport import EXIT_STUCK, FAILURE, ROOT, Transport, die
-from hvd_xai.ranks.watchdog import Watch
+from hvd_xai.ranks.transport import EXIT_STUCK, ROOT, Transport, end_job
+from hvd_xai.ranks.watchdog import Watch, read_deadline
 
 log = logging.getLogger(__name__)
 
-DEADLINE_SECONDS = 1800.0
 Value = TypeVar("Value", bound=Json)
 # unbound: with a bound that is recursive, as `Json`, mypy does not take None out of `Sent | None`
 Sent = TypeVar("Sent")
@@ -50,19 +56,28 @@ class World:
     """The ranks of this job. Collective: every rank must make one.
 
     Args:
-        rank: of this process, 0 to size - 1; the root is 0.
-        size: how many ranks there are.
-        local_rank: of this process on its host.
-        local_size: how many ranks its host has.
-        transport: what carries the collectives.
+        rank: number of this process among the ranks, 0 to size - 1; the root is 0.
+        size: number of ranks.
+        local_rank: number of this process among the ranks on its host.
+        local_size: number of ranks on this host.
+        transport: carrier of the collectives.
 
     Attributes:
-        host: this rank's host name.
-        hosts: each rank's.
-        job: a name that no other job has, the same on every rank and after every reset.
-        resets: how often the ranks of this job came and went; above 0 in elastic jobs only.
-        under_way: what an error that ends the job must not break off: called by `finish`, with
-            whether all ranks call it together.
+        host: name of this rank's host.
+        hosts: name of each rank's host, in the order of ranks.
+        job: name that no other job has, the same on every rank and after every reset.
+        resets: number of times that the job's ranks changed; above 0 in elastic jobs only.
+        under_way: functions that finish what an error must not break off when it ends the job;
+            `finish` calls each with whether all ranks call it together.
+
+    Example:
+        >>> world = World.alone()
+        >>> world.rank, world.size, world.is_root
+        (0, 1, True)
+        >>> with world.together("reading the probe"):
+        ...     rows = [1, 2, 3]  # work that may fail on some rank
+        >>> sum(world.allgather("counting the rows", len(rows)))
+        3
     """
 
     def __init__(
@@ -77,7 +92,10 @@ class World:
     def _meet(
         self, rank: int, size: int, local_rank: int, local_size: int, transport: Transport
     ) -> None:
-        """Takes these ranks for the world's. Collective: every rank must call this."""
+        """Learns who the ranks are, at the start or after a reset.
+
+        Collective: every rank must call this.
+        """
         self.rank, self.size, self.local_rank, self.local_size = rank, size, local_rank, local_size
         self._transport = transport
         met = self.allgather(
@@ -86,69 +104,74 @@ class World:
         hosts, jobs, proposals, resets = zip(*met, strict=True)
         self.hosts = list(hosts)
         # a rank that has just joined an elastic job does not know its name yet; at the start no
-        # rank does, and the root's proposal is taken
+        # rank does, and all take the root's proposal
         self.job = next(filter(None, jobs), proposals[ROOT])
         self.resets = max(resets)
 
     @classmethod
     def alone(cls) -> "World":
-        """Returns a world of this process only; it needs neither MPI nor Horovod."""
-        return cls(0, 1, 0, 1, alone())
+        """Returns a world of this process only, which needs neither MPI nor Horovod.
+
+        Example:
+            >>> World.alone().size
+            1
+        """
+        return cls(0, 1, 0, 1, Alone())
 
     @classmethod
     def connect(cls) -> "World":
         """Brings the launched ranks together. Collective: every rank must call this.
 
-        mpi4py is imported before Horovod starts, so that both use one MPI, with threads allowed. An
-        uncaught error on any rank ends the job from here on.
+        From here on, an uncaught error on any rank ends the job.
 
         Raises:
             HorovodMissingError: if Horovod is not installed.
             WorldError: if the launcher, Horovod and MPI count different numbers of ranks.
         """
-        deadline = _deadline()
+        deadline = read_deadline(os.environ)
+        # mpi4py comes before Horovod starts, so that both use one MPI, with threads allowed
         mpi = None if is_gloo(os.environ) else import_mpi()
-        horovod = _start_horovod(deadline)
+        horovod = start_horovod(deadline)
         rank, size = horovod.rank(), horovod.size()
         mpi_size = None if mpi is None else mpi.COMM_WORLD.Get_size()
-        # there the launcher's number is of when it started this process
+        # in an elastic job the launcher's number dates from when it started this process
         if not is_elastic(os.environ):
             check_sizes(launched_size(os.environ), size, mpi_size, gloo=is_gloo(os.environ))
         world = cls(
             rank, size, horovod.local_rank(), horovod.local_size(), connect(horovod, mpi, deadline)
         )
-        _end_job_on_uncaught_error(world)
+        end_job_on_uncaught_error(world)
         return world
 
     def reconnect(self) -> None:
-        """Takes the ranks that an elastic job has now.
+        """Takes over the ranks that an elastic job has after a reset.
 
-        Collective: every rank that is left, and every new one by `connect`, must call this.
+        Collective: every rank that is left must call this, and every new one `connect`.
 
         Raises:
-            PeerError: on all ranks that are left, if another one ended with an error; only lost
-                hosts are let go.
-            WorldError: if this process is no rank of the job any more, or the others could not be
-                reached.
+            PeerError: on all ranks that are left, if another one ended with an error; the job goes
+                on only without hosts that are lost.
+            WorldError: if this process is no rank of the job any more, or cannot reach the others.
         """
-        failure = Store.of(os.environ).read(FAILURE)
+        failure = Store.from_environment(os.environ).read(FAILURE)
         if isinstance(failure, list):
             rank, host, reason = failure
-            raise agreed(PeerError("training", [(int(str(rank)), str(host), str(reason))]))
+            raise mark_agreed(PeerError("training", [(int(str(rank)), str(host), str(reason))]))
         horovod = importlib.import_module("horovod.tensorflow")
         horovod.shutdown()
         try:
             horovod.init()
         except ValueError as error:
-            # this rank is out; the others go on without it, and are not told to end
-            raise agreed(
+            # marked, so that this process ends alone: the others go on without it
+            raise mark_agreed(
                 WorldError(
                     f"rank {self.rank} on {self.host} is not among the job's ranks after a reset:"
                     f" {error}"
                 )
             ) from error
         self.resets += 1
-        transport = connect(horovod, None, _deadline())
+        # elastic jobs have no MPI
+        transport = connect(horovod, None, read_deadline(os.environ))
         self._meet(
             horovod.rank(), horovod.size(), horovod.local_rank(), horovod.local_size(), transport
         )
@@ -198,7 +221,7 @@ class World:
         """
         sent = self._allgather_pickled(phase, value)[ROOT]
         if sent is None:
-            raise agreed(TypeError(f"{phase}: rank 0 must send a value; got None"))
+            raise mark_agreed(TypeError(f"{phase}: rank 0 must send a value; got None"))
         return sent
 
     def same(self, phase: str, value: Json, complaint: str) -> None:
@@ -221,20 +244,24 @@ class World:
         texts = self.allgather(phase, json.dumps(value, sort_keys=True))
         for rank, text in enumerate(texts):
             if text != texts[ROOT]:
-                raise agreed(ValueError(f"rank {rank} differs from rank 0: {complaint}"))
+                raise mark_agreed(ValueError(f"rank {rank} differs from rank 0: {complaint}"))
 
     def gather_rows(self, phase: str, rows: np.ndarray, counts: Sequence[int]) -> np.ndarray | None:
         """Brings one round of rows to the root. Collective: every rank must call this.
 
         Args:
-            phase: what is going on, for messages.
-            rows: `[counts[rank], ...]` of this rank; the dtype, which may be structured, and the
-                trailing shape are the same on all ranks.
-            counts: rows of each rank. Keep a round below 64 MiB: larger messages are slower, and
-                single counts above 2^31 fail in MPI.
+            phase: what the ranks are doing, for messages.
+            rows: rows `[counts[rank], ...]` of this rank; all ranks' have one dtype, which may be
+                structured, and one trailing shape.
+            counts: number of rows that each rank sends. Keep a round below 64 MiB: larger messages
+                are slower, and single counts above 2^31 fail in MPI.
 
         Returns:
-            On the root `[sum(counts), ...]`, in the order of ranks; None elsewhere.
+            All rows `[sum(counts), ...]` on the root, in the order of ranks; None elsewhere.
+
+        Example:
+            >>> World.alone().gather_rows("merging rows", np.array([0.5, 1.5]), [2])
+            array([0.5, 1.5])
         """
         return self._transport.gather(phase, rows, counts)
 
@@ -244,35 +271,56 @@ class World:
         """Sends rows from every rank to every other. Collective: every rank must call this.
 
         Args:
-            phase: what is going on, for messages.
-            rows: `[sum(sent), ...]` in the order of the ranks that they go to; dtype and trailing
-                shape as in `gather_rows`.
-            sent: rows that go to each rank.
-            received: rows that come from each rank; what that rank says it sends to this one.
+            phase: what the ranks are doing, for messages.
+            rows: rows `[sum(sent), ...]` in the order of the ranks that they go to; all ranks' have
+                one dtype and one trailing shape.
+            sent: number of rows that go to each rank.
+            received: number of rows that come from each rank, which is what that rank says it
+                sends to this one.
 
         Returns:
-            `[sum(received), ...]` in the order of the ranks that they come from.
+            Rows `[sum(received), ...]` in the order of the ranks that they come from.
+
+        Example:
+            >>> World.alone().exchange_rows("merging rows", np.array([0.5, 1.5]), [2], [2])
+            array([0.5, 1.5])
         """
         return self._transport.exchange(phase, rows, sent, received)
 
     def watch(self, phase: str) -> Watch:
-        """Returns what ends the job when a wait for the other ranks takes longer than the deadline;
-        for waits that are not the world's own.
+        """Returns a guard that ends the job when a wait for other ranks outlasts the deadline.
 
-        Collective: every rank must call this, and have the same waits.
+        Collective: every rank must call this, and guard the same waits in the same order.
+
+        It is for waits outside of this class, such as those in Horovod's allreduce.
+
+        Example:
+            >>> watch = World.alone().watch("a training step")
+            >>> with watch:
+            ...     pass  # train one step
         """
         return self._transport.watch(phase)
 
     def waiting(self, phase: str) -> AbstractContextManager[None]:
-        """Guards one such wait. Collective: every rank must enter and leave this block."""
+        """Guards a single wait, as `watch` guards many.
+
+        Collective: every rank must enter and leave this block.
+        """
         return self.watch(phase).once()
 
     def agree(self, phase: str, error: BaseException | None = None) -> None:
-        """Goes on on all ranks, or raises on all of them. Collective: every rank must call this.
+        """Returns on all ranks, or raises on all. Collective: every rank must call this.
+
+        Args:
+            phase: what the ranks are doing, for messages.
+            error: error that this rank met; None if it met none.
 
         Raises:
-            PeerError: on every rank, if any gave an error. Where all ranks met an error of one
-                type, each raises its own instead.
+            PeerError: on every rank, if any met an error. Where all ranks met an error of one type,
+                each raises its own instead.
+
+        Example:
+            >>> World.alone().agree("opening the run")
         """
         message = None if error is None else f"{type(error).__name__}: {error}"
         messages = self.allgather(phase, message)
@@ -281,104 +329,62 @@ class World:
         ]
         if not failures:
             return
-        everywhere = (
-            len(failures) == self.size
-            and len({text.partition(":")[0] for _, _, text in failures}) == 1
-        )
-        if everywhere and error is not None:
-            raise agreed(error)
-        raise agreed(PeerError(phase, failures)) from error
+        types = {text.partition(":")[0] for _, _, text in failures}
+        if error is not None and len(failures) == self.size and len(types) == 1:
+            raise mark_agreed(error)
+        raise mark_agreed(PeerError(phase, failures)) from error
 
     @contextmanager
     def together(self, phase: str) -> Iterator[None]:
-        """Does local work that can fail, then agrees.
+        """Does local work that can fail, then agrees on whether it failed anywhere.
 
-        Collective: every rank must enter and leave this block.
+        Collective: every rank must enter and leave this block. Put no other collective inside: a
+        rank that has failed would not come to it.
 
         Raises:
-            PeerError: as `agree`.
+            PeerError: on every rank, if the work failed on any, as `agree` says.
+
+        Example:
+            >>> with World.alone().together("opening the run"):
+            ...     folder = "runs/script"
         """
         error: Exception | None = None
         try:
             yield
         except Exception as caught:  # noqa: BLE001
             error = caught
+        # outside of the except clause: every rank comes here, whether it failed or not
         self.agree(phase, error)
 
     def finish(self, error: BaseException) -> None:
-        """Finishes what is under way, each once, before an error ends the job.
+        """Finishes what is under way before an error ends the job.
 
-        Collective where all ranks raise that error.
-
-        What fails meanwhile is logged: the error that ends the job is the one to be seen.
+        Collective where all ranks raise that error. What fails meanwhile is logged, so that the
+        error which ends the job is the one that the user sees.
         """
-        # in an elastic job the ranks that raise it may not be all that there were
+        # in an elastic job, the ranks that raise the error may not be all that there were
         together = (is_agreed(error) or self.size == 1) and not is_elastic(os.environ)
         while self.under_way:
             try:
+                # taken out before it is called, so that a second error does not call it again
                 self.under_way.pop(0)(together)
             except Exception as failure:  # noqa: BLE001
                 log.warning("not all that was under way could be finished: %s", failure)
 
     def abort(self, reason: str, code: int = EXIT_STUCK) -> None:
-        """Ends every rank of the job now, with `reason` on standard error."""
-        die(self._transport, self.rank, reason, code)
+        """Ends every rank of the job at once, with the reason on standard error."""
+        end_job(self._transport, self.rank, reason, code)
 
 
-def agreed(error: BaseException) -> BaseException:
-    """Marks an error as one that every rank raises."""
-    error.agreed = True  # type: ignore[attr-defined]  # a mark on whatever error it is
-    return error
+def end_job_on_uncaught_error(world: World) -> None:
+    """Ends the job when this rank dies of an error that other ranks do not know of.
 
-
-def is_agreed(error: BaseException) -> bool:
-    """Returns whether every rank raises this error, so that one report of it is enough."""
-    return getattr(error, "agreed", False) is True
-
-
-def check_sizes(
-    launched: int | None, horovod_size: int, mpi_size: int | None, *, gloo: bool
-) -> None:
-    """Refuses a job whose launcher, Horovod and MPI count different numbers of ranks: each rank
-    would train alone and overwrite the others.
-
-    Args:
-        launched: ranks that the launcher says it started; None if no launcher said.
-        horovod_size: ranks that Horovod sees.
-        mpi_size: ranks that mpi4py sees; None if it was not asked.
-        gloo: whether Horovod runs without MPI.
-
-    Raises:
-        WorldError: saying which counts differ and what to do.
-    """
-    if launched is not None and launched != horovod_size:
-        raise WorldError(
-            f"the launcher started {launched} ranks but Horovod sees {horovod_size}. The launcher"
-            " and Horovod use different MPIs: start the job with the mpirun that belongs to the"
-            " MPI Horovod was built with (under Slurm: srun --mpi=pmix), or with horovodrun."
-            " `hvd-xai doctor` shows which MPI each of them uses."
-        )
-    if not gloo and mpi_size is not None and mpi_size != horovod_size:
-        raise WorldError(
-            f"Horovod sees {horovod_size} ranks but mpi4py sees {mpi_size}: they are linked with"
-            " different MPIs. Rebuild Horovod with `hvd-xai install-horovod --force`, then look at"
-            " `hvd-xai doctor`."
-        )
-    if not gloo and mpi_size is None and horovod_size > 1:
-        raise WorldError(
-            "mpi4py is not installed, and the ranks were started over MPI: pip install"
-            " 'hvd_xai[train]', or use horovodrun --gloo."
-        )
-
-
-def _end_job_on_uncaught_error(world: World) -> None:
-    """Ends the job when this rank dies of an error that the others do not know of; they would wait
-    for it for ever.
+    They would wait for this rank for ever.
     """
     show = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        # every rank is on its way out
+        # every rank is on its way out by itself, and one report is enough
         if is_agreed(error) or (world.size == 1 and not is_elastic(os.environ)):
             if world.is_root:
                 show(kind, error, trace)
@@ -390,31 +396,3 @@ def _end_job_on_uncaught_error(world: World) -> None:
         world.abort(f"uncaught {kind.__name__}: {error}", 1)
 
     sys.excepthook = hook
-
-
-def _deadline() -> float:
-    text = os.environ.get("HVD_XAI_DEADLINE", str(DEADLINE_SECONDS))
-    try:
-        deadline = float(text)
-    except ValueError:
-        deadline = 0.0
-    if not 0 < deadline < threading.TIMEOUT_MAX:
-        raise WorldError(
-            "HVD_XAI_DEADLINE must be a number of seconds above 0, at most some years; got"
-            f" '{text}'"
-        )
-    return deadline
-
-
-def _start_horovod(deadline: float) -> ModuleType:
-    # a rank that explains keeps the others waiting in the next allreduce; that is no stall
-    os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(int(deadline)))
-    try:
-        horovod = importlib.import_module("horovod.tensorflow")
-    except ImportError as error:
-        raise HorovodMissingError(
-            f"Horovod is not installed or does not load ({error}). Build it with: hvd-xai"
-            " install-horovod"
-        ) from error
-    horovod.init()
-    return horovod

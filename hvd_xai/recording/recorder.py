@@ -15,10 +15,10 @@ from typing import Literal, TypeAlias
 from hvd_xai.checkpoint.manifest import Header
 from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.checkpoint.writer import Writer, Written, write_shards
-from hvd_xai.errors import CheckpointError
+from hvd_xai.errors import CheckpointError, is_agreed
 from hvd_xai.protocols import Sink
 from hvd_xai.ranks.transport import ROOT
-from hvd_xai.ranks.world import World, is_agreed
+from hvd_xai.ranks.world import World
 from hvd_xai.recording.merge import Merged, merge
 from hvd_xai.recording.row_buffer import RowBuffer
 from hvd_xai.storage.arrays import shard_rows

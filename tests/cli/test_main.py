@@ -13,8 +13,7 @@ import hvd_xai
 from hvd_xai.cli import console
 from hvd_xai.cli.console import Bar, Lines, program, progress, rank, report_errors
 from hvd_xai.cli.main import build
-from hvd_xai.errors import PeerError, RecipeError
-from hvd_xai.ranks.world import agreed
+from hvd_xai.errors import PeerError, RecipeError, mark_agreed
 
 ROOT = Path(hvd_xai.__file__).parents[1]
 NOT_COMMANDS = {"__init__", "main", "console"}
@@ -120,7 +119,7 @@ def test_what_all_ranks_know_only_the_root_says(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
-    assert reported(agreed(PeerError("training", [(0, "a", "bad")]))) == 1  # type: ignore[arg-type]  # agreed() gives back what it got
+    assert reported(mark_agreed(PeerError("training", [(0, "a", "bad")]))) == 1
     assert capsys.readouterr().err == ""
     assert reported(OSError("no space")) == 1
     assert capsys.readouterr().err.startswith("hvd-xai: rank 1: error: no space")

@@ -6,10 +6,10 @@ neither is tested without.
 
 import os
 
-from hvd_xai.ranks import world as world_module
 from hvd_xai.ranks.launcher import is_gloo
 from hvd_xai.ranks.over_mpi import OverMpi, import_mpi
-from hvd_xai.ranks.world import World
+from hvd_xai.ranks.watchdog import read_deadline
+from hvd_xai.ranks.world import World, end_job_on_uncaught_error
 
 
 def connect() -> World:
@@ -22,6 +22,6 @@ def connect() -> World:
     mpi = import_mpi()
     assert mpi is not None
     rank, size = mpi.COMM_WORLD.Get_rank(), mpi.COMM_WORLD.Get_size()
-    world = World(rank, size, rank, size, OverMpi(mpi, world_module._deadline()))
-    world_module._end_job_on_uncaught_error(world)
+    world = World(rank, size, rank, size, OverMpi(mpi, read_deadline(os.environ)))
+    end_job_on_uncaught_error(world)
     return world

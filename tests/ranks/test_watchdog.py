@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from hvd_xai.ranks.watchdog import Watch
+from hvd_xai.errors import WorldError
+from hvd_xai.ranks.watchdog import Watch, read_deadline
 
 SECONDS = 30  # for a thread that does its work at once
 
@@ -72,3 +73,14 @@ def test_nobody_is_waited_for_without_a_thread() -> None:
     watched = Watched(math.inf)
     with watched.watch:
         assert watched.threads == set()
+
+
+@pytest.mark.parametrize("text", ["abc", "0", "-1", "nan", "inf", ""])
+def test_a_deadline_that_is_no_number_of_seconds_is_refused(text: str) -> None:
+    with pytest.raises(WorldError, match="HVD_XAI_DEADLINE must be a number of seconds"):
+        read_deadline({"HVD_XAI_DEADLINE": text})
+
+
+def test_without_a_deadline_of_the_users_half_an_hour_is_waited() -> None:
+    assert read_deadline({}) == 1800
+    assert read_deadline({"HVD_XAI_DEADLINE": "0.5"}) == 0.5

@@ -4,8 +4,8 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from hvd_xai.errors import PeerError
-from hvd_xai.ranks.world import World, is_agreed
+from hvd_xai.errors import PeerError, is_agreed
+from hvd_xai.ranks.world import World
 
 
 def test_rank_is_within_size_and_every_rank_has_a_host(world: World) -> None:
