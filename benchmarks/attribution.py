@@ -1,5 +1,6 @@
-"""Attributions per second beside a floor written by hand, and beside the libraries people use, with
-the same nodes and masks.
+"""Measures attributions per second beside hand-written floors and the libraries people use.
+
+All get the same nodes and masks.
 
     python benchmarks/attribution.py                    # prints the tables
     python benchmarks/attribution.py --write            # puts them into benchmarks/RESULTS.md too
@@ -135,8 +136,9 @@ class Contender:
 
 
 def python_of(contender: str, peers: Path) -> str:
-    """Returns the Python that has a contender's library; makes its environment the first time, and
-    again when its list has changed.
+    """Returns the Python that has a contender's library.
+
+    Makes its environment the first time, and again when the list of its packages has changed.
     """
     if contender not in HOME:
         return sys.executable
@@ -155,9 +157,7 @@ def python_of(contender: str, peers: Path) -> str:
 
 
 def trained_cnn() -> tuple[Any, np.ndarray, np.ndarray]:
-    """Trains the small network on digits; returns it with 256 images that it has not seen, and
-    their labels.
-    """
+    """Trains the small network on digits; returns it with 256 unseen images and their labels."""
     import tensorflow as tf
     from sklearn.datasets import load_digits
 
@@ -170,9 +170,7 @@ def trained_cnn() -> tuple[Any, np.ndarray, np.ndarray]:
 
 
 def trained_dense_net() -> tuple[Any, np.ndarray, np.ndarray]:
-    """Trains the table's network on the breast cancer data; returns it with 256 rows that it has
-    not seen, and their labels.
-    """
+    """Trains the table's network on biopsies; returns it with 256 unseen rows and their labels."""
     from sklearn.datasets import load_breast_cancer
 
     table = load_breast_cancer()
@@ -198,8 +196,9 @@ def trained(
 
 
 def prepare(folder: Path) -> None:
-    """Leaves models and examples in a folder; ResNet50 is not trained, as what it costs does not
-    depend on its weights.
+    """Leaves models and examples in a folder.
+
+    ResNet50 is not trained, because its cost does not depend on its weights.
     """
     images = np.random.default_rng(0).uniform(-1, 1, (20, 224, 224, 3)).astype(np.float32)
     cases = {

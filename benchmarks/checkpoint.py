@@ -1,5 +1,6 @@
-"""Explanation checkpoints merged and written by many ranks: memory, throughput beside raw writing,
-and what training waits for them.
+"""Measures how many ranks merge and write explanation checkpoints, and how training waits for it.
+
+Memory and throughput stand beside those of raw writing.
 
     python benchmarks/checkpoint.py                      # 100, 500 and 2,000 MB of attributions at
     2, 4, 8 and 16 ranks python benchmarks/checkpoint.py --megabytes 100 --ranks 2 4 python
@@ -47,8 +48,9 @@ ENTRY_BYTES = 160  # of a Zarr shard in the index that is gathered
 
 
 def merge_and_write(merge: Literal["direct", "root"], megabytes: int) -> None:
-    """Runs on every rank; the root prints seconds by way and round, each rank's growth in MB, and
-    what messages take, as JSON.
+    """Merges and writes rows on every rank; the root prints what it took, as JSON.
+
+    It prints seconds by way and round, each rank's growth in MB, and the cost of messages.
     """
     import numpy as np
 
@@ -164,8 +166,9 @@ def _peak() -> float:
 
 
 def training() -> None:
-    """Runs on every rank; the root prints by way the seconds of each epoch but explaining, and of
-    waiting at its end, as JSON.
+    """Trains and explains on every rank; the root prints what it took, as JSON.
+
+    By way, it prints each epoch's seconds without explaining, and the seconds of waiting at its end.
     """
     import keras
     import numpy as np
@@ -269,8 +272,9 @@ def launch(size: int, *words: str) -> Any:
 
 
 def merging_table(sizes: Sequence[int], amounts: Sequence[int]) -> tuple[str, dict[str, float]]:
-    """Measures merging and writing; returns a Markdown table, and what it says of one rank: bytes a
-    second by merge, and of messages.
+    """Measures merging and writing; returns a Markdown table, and the speed of one rank.
+
+    The speed is in bytes per second, by merge, and of messages.
     """
     lines = [
         (
@@ -326,8 +330,9 @@ def training_table(measured: dict[str, tuple[list[float], list[float]]]) -> str:
 
 
 def model_table(measured: dict[str, float]) -> str:
-    """Returns what one epoch would take at 1,024 and 10,000 ranks: alpha seconds a message, beta
-    seconds a byte.
+    """Returns what one epoch would take at 1,024 and 10,000 ranks.
+
+    A message takes alpha seconds, and beta seconds for each byte.
     """
     from hvd_xai.recording.row_buffer import ROUND_BYTES
 
@@ -391,22 +396,33 @@ if __name__ == "__main__":
     else:
         merging, measured = merging_table(options.ranks, options.megabytes)
         few, alpha, beta = min(options.ranks), measured["message"], measured["byte"]
-        text = f"""Random float16 attributions of {SIDE} x {SIDE}, medians of {ROUNDS} rounds. A rank's growth is its peak over what it
-was after a merge of one row a rank. {machine()}
-
-{merging}
-
-A CNN on 2 ranks of one core each, which training and the thread that writes share: {ROUNDS} interleaved rounds of {EPOCHS} epochs of
-{N_EXAMPLES:,} examples, of which {N_EXPLAINED:,} are explained after each ({N_EXPLAINED * ROW_BYTES / 1e6:.0f} MB). An epoch ends where the
-next one begins; attributing and merging are left out, and so are the first and the last epoch of each round.
-
-{training_table(launch(2, "--measure-training"))}
-
-Modelled: {EPOCH_BYTES / 1e9:.0f} GB an epoch, Zarr shards of 256 samples of 224 x 224. Measured above, at {few} ranks: {alpha * 1e6:.0f} us
-a message (alpha) and {1e-9 / beta:.1f} GB/s between ranks (1 / beta); {measured["root"] / 1e6:.0f} MB/s merged and written by the root,
-{measured["direct"] / 1e6:.0f} MB/s by each rank that writes directly. Assumed: {FILESYSTEM_BYTES / 1e9:.0f} GB/s into the filesystem.
-
-{model_table(measured)}"""
+        megabytes = N_EXPLAINED * ROW_BYTES / 1e6
+        text = "\n".join(
+            [
+                f"Random float16 attributions of {SIDE} x {SIDE}, medians of {ROUNDS} rounds. A"
+                " rank's growth is its peak over what it was after a merge of one row a rank."
+                f" {machine()}",
+                "",
+                merging,
+                "",
+                "A CNN on 2 ranks of one core each, which training and the thread that writes share:"
+                f" {ROUNDS} interleaved rounds of {EPOCHS} epochs of {N_EXAMPLES:,} examples, of"
+                f" which {N_EXPLAINED:,} are explained after each ({megabytes:.0f} MB). An epoch ends"
+                " where the next one begins; attributing and merging are left out, and so are the"
+                " first and the last epoch of each round.",
+                "",
+                training_table(launch(2, "--measure-training")),
+                "",
+                f"Modelled: {EPOCH_BYTES / 1e9:.0f} GB an epoch, Zarr shards of 256 samples of 224 x"
+                f" 224. Measured above, at {few} ranks: {alpha * 1e6:.0f} us a message (alpha) and"
+                f" {1e-9 / beta:.1f} GB/s between ranks (1 / beta); {measured['root'] / 1e6:.0f}"
+                f" MB/s merged and written by the root, {measured['direct'] / 1e6:.0f} MB/s by each"
+                f" rank that writes directly. Assumed: {FILESYSTEM_BYTES / 1e9:.0f} GB/s into the"
+                " filesystem.",
+                "",
+                model_table(measured),
+            ]
+        )
         print(text)
         if options.write:
             words = " ".join(["python benchmarks/checkpoint.py", *sys.argv[1:]])

@@ -1,5 +1,6 @@
-"""Who is measured by attribution.py, each in a process and an environment of its own: reads a case,
-then runs it as often as it is asked.
+"""Runs one contender of attribution.py in a process and an environment of its own.
+
+It reads a case, then runs it as often as it is asked.
 
     python contenders.py FOLDER CASE CONTENDER
 
@@ -310,8 +311,9 @@ def tf_keras_vis(case: Case) -> Run:
 
 
 def shap(case: Case, *, as_documented: bool = False) -> Run:
-    """Shap's PermutationExplainer, which explains an example at a time: given a compiled function
-    and all rows of an order at once.
+    """Runs shap's PermutationExplainer, which explains one example at a time.
+
+    It is given a compiled function, and all rows of an order at once.
     """
     import shap as library
     import tensorflow as tf
@@ -360,9 +362,7 @@ def shap(case: Case, *, as_documented: bool = False) -> Run:
 
 
 def shap_as_documented(case: Case) -> Run:
-    """The same as shap's documentation shows it: given `model.predict`, all else left at its
-    default.
-    """
+    """Runs shap as its documentation shows it: with `model.predict` and its defaults."""
     return shap(case, as_documented=True)
 
 
@@ -404,8 +404,9 @@ CONTENDERS = {function.__name__: function for function in RUNS}
 
 
 def peak_mib() -> float:
-    """Returns this program's peak resident memory; `getrusage` would count the process it was
-    started from, too.
+    """Returns this program's peak resident memory in MiB.
+
+    `getrusage` would count the process that started it, too.
     """
     status = Path("/proc/self/status").read_text()
     return (

@@ -1,5 +1,6 @@
-"""Our attributions beside those of other libraries: the same model, examples and options, as far as
-both can be set alike.
+"""Compares our attributions with those of other libraries.
+
+All get the same model, examples and options, as far as they can be set alike.
 
     python benchmarks/cross_check.py                 # prints the table
     python benchmarks/cross_check.py --write         # puts it into benchmarks/RESULTS.md too
@@ -38,9 +39,7 @@ SETTING = (
 
 
 def prepare(folder: Path) -> None:
-    """Trains the models, draws what is to be the same for everybody, and leaves all of it in a
-    folder.
-    """
+    """Trains the models, draws what must be the same for everybody, and leaves all in a folder."""
     import tensorflow as tf
     from scipy.ndimage import gaussian_filter
 
@@ -84,9 +83,7 @@ def prepare(folder: Path) -> None:
 
 
 def trained_mlp() -> tuple[Any, np.ndarray, np.ndarray]:
-    """Trains the model of a table on wines; returns it with the wines, in an order of their own,
-    and their classes.
-    """
+    """Trains the model of a table on wines; returns it with shuffled wines and their classes."""
     import keras
     from sklearn.datasets import load_wine
 

@@ -1,5 +1,6 @@
-"""Peak memory of the root and of another rank while more and more attributions are explained,
-merged, written and shown.
+"""Measures peak memory of the root and of another rank while the attributions grow.
+
+They are explained, merged, written and shown.
 
     python benchmarks/memory.py              # prints the table
     python benchmarks/memory.py --write      # puts it into benchmarks/RESULTS.md too

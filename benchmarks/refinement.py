@@ -1,5 +1,6 @@
-"""What integrated gradients to a tolerance take, and how far off they are, on small networks with
-and without kinks.
+"""Measures how many nodes integrated gradients take to a tolerance, and how far off they are.
+
+The networks are small, with and without kinks.
 
     python benchmarks/refinement.py            # prints the table
     python benchmarks/refinement.py --write    # puts it into benchmarks/RESULTS.md too

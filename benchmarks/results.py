@@ -1,6 +1,4 @@
-"""Where figures are kept: one section of RESULTS.md for each benchmark, with the command that makes
-it.
-"""
+"""Keeps results in RESULTS.md: a section for each benchmark, with the command that makes it."""
 
 import os
 import platform

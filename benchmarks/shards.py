@@ -1,5 +1,6 @@
-"""Zarr shards written and read by us, beside zarr-python and TensorStore, which write and read the
-same bytes.
+"""Measures writing and reading of Zarr shards, beside zarr-python and TensorStore.
+
+All write and read the same bytes.
 
     python benchmarks/shards.py            # prints the table
     python benchmarks/shards.py --write    # puts it into benchmarks/RESULTS.md too
@@ -51,8 +52,9 @@ def opened(way: str, directory: Path) -> Any:
 
 
 def write(way: str, directory: Path, values: np.ndarray) -> None:
-    """Writes the array once, block by block; a library is handed a whole Zarr shard at a time,
-    since it writes each anew.
+    """Writes the array once, block by block.
+
+    A library is handed a whole Zarr shard at a time, because it rewrites a shard for each write.
     """
     blocks = [values] * (SHAPE[0] // BLOCK)
     if way == "ours":
@@ -87,9 +89,7 @@ def read(way: str, directory: Path) -> None:
 
 
 def measure(way: str) -> dict[str, float]:
-    """Returns wall and processor seconds of writing and of reading, and how many MB writing adds to
-    the peak.
-    """
+    """Returns wall and processor seconds of writing and reading, and MB that writing adds to the peak."""
     values = np.random.default_rng(0).normal(size=(BLOCK, *SHAPE[1:])).astype(DTYPE)
 
     def timed(name: str, step: Callable[[], None]) -> dict[str, float]:

@@ -1,5 +1,6 @@
-"""Steps per second of Keras `fit` with our DistributedOptimizer, beside a hand-written loop around
-Horovod's own grouped allreduce.
+"""Measures steps per second of Keras `fit` with our DistributedOptimizer.
+
+Beside it runs a hand-written loop around Horovod's own grouped allreduce.
 
     python benchmarks/training.py            # prints the table
     python benchmarks/training.py --write    # puts it into benchmarks/RESULTS.md too

@@ -1,5 +1,4 @@
-"""Explains the probe after every epoch with integrated gradients and, where the model sees images,
-Grad-CAM.
+"""Explains the probe after every epoch with integrated gradients and, for images, Grad-CAM.
 
 hvd-xai train digits_cnn --callback explain_every_epoch --set n_steps=100 --set every=2
 hvd-xai train digits_cnn --method grad_cam --method integrated_gradients
@@ -10,14 +9,14 @@ from typing import Literal
 
 import keras
 
-from hvd_xai import Explain, Run
+from hvd_xai import Explain, Training
 from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.sinks.tensorboard import TensorBoard
 
 
 def build(
-    run: Run,
+    training: Training,
     *,
     methods: tuple[str, ...] = (),
     n_steps: int = 50,
@@ -28,31 +27,40 @@ def build(
     """Returns the callback that explains.
 
     Args:
-        run: what is trained, and where it goes.
-        methods: names of methods to explain with instead.
-        n_steps: points of the path of integrated gradients.
-        layer: the layer that Grad-CAM looks at; the last one with a spatial output if None.
-        every: how many epochs lie between two explanations.
-        precision: `bfloat16` explains in it, faster where the hardware has it; training stays as it
-            is.
+        training: the ranks, the probe and the run directory.
+        methods: names of other methods to explain with.
+        n_steps: number of points on the path of integrated gradients.
+        layer: name of the layer that Grad-CAM looks at; the last one with a spatial output if None.
+        every: number of epochs from one explanation to the next.
+        precision: `bfloat16` computes attributions in that type, which is faster on hardware that
+            has it; training stays as it is.
+
+    Example:
+        >>> from hvd_xai import RunDirectory, Training
+        >>> from hvd_xai.protocols import Silent
+        >>> training = Training(world, probe, RunDirectory("runs/new"), epochs=5, progress=Silent())
+        >>> [explain] = build(training, n_steps=100, every=2)
+        >>> explain.every
+        2
     """
     with_options = {
         "integrated_gradients": partial(integrated_gradients, n_steps=n_steps),
         "grad_cam": partial(grad_cam, layer=layer),
     }
-    is_image = run.probe.inputs.ndim == 4  # examples, height, width, channels
+    # Images have the axes examples, height, width, channels.
+    is_image = training.probe.inputs.ndim == 4
     names = methods or (
         ("integrated_gradients", "grad_cam") if is_image else ("integrated_gradients",)
     )
     return [
         Explain(
-            run.probe,
+            training.probe,
             [with_options.get(name, name) for name in names],
-            world=run.world,
-            run=run.directory,
+            world=training.world,
+            run=training.run,
             sinks=[TensorBoard()],
             every=every,
-            progress=run.progress,
+            progress=training.progress,
             precision=precision,
         )
     ]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hvd_xai.protocols import Attributed as Attributed
     from hvd_xai.protocols import Attribution as Attribution
     from hvd_xai.ranks.world import World as World
-    from hvd_xai.train.fit import Run as Run
+    from hvd_xai.train.settings import Training as Training
 
 __version__ = "0.1.0"
 
@@ -37,8 +37,8 @@ _PUBLIC = {
     "HvdXaiError": "hvd_xai.errors",
     "Probe": "hvd_xai.probe.probe",
     "Retention": "hvd_xai.checkpoint.retention",
-    "Run": "hvd_xai.train.fit",
     "RunDirectory": "hvd_xai.checkpoint.run_directory",
+    "Training": "hvd_xai.train.settings",
     "World": "hvd_xai.ranks.world",
     "open_explanations": "hvd_xai.checkpoint.reader",
 }

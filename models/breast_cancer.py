@@ -1,13 +1,12 @@
-"""A small network on scikit-learn's 569 real biopsies: 30 measurements of cell nuclei each, and
-whether the tumour was malignant.
+"""A small network that tells malignant tumours in scikit-learn's 569 biopsies.
 
-    mpirun -np 2 hvd-xai train breast_cancer --epochs 10 --method permutation_shap --method
-    integrated_gradients --output runs/biopsies hvd-xai show runs/biopsies --sample 17 --png out.png
+    mpirun -np 2 hvd-xai train breast_cancer --epochs 10 --method permutation_shap --output runs/b
+    hvd-xai show runs/b --sample 17 --png out.png
 
-A table, as most data of banks and hospitals are: the features have names, which pictures and
-exports show, and the one output is the probability of class 1, which is what is explained. Trains
-to about 95 % in ten epochs, in seconds; 100 biopsies are held out as the probe, another 100 for
-validation.
+Each biopsy is a row of 30 measurements of cell nuclei. As in most tables, the features have names,
+which pictures and exports show. The only output is the probability of class 1, and this is what is
+explained. The network reaches about 95 % in ten epochs, in seconds. The first 100 biopsies are held
+out as the probe, the next 100 for validation.
 """
 
 import keras
@@ -20,8 +19,14 @@ N_HELD_OUT = 100
 
 
 def build(*, units: int = 32, dropout: float = 0.2, learning_rate: float = 5e-3) -> keras.Model:
-    """Builds and compiles the network; hvd-xai makes the optimizer reduce over the ranks and scales
-    its learning rate by their number.
+    """Builds and compiles the network with a plain optimizer.
+
+    hvd-xai makes the optimizer reduce over the ranks, and scales its learning rate by their number.
+
+    Args:
+        units: number of units of the first hidden layer; the second has half as many.
+        dropout: share of units that are dropped while training.
+        learning_rate: learning rate of one rank.
     """
     model = keras.Sequential(
         [
@@ -42,8 +47,10 @@ def build(*, units: int = 32, dropout: float = 0.2, learning_rate: float = 5e-3)
 
 
 def load(*, batch_size: int = 16) -> Data:
-    """Loads the biopsies, of which the first are the probe and the next the validation set; both
-    are scaled as the others are.
+    """Loads the biopsies, standardised, and divides them into probe, validation and training.
+
+    Args:
+        batch_size: number of examples in a batch of one rank.
     """
     biopsies = load_breast_cancer()
     probe, validation, train = (
@@ -51,9 +58,12 @@ def load(*, batch_size: int = 16) -> Data:
         slice(N_HELD_OUT, 2 * N_HELD_OUT),
         slice(2 * N_HELD_OUT, None),
     )
-    of_train = biopsies.data[train]
-    # so that 0, the baseline, is the average
-    table = ((biopsies.data - of_train.mean(axis=0)) / of_train.std(axis=0)).astype(np.float32)
+    # Scaled by the rows that are trained on, so that nothing of the others leaks into the model, and
+    # 0, the baseline of most methods, is the average.
+    trained_on = biopsies.data[train]
+    table = (biopsies.data - trained_on.mean(axis=0)) / trained_on.std(axis=0)
+    table = table.astype(np.float32)
+    # scikit-learn's class 0 is malignant.
     malignant = (biopsies.target == 0).astype(np.int32)
     return Data(
         train=(table[train], malignant[train]),

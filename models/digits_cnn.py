@@ -1,9 +1,9 @@
-"""A small convolutional network on scikit-learn's 1,797 real handwritten digits, 8 x 8 pixels each.
+"""A small convolutional network for scikit-learn's 1,797 handwritten digits of 8 x 8 pixels.
 
     mpirun -np 2 hvd-xai train digits_cnn --epochs 5 --output runs/digits
 
-Trains to about 97 % in five epochs on a laptop. 256 of the images are held out as the probe that is
-explained, another 256 for validation.
+It reaches about 97 % in five epochs on a laptop. The first 256 images are held out as the probe
+that is explained, the next 256 for validation.
 """
 
 import keras
@@ -17,8 +17,15 @@ N_HELD_OUT = 256
 def build(
     *, filters: int = 16, units: int = 64, dropout: float = 0.2, learning_rate: float = 2e-3
 ) -> keras.Model:
-    """Builds and compiles the network; hvd-xai makes the optimizer reduce over the ranks and scales
-    its learning rate by their number.
+    """Builds and compiles the network with a plain optimizer.
+
+    hvd-xai makes the optimizer reduce over the ranks, and scales its learning rate by their number.
+
+    Args:
+        filters: number of filters of the first convolution; the others have twice as many.
+        units: number of units of the hidden dense layer.
+        dropout: share of units that are dropped while training.
+        learning_rate: learning rate of one rank.
     """
     model = keras.Sequential(
         [
@@ -43,8 +50,10 @@ def build(
 
 
 def load(*, batch_size: int = 32) -> Data:
-    """Loads the digits, scaled to 0..1: the first rows are the probe, the next the validation set,
-    the others are trained on.
+    """Loads the digits, scaled to 0..1, and divides them into probe, validation and training.
+
+    Args:
+        batch_size: number of examples in a batch of one rank.
     """
     digits = load_digits()
     images, labels = (

@@ -49,7 +49,6 @@ ROOT = Path(__file__).parents[1]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 WITHOUT: set[str] = {
-    "callbacks.explain_every_epoch",
     "hvd_xai.Attributed",
     "hvd_xai.Attribution",
     "hvd_xai.Data",
@@ -58,7 +57,6 @@ WITHOUT: set[str] = {
     "hvd_xai.Explanations",
     "hvd_xai.Probe",
     "hvd_xai.Retention",
-    "hvd_xai.Run",
     "hvd_xai.attributions.attention_rollout",
     "hvd_xai.attributions.blur_integrated_gradients",
     "hvd_xai.attributions.deconvnet",

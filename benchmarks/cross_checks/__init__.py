@@ -1,3 +1,4 @@
-"""Who is run by cross_check.py: one module for us and for each peer, with a function `checks` that
-returns what it can run, by name.
+"""Holds a module for us and for each peer, which cross_check.py runs.
+
+Each has a function `checks` that returns what it can run, by name.
 """

@@ -1,6 +1,4 @@
-"""Runs the checks of one: python -m cross_checks NAME FOLDER, with benchmarks/ as the working
-directory.
-"""
+"""Runs the checks of one module: python -m cross_checks NAME FOLDER, from benchmarks/."""
 
 import importlib
 import sys

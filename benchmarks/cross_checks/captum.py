@@ -1,6 +1,4 @@
-"""Captum, whose models are those of PyTorch: the same layers with the same weights, channels
-first.
-"""
+"""Runs Captum on PyTorch models with the same layers and weights, channels first."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -41,8 +41,9 @@ CELLS = (
 
 
 def checks(probe: Probe) -> dict[str, Check]:
-    """Returns what we run; names are `method: on what, how`, and those with "draws" return several
-    repetitions.
+    """Returns our own checks by name: `method: on what, how`.
+
+    Checks with "draws" in their name return several repetitions.
     """
     models = {name: probe.model(name) for name in ("cnn", "mlp", "reader")}
     model_of = {"images": "cnn", "framed": "cnn", "table": "mlp", "tokens": "reader"}

@@ -1,5 +1,6 @@
-"""What everybody explains: three small models and a few examples of each, read from a file,
-whatever library is installed.
+"""Holds what everybody explains: three small models, and a few examples of each from a file.
+
+It needs no library but NumPy until a model is built.
 """
 
 import os
@@ -37,9 +38,7 @@ Check: TypeAlias = Callable[[], np.ndarray]
 
 
 def mlp() -> Any:
-    """Builds a smooth model of a table, without kinks, so that all quadrature rules converge
-    fast.
-    """
+    """Builds a smooth model of a table, on which all quadrature rules converge fast."""
     import keras
 
     layers = [

@@ -1,5 +1,6 @@
-"""Why a peer's attributions differ from ours by more than rounding or chance, and what was done to
-make them comparable.
+"""Says why a peer's attributions differ from ours by more than rounding or chance.
+
+It also says what was done to make them comparable.
 """
 
 ENDS = "mean over points that take in both ends of the path, each with its full weight"

@@ -116,9 +116,7 @@ def checks(probe: Probe) -> dict[str, Check]:
 
 
 def _quantile(quantile: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns NumPy's function with the name that an argument had before NumPy 2.4, by which
-    GuidedIG calls it.
-    """
+    """Calls NumPy's quantile with an argument's name from before NumPy 2.4, as GuidedIG does."""
     return lambda values, share, interpolation="linear", **given: quantile(
         values, share, **{"method": interpolation, **given}
     )

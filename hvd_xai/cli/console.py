@@ -1,4 +1,4 @@
-"""What people see on the terminal: a progress bar, and errors as one line."""
+"""Shows people a progress bar on the terminal, and errors as one line."""
 
 import os
 import shlex
@@ -29,11 +29,11 @@ from rich.text import Text
 from hvd_xai.errors import HvdXaiError, is_agreed
 from hvd_xai.protocols import Silent
 
-# What launchers tell a process about its rank, before any of MPI or Horovod is loaded.
+# Launchers tell a process its rank in one of these, before MPI or Horovod is loaded.
 _RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
 _SECONDS_BETWEEN_LINES = 10.0
-# What `pip install hvd_xai` leaves out, and what brings it; where Keras is missing, TensorFlow is
-# as well.
+# Packages that `pip install hvd_xai` leaves out -> the extra that brings them. Where Keras is missing,
+# TensorFlow is missing too.
 _BROUGHT_BY = {
     **dict.fromkeys(("keras", "tensorflow"), "'hvd_xai[cpu]', or 'hvd_xai[gpu]'"),
     "mpi4py": "'hvd_xai[train]'",
@@ -42,11 +42,12 @@ _BROUGHT_BY = {
     **dict.fromkeys(("h5netcdf", "pyarrow"), "'hvd_xai[export]'"),
     "xarray": "'hvd_xai[xarray]'",
 }
+# The time in which a line goes through the launcher's pipe to the terminal.
 _SECONDS_FOR_THE_LAUNCHER = 0.05
 
 
 def rank() -> int:
-    """Returns this process's rank as its launcher says; 0 without a launcher."""
+    """Returns the rank that the launcher gave this process; 0 if there is no launcher."""
     for variable in _RANK_VARIABLES:
         if os.environ.get(variable, "").isdecimal():
             return int(os.environ[variable])
@@ -54,17 +55,14 @@ def rank() -> int:
 
 
 def progress(stream: TextIO | None = None) -> "Bar | Lines | _Quiet":
-    """Returns the `Progress` for this process: a bar on a terminal, plain lines elsewhere, nothing
-    on ranks that are not the root.
+    """Returns this process's progress: a bar on a terminal, lines elsewhere, nothing off the root.
 
-    What a rank writes goes through a pipe to its launcher; the terminal that the launcher was
-    started from may still be in reach, and then the bar is drawn there.
-
-    It is a context manager; leaving it clears the bar.
+    It is a context manager, and leaving it clears the bar. Under a launcher, standard error is a
+    pipe. The bar is then drawn on the terminal that the launcher was started from, if there is one.
 
     Args:
-        stream: where to show it; standard error if left out, so that standard output stays clean
-            for what was asked.
+        stream: where to show it; standard error if None, so that standard output holds the
+            command's answer alone.
     """
     stream = stream or sys.stderr
     if rank() != 0:
@@ -77,7 +75,7 @@ def progress(stream: TextIO | None = None) -> "Bar | Lines | _Quiet":
 
 def _terminal_of_launcher() -> TextIO | None:
     if not any(variable in os.environ for variable in _RANK_VARIABLES):
-        return None  # somebody has sent the output elsewhere on purpose
+        return None  # the user has sent the output elsewhere on purpose
     try:
         return Path("/dev/tty").open("w", encoding="utf-8")
     except OSError:
@@ -100,11 +98,11 @@ class _Quiet(Silent):
 
 
 class Bar:
-    """A bar with rate and remaining time.
+    """Shows progress as a bar, with the rate and the remaining time.
 
     Args:
-        terminal: where the bar is drawn.
-        stream: where lines go; to the terminal if left out.
+        terminal: terminal that the bar is drawn on.
+        stream: stream that lines are printed to; the terminal if None.
     """
 
     def __init__(self, terminal: TextIO, stream: TextIO | None = None) -> None:
@@ -136,7 +134,7 @@ class Bar:
             self._terminal.close()
 
     def start(self, task: str, total: int) -> None:
-        """Begins a task; the one before it disappears."""
+        """Begins a task, and removes the bar of the task before."""
         for old in self._bar.task_ids:
             self._bar.remove_task(old)
         self._bar.add_task(escape(task), total=total)
@@ -151,7 +149,7 @@ class Bar:
         if self._stream is None:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
             return
-        # the line comes to the terminal by way of the launcher: it must find the bar gone
+        # The line reaches the terminal through the launcher, and must not run into the bar.
         self._bar.stop()
         print(line, file=self._stream, flush=True)
         time.sleep(_SECONDS_FOR_THE_LAUNCHER)
@@ -159,7 +157,7 @@ class Bar:
 
 
 class _Rate(ProgressColumn):
-    """Steps a second, smoothed; empty until it is known."""
+    """Shows steps per second, smoothed; nothing until they are known."""
 
     def render(self, task: Task) -> Text:
         """Returns the rate of a task."""
@@ -168,8 +166,10 @@ class _Rate(ProgressColumn):
 
 
 class Lines:
-    """Plain lines for logs and pipes: one at a task's start, one every 10 s, one at its end if that
-    took as long.
+    """Shows progress as plain lines, for logs and pipes: one every 10 s, and none for short tasks.
+
+    Args:
+        stream: stream that lines are printed to.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -193,7 +193,7 @@ class Lines:
         self._began = self._shown = time.monotonic()
 
     def advance(self, steps: int = 1) -> None:
-        """Counts, and shows a line if the last one is 10 s old."""
+        """Counts steps, and shows a line if the last one is 10 s old."""
         self._done += steps
         now = time.monotonic()
         if now - self._shown >= _SECONDS_BETWEEN_LINES:
@@ -208,13 +208,14 @@ class Lines:
 
 
 def program(name: str) -> str:
-    """Returns what to type for a program of this environment: its name where the user's PATH leads
-    there, or else where it lies.
+    """Returns what users type to start a program of this environment: its name, or else its path.
 
-    In an environment that is not activated the PATH is nobody's but this process's own, such as
-    what `make` set.
+    Args:
+        name: file name of the program.
     """
     ours = Path(sys.executable).with_name(name)
+    # Unless the environment is activated, the PATH may be this process's alone, as `make` sets it:
+    # the user's shell would not find the program by its name.
     is_activated = sys.prefix == sys.base_prefix or os.environ.get("VIRTUAL_ENV") == sys.prefix
     found = shutil.which(name)
     if not ours.exists() or (
@@ -226,13 +227,12 @@ def program(name: str) -> str:
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Turns an error into one line on standard error and exit code 1; with HVD_XAI_DEBUG=1 the
-    traceback stands above it.
+    """Turns an error into one line on standard error, and ends the process with exit code 1.
 
-    An error that the ranks agreed on is shown by the root only; what befell one rank alone is shown
-    by that rank, with its number. A package that was not asked for when hvd_xai was installed is
-    named with the extra that brings it. Anything but this, our own errors, `ValueError` and
-    `OSError` is a bug in somebody's code, and keeps its traceback.
+    With HVD_XAI_DEBUG=1 the traceback stands above the line. An error that the ranks agreed on is
+    shown by the root only; an error of one rank is shown by that rank, with its number. A missing
+    package is named with the extra that brings it. Errors other than these, ours, `ValueError` and
+    `OSError` are bugs in somebody's code, and keep their traceback.
     """
     try:
         yield
@@ -247,11 +247,13 @@ def report_errors() -> Iterator[None]:
         _show(advised)
         raise SystemExit(1) from None
     except (HvdXaiError, ValueError, OSError) as error:
-        if isinstance(error, BrokenPipeError):  # `hvd-xai show RUN | head`
+        # `hvd-xai show RUN | head`: Python flushes standard output at its end, and would complain.
+        if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
         if rank() != 0 and is_agreed(error):
-            time.sleep(1.0)  # the first rank that ends may end the job: the root's line comes first
+            # The first rank that ends may end the job: the root's line must come first.
+            time.sleep(1.0)
         else:
             _show(error)
         raise SystemExit(1) from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hvd_xai.cli.console import program, progress, rank
-from hvd_xai.cli.train import costs, run_mode
+from hvd_xai.cli.jobs import costs, run_mode
 from hvd_xai.log import configure, quiet_start
 
 if TYPE_CHECKING:

@@ -59,9 +59,7 @@ def methods(
 
 
 def _definition(name: str) -> ast.FunctionDef:
-    """Returns a method's definition, read from its source: importing it would take TensorFlow,
-    which this need not.
-    """
+    """Returns a method's definition from its source, because importing it would need TensorFlow."""
     source = Path(attributions.__path__[0], f"{name}.py").read_text("utf-8")
     return next(
         node

@@ -1,1 +1,1 @@
-"""Trains a recipe on all ranks."""
+"""Wires a recipe, its callbacks and the ranks into one training."""

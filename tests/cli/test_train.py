@@ -1,53 +1,43 @@
-import shlex
+"""What the command says and refuses on one rank; tests/launched has the training itself."""
+
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from hvd_xai.checkpoint.run_directory import open_run
 from hvd_xai.cli.main import build
-from hvd_xai.cli.train import closing, costs
-from hvd_xai.explain.estimate import Estimate
-from tests.runs_under_test import make_probe, make_run
+from hvd_xai.errors import RecipeError
 
 
-def _commands(said: str) -> list[list[str]]:
-    return [shlex.split(line) for line in said.splitlines() if line.startswith("  ")]
+def test_both_flags_are_wrong_usage() -> None:
+    done = CliRunner().invoke(build(), ["train", "digits_cnn", "--resume", "--overwrite"])
+    assert done.exit_code == 2
+    assert "not both" in done.output
 
 
-@pytest.mark.parametrize("n_samples", [1, 40])
-def test_what_it_says_at_the_end_can_be_typed(
-    n_samples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["digit_cnn"], "did you mean 'digits_cnn'"),
+        (["digits_cnn", "--set", "filter=4"], "filters"),
+    ],
+)
+def test_a_wrong_name_is_an_error_that_names_the_right_one(
+    words: list[str], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run = make_run(Path("my réseau's run"), make_probe(n_samples, first_id=100), epochs=(0, 3))
-    (run / "tensorboard").mkdir()
-    *shows, tensorboard = _commands(closing(run))
-    assert len(shows) == 2
-    for words in shows:
-        done = CliRunner().invoke(build(), words[1:])
-        assert done.exit_code == 0, done.output
-    assert shows[1][shows[1].index("--epoch") + 1] == "3"
-    assert (tmp_path / "out.png").exists()
-    assert tensorboard[1:] == ["--logdir", str(run)]
+    done = CliRunner().invoke(build(), ["train", *words])
+    assert isinstance(done.exception, RecipeError)
+    assert complaint in str(done.exception)
+    assert not list(tmp_path.iterdir())
 
 
-def test_it_names_nothing_to_look_at_where_nothing_was_explained(tmp_path: Path) -> None:
-    open_run(tmp_path / "run", config={})
-    assert not _commands(closing(tmp_path / "run"))
-
-
-def test_costs_are_a_table_with_their_sum() -> None:
-    estimates = [
-        Estimate("grad_cam", 256, 0.031, 65536),
-        Estimate("integrated_gradients", 256, 12.25, 2_097_152),
-    ]
-    heading, *lines = costs(estimates).strip().splitlines()
-    assert heading.split() == ["each", "explained", "epoch", "rows", "seconds", "bytes"]
-    assert [line.split() for line in lines] == [
-        ["grad_cam", "256", "0.031", "65,536"],
-        ["integrated_gradients", "256", "12", "2,097,152"],
-        ["together", "512", "12", "2,162,688"],
-    ]
-    assert len(costs(estimates[:1]).strip().splitlines()) == 2
-    assert costs([]) == "nothing will be explained: no callback does"
+def test_a_dry_run_says_what_it_will_take_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "breast_cancer", "--method", "saliency", "--dry-run"]
+    done = CliRunner().invoke(build(), words)
+    assert done.exit_code == 0, done.output
+    assert [line.split()[0] for line in done.stdout.split("\n") if line.strip()][-1] == "saliency"
+    assert not list(tmp_path.iterdir())

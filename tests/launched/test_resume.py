@@ -55,7 +55,7 @@ from functools import partial
 
 import keras
 
-from hvd_xai import Explain, Run
+from hvd_xai import Explain, Training
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 
 
@@ -80,10 +80,10 @@ class Dies(keras.callbacks.Callback):
         self._die("saving")
 
 
-def build(run: Run, *, overlap: bool = False) -> list[keras.callbacks.Callback]:
+def build(training: Training, *, overlap: bool = False) -> list[keras.callbacks.Callback]:
     methods = [partial(integrated_gradients, n_steps=3)]
-    explain = Explain(run.probe, methods, world=run.world, run=run.directory, overlap=overlap)
-    return [explain, Dies(run.world.rank)]
+    explain = Explain(training.probe, methods, world=training.world, run=training.run, overlap=overlap)
+    return [explain, Dies(training.world.rank)]
 """
 
 

@@ -9,13 +9,14 @@ import keras
 import numpy as np
 import pytest
 
-from hvd_xai import Data, Explain, Probe, Run, open_explanations
+from hvd_xai import Data, Explain, Probe, Training, open_explanations
 from hvd_xai.attributions.saliency import saliency
 from hvd_xai.errors import CheckpointError, PeerError
 from hvd_xai.keras.model_files import read_trained
 from hvd_xai.lookup.recipes import Recipe
 from hvd_xai.ranks.world import World
-from hvd_xai.train.fit import Settings, train
+from hvd_xai.train.fit import train
+from hvd_xai.train.settings import Settings
 
 
 def _build(*, units: int = 3) -> keras.Model:
@@ -170,8 +171,8 @@ def test_an_error_of_all_ranks_leaves_the_last_epochs_explanation_and_model(
                 with world.together("testing"):
                     raise ValueError("enough")
 
-    def build(run: Run) -> list[keras.callbacks.Callback]:
-        explain = Explain(run.probe, [saliency], world=run.world, run=run.directory)
+    def build(training: Training) -> list[keras.callbacks.Callback]:
+        explain = Explain(training.probe, [saliency], world=training.world, run=training.run)
         return [explain, Fail(explain)]
 
     with pytest.raises(ValueError, match="enough"):

@@ -1,0 +1,87 @@
+"""What the commands that run on all ranks share: how they start, and what they say at the end."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from hvd_xai.checkpoint.reader import open_explanations
+from hvd_xai.checkpoint.run_directory import Mode
+from hvd_xai.cli.console import program
+
+if TYPE_CHECKING:
+    from hvd_xai.explain.estimate import Estimate
+
+_EXAMPLE = 17
+"""Row of the sample that the closing lines show, if there are so many."""
+_HEADING = ("each explained epoch", "rows", "seconds", "bytes")
+
+
+def run_mode(*, resume: bool, overwrite: bool) -> Mode:
+    """Returns what to do with a run that exists, as two flags of the command line say.
+
+    Args:
+        resume: whether to go on with it.
+        overwrite: whether to remove it.
+
+    Raises:
+        typer.BadParameter: if both flags are given.
+    """
+    if resume and overwrite:
+        raise typer.BadParameter("give --resume or --overwrite, not both")
+    return "resume" if resume else "overwrite" if overwrite else "new"
+
+
+def costs(estimates: "Sequence[Estimate]") -> str:
+    """Returns a table of what explaining one epoch will take: a line for each method, and the sum.
+
+    Args:
+        estimates: one estimate for each method.
+    """
+    if not estimates:
+        return "nothing will be explained: no callback does"
+    totals = [(one.method, one.n_rows, one.seconds, one.n_bytes) for one in estimates]
+    if len(totals) > 1:
+        _, n_rows, seconds, n_bytes = zip(*totals, strict=True)
+        totals.append(("together", sum(n_rows), sum(seconds), sum(n_bytes)))
+    rows = [
+        _HEADING,
+        *(
+            (method, f"{n_rows}", f"{seconds:.2g}", f"{n_bytes:,}")
+            for method, n_rows, seconds, n_bytes in totals
+        ),
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for method, *numbers in rows:
+        cells = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
+        lines.append("  ".join([method.ljust(widths[0]), *cells]))
+    return "\n".join(["", *lines, ""])
+
+
+def closing(output: Path) -> str:
+    """Returns where a run is, and the commands that show an epoch and a sample which it has.
+
+    Args:
+        output: the run directory.
+    """
+    run = shlex.quote(str(output))
+    commands = []
+    explanations = open_explanations(output)
+    if explanations.epochs:
+        epoch = explanations.epochs[-1]
+        explanation = explanations.explanation(epoch, explanations.methods(epoch)[0])
+        sample_ids = explanation.column("sample_id")
+        example = sample_ids[min(_EXAMPLE, len(sample_ids) - 1)]
+        show = f"{program('hvd-xai')} show {run}"
+        commands += [show, f"{show} --sample {example} --epoch {epoch} --png out.png"]
+    if (output / "tensorboard").is_dir():
+        commands.append(f"{program('tensorboard')} --logdir {run}")
+    what = (
+        "explanations/ has the explanation checkpoints, models/ the trained"
+        f" model.{' To look at it:' if commands else ''}"
+    )
+    indented = [f"  {command}" for command in commands]
+    return "\n".join([f"\nThe run is in {output}: {what}\n", *indented, ""])
