@@ -72,13 +72,7 @@ def train(
         if world.is_root:
             run.check()
     trained = find_trained(run, models, config, world) if settings.mode == "resume" else None
-    initial_epoch = 0 if trained is None else trained.epoch + 1
-    if initial_epoch > settings.epochs:
-        raise ValueError(
-            f"{output} has {initial_epoch} epochs already, more than the {settings.epochs} asked"
-            f" for. Give --epochs {initial_epoch + 1} or more to train on, or --overwrite to start"
-            " anew."
-        )
+    initial_epoch = _next_epoch(output, trained, settings)
     data, model = prepare(recipe, settings, world)
     learning_rate = _distribute_or_restore(model, models, trained, world)
     if initial_epoch == settings.epochs:
@@ -103,17 +97,8 @@ def train(
         with world.together("opening the run"):
             if world.is_root:
                 run.open()
+    before = _callbacks_before(learning_rate, settings, world)
     save = SaveModel(models, world, learning_rate, explains, anew=trained is None)
-    # The order matters: variables are equal before anything uses them, metrics are averaged before
-    # others read them, and the model is saved and reported after its epoch is explained.
-    order = [
-        BroadcastGlobalVariablesCallback(),
-        MetricAverageCallback(),
-        *_warm_up(learning_rate, settings, world),
-        *chosen,
-        save,
-        Report(progress, explains),
-    ]
     try:
         model.fit(
             stream,
@@ -123,7 +108,8 @@ def train(
             validation_data=share_rows(data.validation, rank=world.rank, size=world.size),
             shuffle=False,  # the stream is shuffled already, by seed and epoch
             verbose=0,
-            callbacks=order,
+            # The order matters: the model is saved, and its epoch reported, after it is explained.
+            callbacks=[*before, *chosen, save, Report(progress, explains)],
         )
     except BaseException as error:
         # Commits what was computed before the error, if the ranks can still agree.
@@ -158,6 +144,17 @@ def estimate(
     ]
 
 
+def _next_epoch(output: Path, trained: Trained | None, settings: Settings) -> int:
+    """Returns the epoch to begin with; refuses a run that has more epochs than are asked for."""
+    epoch = 0 if trained is None else trained.epoch + 1
+    if epoch > settings.epochs:
+        raise ValueError(
+            f"{output} has {epoch} epochs already, more than the {settings.epochs} asked for. Give"
+            f" --epochs {epoch + 1} or more to train on, or --overwrite to start anew."
+        )
+    return epoch
+
+
 def _distribute_or_restore(
     model: "keras.Model", models: Path, trained: Trained | None, world: World
 ) -> float | None:
@@ -181,9 +178,13 @@ def _find_explains(callbacks: "list[keras.callbacks.Callback]") -> list[Explain]
     return [callback for callback in callbacks if isinstance(callback, Explain)]
 
 
-def _warm_up(
+def _callbacks_before(
     learning_rate: float | None, settings: Settings, world: World
-) -> list[LearningRateWarmupCallback]:
-    if learning_rate is None:
-        return []
-    return [LearningRateWarmupCallback(learning_rate * world.size, settings.warmup_epochs)]
+) -> "list[keras.callbacks.Callback]":
+    """Returns the callbacks that stand before those of the recipes, in their order."""
+    # Variables are made equal before anything uses them, metrics before anything reads them.
+    callbacks = [BroadcastGlobalVariablesCallback(), MetricAverageCallback()]
+    if learning_rate is not None:
+        full = learning_rate * world.size
+        callbacks.append(LearningRateWarmupCallback(full, settings.warmup_epochs))
+    return callbacks
