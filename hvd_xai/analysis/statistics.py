@@ -3,6 +3,7 @@ run and TensorBoard both show.
 """
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,42 +59,31 @@ def figures(run: Explanations, explanation: Explanation) -> Figures:
 
 def _drift(run: Explanations, explanation: Explanation) -> Drift | None:
     method, epoch = explanation.manifest.method, explanation.manifest.epoch
-    earlier = [other for other in run.epochs if other < epoch and method in run.methods(other)]
-    if not earlier:
-        return None
     try:
-        return drift(snapshot(run.explanation(max(earlier), method)), snapshot(explanation))
-    except (
-        CheckpointError,
-        ValueError,
-    ) as error:  # damaged, or of another shape, as when the method's layer was changed in between
+        earlier = run.newest_before(epoch, method)
+        return None if earlier is None else drift(snapshot(earlier), snapshot(explanation))
+    # The earlier one may be damaged, or of another shape, as after the method's layer was changed.
+    except (CheckpointError, ValueError) as error:
         log.warning(
-            "%s at epoch %d is not compared with epoch %d: %s", method, epoch, max(earlier), error
+            "%s at epoch %d is not compared with an earlier epoch: %s", method, epoch, error
         )
         return None
 
 
-def is_signed(run: Explanations, method: str) -> bool | None:
-    """Returns whether a method's attributions have a sign: whether one of them is negative, at any
-    epoch; None if not all were counted.
+def signs(explanations: Iterable[Explanation]) -> dict[str, bool | None]:
+    """Returns whether each method's attributions have a sign, of explanations that are shown side
+    by side; None where that is not known.
 
-    One epoch does not say it: a signed method's attributions of a small probe may all happen to be
-    positive.
+    A method that does not say so has one if any of its explanations does.
     """
-    counts = set()
-    for epoch in run.epochs_by_method.get(method, []):
-        try:
-            counts.add(run.explanation(epoch, method).manifest.negative)
-        except CheckpointError as error:  # of an epoch that may not even be shown
-            log.warning(
-                "%s at epoch %d does not say whether attributions are negative: %s",
-                method,
-                epoch,
-                error,
-            )
-        if any(counts):
-            return True
-    return None if None in counts else False
+    found: dict[str, list[bool | None]] = {}
+    for explanation in explanations:
+        manifest = explanation.manifest
+        found.setdefault(manifest.method, []).append(manifest.is_signed)
+    return {
+        method: True if any(said) else None if None in said else False
+        for method, said in found.items()
+    }
 
 
 def snapshot(explanation: Explanation) -> Snapshot:

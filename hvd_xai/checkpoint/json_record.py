@@ -6,16 +6,20 @@ type before it is believed.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import xxhash
 
 from hvd_xai.errors import CheckpointError
 from hvd_xai.protocols import Json
 
+T = TypeVar("T")
+
 MAJOR = 1
-SCHEMA = f"{MAJOR}.0"
+SCHEMA = f"{MAJOR}.1"
+"""1.1 added facts about the method to manifests, which were read out of its options before."""
 MAX_BYTES = 16 * 2**20
 """The longest record that is read: 100,000 files fit, and a wrong file does not fill the memory."""
 
@@ -174,6 +178,24 @@ class Fields:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
             raise self._wrong(key, "an integer of 0 or more")
         return value
+
+    def number(self, key: str) -> float:
+        """Returns a number."""
+        value = self.values.get(key)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise self._wrong(key, "a number")
+        return float(value)
+
+    def claim(self, key: str) -> bool:
+        """Returns true or false."""
+        value = self.values.get(key)
+        if not isinstance(value, bool):
+            raise self._wrong(key, "true or false")
+        return value
+
+    def optional(self, key: str, read: Callable[[str], T]) -> T | None:
+        """Returns what one of the methods above reads; None if the key is absent or null."""
+        return None if self.values.get(key) is None else read(key)
 
     def mapping(self, key: str) -> Mapping[str, Json]:
         """Returns an object with any values."""

@@ -4,17 +4,18 @@ A sample's row travels as one record, so that everything a sample has moves toge
 buffer between ranks is bounded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import PurePosixPath
+from typing import cast, get_args
 
 import numpy as np
 
 from hvd_xai.checkpoint.json_record import SCHEMA, Fields, seal, unseal
 from hvd_xai.checkpoint.rows import BUILT_IN, NAME_FORM, dtypes_of, row_dtype
 from hvd_xai.errors import CheckpointError
-from hvd_xai.protocols import Json
+from hvd_xai.protocols import AttributedTo, Json
 from hvd_xai.storage.durable import FileEntry
 
 MANIFEST = "manifest.json"
@@ -60,6 +61,11 @@ class Header:
         metrics: of the epoch, by name, such as `val_loss`; finite ones.
         git_commit: of the code that computed it, where it is under git.
         function: the method's own name; `method` if left out.
+        attributed_to: what has an attribution of its own, as the method says in `Attributed`.
+        signed: whether attributions have a sign by definition, as the method says.
+        precision: what was computed in, such as `bfloat16`; None for the model's own precision.
+        precision_error: relative L2 distance of the first examples' attributions from those in the
+            model's own precision; None if it was not measured, or is not finite.
 
     Raises:
         ValueError: if a value is not as said here.
@@ -80,6 +86,10 @@ class Header:
     metrics: Mapping[str, float] = field(default_factory=dict)
     git_commit: str | None = None
     function: str = ""
+    attributed_to: AttributedTo | None = None
+    signed: bool | None = None
+    precision: str | None = None
+    precision_error: float | None = None
 
     def __post_init__(self) -> None:
         check_name(self.method)
@@ -156,6 +166,15 @@ class Manifest(Header):
         return dtype
 
     @property
+    def is_signed(self) -> bool | None:
+        """Whether attributions have a sign: as the method says, or else whether one of them is
+        negative; None if the method does not say and nobody counted.
+        """
+        if self.signed is not None or self.negative is None:
+            return self.signed
+        return self.negative > 0
+
+    @property
     def n_bytes(self) -> int:
         """Bytes of all files but the manifest itself."""
         return sum(file.size for file in self.files)
@@ -190,6 +209,8 @@ class Manifest(Header):
                 a file outside the checkpoint.
         """
         record = unseal(text, where)
+        if "attributed_to" not in record.values:
+            record = _with_facts(record)
         created = record.text("created")
         try:
             datetime.fromisoformat(created).astimezone()
@@ -208,16 +229,16 @@ class Manifest(Header):
                 probe_digest=record.text("probe_digest"),
                 versions=record.texts("versions"),
                 metrics=record.numbers("metrics") if "metrics" in record.values else {},
-                git_commit=(
-                    None if record.values.get("git_commit") is None else record.text("git_commit")
-                ),
+                git_commit=record.optional("git_commit", record.text),
                 function=record.text("function") if "function" in record.values else "",
+                attributed_to=_attributed_to(record),
+                signed=record.optional("signed", record.claim),
+                precision=record.optional("precision", record.text),
+                precision_error=record.optional("precision_error", record.number),
                 dtypes=record.texts("dtypes"),
                 sample_order_digest=record.digest("sample_order_digest"),
                 nonfinite=record.integer("nonfinite"),
-                negative=(
-                    None if record.values.get("negative") is None else record.integer("negative")
-                ),
+                negative=record.optional("negative", record.integer),
                 created=created,
                 files=read_files(record),
             )
@@ -225,6 +246,54 @@ class Manifest(Header):
             raise CheckpointError(f"{where}: {error}") from error
         _ = manifest.dtype
         return manifest
+
+
+def _attributed_to(record: Fields) -> AttributedTo | None:
+    said = record.optional("attributed_to", record.text)
+    for word in get_args(AttributedTo):
+        if said == word:
+            return cast(AttributedTo, word)
+    if said is not None:
+        known = ", ".join(map(repr, get_args(AttributedTo)))
+        raise CheckpointError(
+            f"{record.where} must have one of {known}, or null under 'attributed_to'; got {said!r}"
+        )
+    return None
+
+
+def _with_facts(record: Fields) -> Fields:
+    """Adds to a manifest of schema 1.0 the facts that later ones state.
+
+    This is the only place that reads facts out of a method's options: schema 1.0 kept the precision
+    among them, and readers told by their names what a method attributes to.
+    """
+    options = dict(record.mapping("options"))
+    facts: dict[str, Json] = {"attributed_to": None}
+    # Only with its error is it the precision of the computation: a user's method may have an option
+    # of its own that is called so.
+    if "precision_error" in options:
+        facts |= {name: options.pop(name, None) for name in ("precision", "precision_error")}
+    # Names of features and words stand beside attributions with one axis, of nothing else.
+    if len(record.integers("sample_shape")) == 1:
+        given = list(_nested(options))
+        if ("is_summed", False) in given:
+            facts["attributed_to"] = "units"
+        elif any(name == "layer" and value is not None for name, value in given):
+            # A layer's units may be as many as a table's features, and are none of them; if they
+            # are as many as a text's tokens, they are taken to be those tokens.
+            facts["attributed_to"] = "places"
+        else:
+            facts["attributed_to"] = "inputs"
+    return Fields({**record.values, "options": options, **facts}, record.where)
+
+
+def _nested(options: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
+    """Goes through the options of a method and of the functions that it is made of."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _nested(value)
+        else:
+            yield name, value
 
 
 def read_files(record: Fields) -> tuple[FileEntry, ...]:

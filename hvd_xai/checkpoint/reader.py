@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -122,6 +122,25 @@ class Explanations:
             )
         return explanation
 
+    def newest_before(self, epoch: int, method: str) -> "Explanation | None":
+        """Opens the explanation by a method of the newest epoch before this one; None if there is
+        none.
+
+        Raises:
+            CheckpointError: as `explanation`.
+        """
+        # Newest first, and no further than the first that is there: a run of many epochs is not
+        # looked through at each of them.
+        names = sorted((path.name for path in (self.path / EPOCHS).glob("*")), reverse=True)
+        for name in names:
+            if (
+                name.isdecimal()
+                and int(name) < epoch
+                and (self.path / EPOCHS / name / method / MANIFEST).exists()
+            ):
+                return self.explanation(int(name), method)
+        return None
+
     def probe(self) -> ProbeReader | None:
         """Opens the probe; None if it was not stored."""
         return ProbeReader(self.path / PROBE) if (self.path / PROBE).is_dir() else None
@@ -218,9 +237,7 @@ class Explanation:
         Raises:
             CheckpointError: if the probe, which has the names, is damaged.
         """
-        if self._probe is None or any(
-            name == "layer" and value is not None for name, value in _options(self.manifest.options)
-        ):
+        if self._probe is None or self.manifest.attributed_to != "inputs":
             # a layer's units may be as many as the inputs' features, and are none of them
             return ()
         names = self._probe.feature_names
@@ -234,12 +251,9 @@ class Explanation:
         Raises:
             CheckpointError: if the probe, which has the words, is damaged.
         """
-        if self._probe is None or any(
-            name == "is_summed" and value is False
-            for name, value in _options(self.manifest.options)
-        ):
-            # units of a layer; where they are summed, what remains of a text is its tokens
+        if self._probe is None or self.manifest.attributed_to not in ("inputs", "places"):
             return ()
+        # a class token beside them, or a layer that leaves fewer places, has another shape
         return self._probe.vocabulary if self.sample_shape == self._probe.input_shape else ()
 
     @functools.cached_property
@@ -382,15 +396,6 @@ class Explanation:
         for name, values in columns.items():
             rows[name] = values
         return rows
-
-
-def _options(options: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
-    """Goes through the options of a method and of those that it is made of."""
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            yield from _options(value)
-        else:
-            yield name, value
 
 
 def _labelled() -> ModuleType:

@@ -365,6 +365,7 @@ def _check_same(destination: Path, manifest: Manifest) -> None:
         "weights_digest",
         "probe_digest",
         "function",
+        "precision",
         "n_samples",
         "sample_order_digest",
         "dtypes",

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hvd_xai.analysis.drift import drift, similarities
-from hvd_xai.analysis.statistics import is_signed, snapshot
+from hvd_xai.analysis.statistics import signs, snapshot
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.errors import CheckpointError
 from hvd_xai.views import contact_sheet, layout
@@ -108,10 +108,7 @@ def _drawn(
 ) -> np.ndarray:
     probe = explanations.probe()
     inputs = None if probe is None else probe.inputs(pair[0].rows_of(sample_ids))
-    method = pair[0].manifest.method
-    samples = contact_sheet.samples(
-        pair, sample_ids, inputs, signed={method: is_signed(explanations, method)}
-    )
+    samples = contact_sheet.samples(pair, sample_ids, inputs, signed=signs(pair))
     class_names = () if probe is None else probe.class_names
     title = f"what changed most · epoch {pair[0].manifest.epoch} to {pair[1].manifest.epoch}"
     return contact_sheet.contact_sheet(samples, class_names=class_names, title=title)

@@ -18,7 +18,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from hvd_xai.analysis.drift import Drift
-from hvd_xai.analysis.statistics import figures, is_signed
+from hvd_xai.analysis.statistics import figures, signs
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.cli.console import program
 from hvd_xai.errors import CheckpointError
@@ -241,10 +241,7 @@ def _draw(
     probe = explanations.probe()
     inputs = None if probe is None else probe.inputs(chosen[0].rows_of(sample_ids))
     class_names = () if probe is None else probe.class_names
-    signed = {
-        method: is_signed(explanations, method)
-        for method in {explanation.manifest.method for explanation in chosen}
-    }
+    signed = signs(chosen)
     samples = contact_sheet.samples(chosen, sample_ids, inputs, signed=signed)
     if len(samples) == 1:
         image = contact_sheet.strip(

@@ -102,16 +102,8 @@ def recompute(
     targets, ids = probe.column("targets")[stored_rows], probe.column("sample_id")[stored_rows]
     micro_batch = micro_batches.fitting(inputs.shape[1:])
     explained = of_rows(model, probe.packing)
-    # how it was computed, and not an option of the method
-    precision: Precision | None = (
-        "bfloat16" if manifest.options.get("precision") == "bfloat16" else None
-    )
-    of_method = {
-        name: value
-        for name, value in manifest.options.items()
-        if name not in ("precision", "precision_error")
-    }
-    function = restore(manifest.function, of_method, method)
+    precision: Precision | None = "bfloat16" if manifest.precision == "bfloat16" else None
+    function = restore(manifest.function, manifest.options, method)
     try:
         resolved = resolve_one(function)
         compute = Compute(explained, resolved, micro_batch=micro_batch, precision=precision)

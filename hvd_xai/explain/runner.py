@@ -96,7 +96,7 @@ class Plan:
         progress: where the root says how far it is.
         precision: `bfloat16` to explain in it, faster and by some percent less exactly; training is
             not touched. How far the first examples of the probe are off is recorded with each
-            explanation, as the option `precision_error`: the relative L2 distance of their
+            explanation, as `precision_error`: the relative L2 distance of their
             attributions from those in the model's own precision.
         row_files: where rows are kept until they are committed, so that a job that was killed goes
             on behind them; nowhere if left out. Each method is committed before the next one begins
@@ -216,7 +216,7 @@ class Plan:
     def _facts(self) -> dict[str, Json]:
         """Returns what somebody needs to repeat the run, beside what each manifest says."""
         described = {
-            name: (compute.method.function, _options(compute))
+            name: (compute.method.function, dict(compute.method.options))
             for name, compute in self.computes.items()
         }
         return {
@@ -333,7 +333,7 @@ class Plan:
             step=step,
             method=name,
             function=compute.method.function,
-            options=_options(compute),
+            options=compute.method.options,
             n_samples=len(self._probe),
             sample_shape=compute.sample_shape,
             world_size=self._world.size,
@@ -343,6 +343,9 @@ class Plan:
             versions={**provenance.versions(), **compute.method.sources},
             metrics={name: float(value) for name, value in metrics.items() if math.isfinite(value)},
             git_commit=self._git_commit,
+            attributed_to=compute.attributed_to,
+            signed=compute.signed,
+            precision=compute.precision,
         )
 
     def _explain(
@@ -360,13 +363,8 @@ class Plan:
         try:
             if exact is not None:
                 with summary.timed("attributing"):
-                    header = replace(
-                        header,
-                        options={
-                            **header.options,
-                            "precision_error": self._precision_error(compute, exact),
-                        },
-                    )
+                    error = self._precision_error(compute, exact)
+                    header = replace(header, precision_error=error)
             if self._row_files is not None and self._is_committed(header):
                 self._progress.say(f"{header.method} was committed already")
                 return
@@ -499,9 +497,3 @@ class Plan:
             self._progress.advance(n_done - n_said)
             n_said = n_done
         return np.concatenate(gaps)
-
-
-def _options(compute: Compute) -> dict[str, Json]:
-    """Returns the options that are recorded, the precision among them if one was asked for."""
-    options = dict(compute.method.options)
-    return options if compute.precision is None else {**options, "precision": compute.precision}

@@ -20,8 +20,9 @@ from hvd_xai.errors import CheckpointError
 from hvd_xai.recording.row_buffer import ROUND_BYTES, RowBuffer, count_rows
 
 # Who computes which rows stands in a folder's name; where the run lies, on which hosts, and how it
-# was trained changes no number. A commit of the user's seldom does; ours tells the version.
-_NOT_IN_DIGEST = ("git_commit", "metrics", "ranks", "run", "world_size")
+# was trained changes no number, and how far a precision is off is measured, not asked for. A commit
+# of the user's seldom does; ours tells the version.
+_NOT_IN_DIGEST = ("git_commit", "metrics", "precision_error", "ranks", "run", "world_size")
 
 
 class RowFiles:
@@ -145,8 +146,6 @@ def is_committed(explanations_dir: Path, header: Header) -> bool:
     if not (directory / MANIFEST).exists():
         return False
     there = read_manifest(directory)
-    # which is measured, and not asked for
-    asked, found = ({**one.options, "precision_error": None} for one in (header, there))
     differing = (
         ["weights"]
         if (there.weights_digest, there.step) != (header.weights_digest, header.step)
@@ -154,7 +153,7 @@ def is_committed(explanations_dir: Path, header: Header) -> bool:
     )
     if there.function != header.function:
         differing += ["method", "options"]
-    elif plain(found) != plain(asked):
+    elif plain(there.options) != plain(header.options) or there.precision != header.precision:
         differing += ["options"]
     if differing:
         raise CheckpointError(

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Float32
 
-from hvd_xai.analysis.statistics import Figures, figures, is_signed
+from hvd_xai.analysis.statistics import Figures, figures
 from hvd_xai.checkpoint.reader import Explanation, Explanations
 from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.views import contact_sheet, layout
@@ -191,7 +191,7 @@ def _panel(run: Explanations, explanation: Explanation, n_panel: int) -> "Summar
     inputs = None if probe is None else probe.inputs(rows)
     names = () if probe is None else probe.class_names
     manifest = explanation.manifest
-    signed = {manifest.method: is_signed(run, manifest.method)}
+    signed = {manifest.method: manifest.is_signed}
     samples = contact_sheet.samples(
         [explanation], explanation.column("sample_id")[rows], inputs, signed=signed
     )

@@ -9,7 +9,7 @@ from hvd_xai.checkpoint.manifest import Header, RankRows
 from hvd_xai.checkpoint.reader import Explanation
 from hvd_xai.checkpoint.rows import encode, row_dtype
 from hvd_xai.checkpoint.writer import Writer
-from hvd_xai.protocols import Json
+from hvd_xai.protocols import AttributedTo, Json
 from hvd_xai.storage import arrays
 
 SHAPES: tuple[tuple[int, ...], ...] = ((), (5,), (8, 8), (30, 29, 3), (2, 3, 4, 2))
@@ -53,6 +53,8 @@ def make_header(
     weights_digest: str = "w0",
     metrics: Mapping[str, float] | None = None,
     options: Mapping[str, Json] | None = None,
+    attributed_to: AttributedTo | None = None,
+    signed: bool | None = None,
 ) -> Header:
     edges = [n_samples * rank // world_size for rank in range(world_size + 1)]
     return Header(
@@ -73,6 +75,8 @@ def make_header(
         probe_digest="p0",
         versions={"hvd_xai": "0.1.0"},
         metrics=metrics or {},
+        attributed_to=attributed_to,
+        signed=signed,
     )
 
 

@@ -194,6 +194,73 @@ def resealed(change: Callable[[dict[str, Any]], object]) -> bytes:
     return seal(record)
 
 
+def test_facts_about_the_method_are_fields() -> None:
+    facts: dict[str, Any] = {
+        "attributed_to": "places",
+        "signed": False,
+        "precision": "bfloat16",
+        "precision_error": 0.0625,
+    }
+    again = Manifest.from_json(make_manifest(**facts).to_json())
+    assert {name: getattr(again, name) for name in facts} == facts
+    unsaid = Manifest.from_json(make_manifest().to_json())
+    assert {getattr(unsaid, name) for name in facts} == {None}
+
+
+def of_schema_1_0(sample_shape: list[int], options: dict[str, Any]) -> Manifest:
+    """Returns a manifest as versions wrote it that had no facts about the method."""
+
+    def change(record: dict[str, Any]) -> None:
+        for name in ("attributed_to", "signed", "precision", "precision_error"):
+            del record[name]
+        dtypes = dtypes_of(row_dtype(tuple(sample_shape), per_sample={"convergence_delta": "<f4"}))
+        record.update(schema="1.0", sample_shape=sample_shape, options=options, dtypes={**dtypes})
+
+    return Manifest.from_json(resealed(change))
+
+
+@pytest.mark.parametrize(
+    ("sample_shape", "options", "attributed_to"),
+    [
+        ([5], {}, "inputs"),
+        ([5], {"layer": None}, "inputs"),
+        ([5], {"unit_layer": "dense"}, "inputs"),
+        ([5], {"layer": "dense"}, "places"),
+        ([5], {"method": {"layer_cam": {"layer": "conv"}}}, "places"),
+        ([5], {"layer": "words", "is_summed": True}, "places"),
+        ([5], {"layer": "words", "is_summed": False}, "units"),
+        ([5], {"method": {"mine": {"is_summed": False}}}, "units"),
+        ([8, 8], {}, None),
+        ([8, 8], {"layer": "conv"}, None),
+    ],
+)
+def test_a_manifest_of_schema_1_0_says_by_its_options_what_may_be_named(
+    sample_shape: list[int], options: dict[str, Any], attributed_to: str | None
+) -> None:
+    manifest = of_schema_1_0(sample_shape, options)
+    assert (manifest.attributed_to, manifest.signed) == (attributed_to, None)
+    assert manifest.options == options
+
+
+def test_the_precision_of_schema_1_0_is_no_option() -> None:
+    of_run = {"n_steps": 3, "precision": "bfloat16", "precision_error": None}
+    manifest = of_schema_1_0([8, 8], of_run)
+    assert (manifest.precision, manifest.options) == ("bfloat16", {"n_steps": 3})
+    assert of_schema_1_0([8, 8], {**of_run, "precision_error": 0.5}).precision_error == 0.5
+    of_method = {"precision": 7}
+    assert of_schema_1_0([8, 8], of_method).options == of_method
+
+
+@pytest.mark.parametrize(
+    ("signed", "negative", "is_signed"),
+    [(True, 0, True), (False, 3, False), (None, 3, True), (None, 0, False), (None, None, None)],
+)
+def test_a_sign_is_what_the_method_says_or_what_was_counted(
+    signed: bool | None, negative: int | None, is_signed: bool | None
+) -> None:
+    assert make_manifest(signed=signed, negative=negative).is_signed is is_signed
+
+
 def test_unknown_keys_are_ignored() -> None:
     text = resealed(
         lambda record: record.update(schema="1.7", colour={"of": ["a", "higher", "minor"]})
@@ -226,6 +293,10 @@ def test_unknown_keys_are_ignored() -> None:
         (lambda record: record.update(created="yesterday"), "isoformat"),
         (lambda record: record.update(created="0001-01-01T00:00:00+14:00"), "out of range"),
         (lambda record: record.update(git_commit=3), "a string under 'git_commit'"),
+        (lambda record: record.update(attributed_to="features"), "'inputs', 'places', 'units'"),
+        (lambda record: record.update(signed="no"), "true or false under 'signed'"),
+        (lambda record: record.update(precision=16), "a string under 'precision'"),
+        (lambda record: record.update(precision_error="much"), "a number under 'precision_error'"),
         (lambda record: record.update(metrics={"loss": 10**400}), "too large"),
         (lambda record: record.update(sample_order_digest="zz"), "hexadecimal"),
         (lambda record: record["dtypes"].update(scale="<f8"), "must name the arrays"),

@@ -1,18 +1,18 @@
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hvd_xai.checkpoint.json_record import SCHEMA
 from hvd_xai.checkpoint.reader import Explanation, open_explanations
 from hvd_xai.checkpoint.rows import decode
 from hvd_xai.checkpoint.run_directory import open_run, write_probe
 from hvd_xai.checkpoint.thumbnail import thumbnails
 from hvd_xai.errors import CheckpointError
 from hvd_xai.probe.probe import Probe
-from hvd_xai.protocols import Json
+from hvd_xai.protocols import AttributedTo
 from hvd_xai.storage import arrays
 from tests.checkpoint.small import (
     SHAPES,
@@ -213,7 +213,7 @@ def test_the_whole_run_is_one_zarr_hierarchy(tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
     explanations_dir = make_run(tmp_path)
     group = zarr.open_group(explanations_dir, mode="r")
-    assert group.attrs["hvd_xai_schema"] == "1.0"
+    assert group.attrs["hvd_xai_schema"] == SCHEMA
     assert group["epochs/000002"].attrs["epoch"] == 2
     assert group["epochs/000002/grad_cam"].attrs["method"] == "grad_cam"
     assert group["epochs/000002/grad_cam/attributions"].shape == (6, 4, 4)
@@ -271,22 +271,22 @@ def test_attributions_have_the_names_of_the_features_they_are_of(tmp_path: Path)
     )
 
     def named(
-        method: str, options: Mapping[str, Json], shape: tuple[int, ...] = (5,)
+        method: str, attributed_to: AttributedTo | None, shape: tuple[int, ...] = (5,)
     ) -> tuple[str, ...]:
+        rows = make_rows(make_attributions(6, shape))
+        # names of options say nothing: a user's method calls its own as it likes
+        options = {"layer": None, "unit_layer": "dense"}
         return write(
-            explanations_dir, make_rows(make_attributions(6, shape)), method=method, options=options
+            explanations_dir, rows, method=method, attributed_to=attributed_to, options=options
         ).feature_names
 
-    assert named("saliency", {"layer": None}) == names
-    assert named("attention_rollout", {}, (4,)) == named("occlusion", {}, ()) == ()
-    # a layer may have as many units as the inputs have features
-    assert (
-        named("layer_conductance", {"layer": "dense"})
-        == named("smoothgrad", {"method": {"layer_cam": {"layer": "conv"}}})
-        == ()
-    )
+    assert named("saliency", "inputs") == names
+    assert named("attention_rollout", "inputs", (4,)) == named("occlusion", "inputs", ()) == ()
+    # a layer may have as many units, or places, as the inputs have features
+    assert named("conductance", "units") == named("grad_cam", "places") == named("mine", None) == ()
     assert open_explanations(tmp_path).explanation(0, "saliency").feature_names == names
-    assert write(tmp_path / "alone", make_rows(make_attributions(6, (5,)))).feature_names == ()
+    alone = write(tmp_path / "alone", make_rows(make_attributions(6, (5,))), attributed_to="inputs")
+    assert alone.feature_names == ()
 
 
 def test_attributions_have_the_words_of_the_tokens_they_are_of(tmp_path: Path) -> None:
@@ -295,29 +295,32 @@ def test_attributions_have_the_words_of_the_tokens_they_are_of(tmp_path: Path) -
     write_probe(explanations_dir, Probe(np.ones((6, 5), np.int64), np.arange(6), vocabulary=words))
 
     def worded(
-        method: str, options: Mapping[str, Json], shape: tuple[int, ...] = (5,)
+        method: str, attributed_to: AttributedTo | None, shape: tuple[int, ...] = (5,)
     ) -> tuple[str, ...]:
-        return write(
-            explanations_dir, make_rows(make_attributions(6, shape)), method=method, options=options
-        ).vocabulary
+        rows = make_rows(make_attributions(6, shape))
+        return write(explanations_dir, rows, method=method, attributed_to=attributed_to).vocabulary
 
-    assert (
-        worded("attention_rollout", {})
-        == worded("layer_integrated_gradients", {"layer": "words", "is_summed": True})
-        == words
-    )
+    assert worded("attention_rollout", "inputs") == worded("grad_cam", "places") == words
     # with a class token, or of what a valid convolution leaves
-    assert worded("gradient_x_attention", {}, (6,)) == ()
-    assert (
-        worded("of_units", {"layer": "dense", "is_summed": False})
-        == worded("smoothgrad", {"method": {"of": {"is_summed": False}}})
-        == ()
-    )
+    assert worded("gradient_x_attention", "inputs", (6,)) == ()
+    assert worded("layer_conductance", "units") == worded("mine", None) == ()
     explanation = open_explanations(tmp_path).explanation(0, "attention_rollout")
     assert (explanation.vocabulary, explanation.feature_names) == (words, ())
     run = open_explanations(tmp_path)  # which reads the words once
     assert (
-        run.explanation(0, "layer_integrated_gradients").vocabulary
+        run.explanation(0, "grad_cam").vocabulary
         is run.explanation(0, "attention_rollout").vocabulary
     )
-    assert write(tmp_path / "alone", make_rows(make_attributions(6, (5,)))).vocabulary == ()
+    alone = write(tmp_path / "alone", make_rows(make_attributions(6, (5,))), attributed_to="inputs")
+    assert alone.vocabulary == ()
+
+
+def test_the_newest_epoch_before_is_found_by_method(tmp_path: Path) -> None:
+    explanations_dir = open_run(tmp_path, config={})
+    rows = make_rows(make_attributions(3, ()))
+    for epoch, method in ((0, "saliency"), (2, "saliency"), (3, "grad_cam"), (11, "saliency")):
+        write(explanations_dir, rows, epoch=epoch, method=method)
+    run = open_explanations(tmp_path)
+    found = [run.newest_before(epoch, "saliency") for epoch in (0, 1, 2, 3, 11, 12)]
+    assert [one and one.manifest.epoch for one in found] == [None, 0, 0, 2, 2, 11]
+    assert run.newest_before(3, "grad_cam") is None

@@ -16,9 +16,11 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
+from hvd_xai.checkpoint import integrity
 from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.sinks.tensorboard import FOLDER, TensorBoard, histogram
+from hvd_xai.storage.paths import Place
 from hvd_xai.views import pixels
 from tests.runs_under_test import add_explanation, make_probe, make_run
 
@@ -146,7 +148,7 @@ def test_another_shape_than_before_is_not_compared(
     sink(RunDirectory(run), open_explanations(run).explanation(3, "grad_cam"))
     sink.close()
     assert scalars(run, "grad_cam/drift/cosine") == {}
-    assert "not compared with epoch 2" in caplog.text
+    assert "grad_cam at epoch 3 is not compared" in caplog.text
 
 
 def test_panel_is_a_picture_of_the_samples(run: Path) -> None:
@@ -243,6 +245,33 @@ def test_a_closed_sink_goes_on_in_another_file(run: Path) -> None:
         sink.close()
     assert set(scalars(run, "grad_cam/score")) == {0, 1}
     assert len(list((run / FOLDER).iterdir())) == 2
+
+
+def test_manifests_read_grow_with_the_epochs_and_not_with_their_square(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    reading = integrity.read_record
+
+    def counted(path: Place) -> bytes:
+        read.append(str(path))
+        return reading(path)
+
+    monkeypatch.setattr(integrity, "read_record", counted)  # through which each manifest is read
+
+    def n_read(n_epochs: int) -> int:
+        """Counts while as many epochs of an unsigned method are committed and shown."""
+        run, probe, sink = RunDirectory(tmp_path / str(n_epochs)), make_probe(2), TensorBoard()
+        read.clear()
+        for epoch in range(n_epochs):
+            add_explanation(run.open(), probe, epoch, "grad_cam", (3, 3))
+            sink(run, run.explanations().explanation(epoch, "grad_cam"))
+        sink.close()
+        run.close()
+        return len(read)
+
+    # What is committed, and the epoch before that it is compared with.
+    assert [n_read(n_epochs) for n_epochs in (10, 20, 40)] == [2 * 10 - 1, 2 * 20 - 1, 2 * 40 - 1]
 
 
 def test_events_of_another_run_go_beside_that_run(run: Path, tmp_path: Path) -> None:

@@ -310,14 +310,14 @@ def test_bfloat16_records_how_far_it_is_off_and_changes_nothing_else(
     for name in ("integrated_gradients", "grad_cam"):
         want, got = exact.explanation(0, name), rough.explanation(0, name)
         assert want.manifest.weights_digest == got.manifest.weights_digest
-        assert "precision" not in want.manifest.options
-        assert got.manifest.options["precision"] == "bfloat16"
+        assert (want.manifest.precision, want.manifest.precision_error) == (None, None)
+        assert got.manifest.precision == "bfloat16"
         first = slice(0, 8)  # what is measured, however many ranks there are
         error = np.linalg.norm((got.attributions() - want.attributions())[first]) / np.linalg.norm(
             want.attributions()[first]
         )
         # attributions are stored as float16, which adds 2 ** -11 of the largest
-        assert got.manifest.options["precision_error"] == pytest.approx(error, abs=2e-3)
+        assert got.manifest.precision_error == pytest.approx(error, abs=2e-3)
         assert 0 < error < 0.1
 
 
