@@ -1,12 +1,21 @@
-"""Horovod for Keras 3: what `horovod.keras` offers, under the same names, working with today's
-Keras.
+"""Horovod for Keras 3: the names of `horovod.tensorflow.keras`, working with today's Keras.
 
-`import hvd_xai.keras as hvd` ports a script. Importing this needs TensorFlow and Horovod.
+`import hvd_xai.keras as hvd` ports a script. Importing it needs TensorFlow and Horovod.
 """
 
 from hvd_xai.keras import callbacks, elastic
 from hvd_xai.keras.batch_normalization import SyncBatchNormalization
 from hvd_xai.keras.collectives import (
+    allgather,
+    allreduce,
+    broadcast,
+    broadcast_global_variables,
+    broadcast_variables,
+    reducescatter,
+)
+from hvd_xai.keras.endless_batches import batches, join_batches
+from hvd_xai.keras.equal_steps import agree_steps
+from hvd_xai.keras.horovod_names import (
     Adasum,
     Average,
     Compression,
@@ -26,7 +35,6 @@ from hvd_xai.keras.collectives import (
     global_process_set,
     gloo_built,
     gloo_enabled,
-    init,
     is_homogeneous,
     is_initialized,
     local_rank,
@@ -43,18 +51,10 @@ from hvd_xai.keras.collectives import (
     start_timeline,
     stop_timeline,
 )
-from hvd_xai.keras.data import agree_steps, shard
 from hvd_xai.keras.model_files import load_model
-from hvd_xai.keras.operations import (
-    allgather,
-    allreduce,
-    broadcast,
-    broadcast_global_variables,
-    broadcast_variables,
-    reducescatter,
-)
 from hvd_xai.keras.optimizer import DistributedOptimizer, PartialDistributedOptimizer
-from hvd_xai.keras.streams import batches, join_batches
+from hvd_xai.keras.sharding import shard
+from hvd_xai.keras.start import init
 from hvd_xai.keras.tape import DistributedGradientTape, PartialDistributedGradientTape
 
 __all__ = [

@@ -1,129 +1,147 @@
-"""Horovod itself, as Keras 3 needs it: started once, and reducing the values of variables between
-steps.
-"""
+"""Collectives on values and on variables, under the names of `horovod.tensorflow.keras`."""
 
-import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import horovod.tensorflow as horovod
 import keras
 import numpy as np
 import tensorflow as tf
+from horovod.tensorflow.compression import Compressor
 
-from hvd_xai.errors import HorovodMissingError, WorldError
-from hvd_xai.ranks.world import World
-
-try:
-    import horovod.tensorflow as horovod
-except ImportError as _error:
-    raise HorovodMissingError(
-        f"Horovod is not installed or does not load ({_error}). Build it with: hvd-xai"
-        " install-horovod"
-    ) from _error
-
-log = logging.getLogger(__name__)
-
-Average = horovod.Average
-Sum = horovod.Sum
-Adasum = horovod.Adasum
-Min = horovod.Min
-Max = horovod.Max
-Product = horovod.Product
-Compression = horovod.Compression
-
-rank = horovod.rank
-size = horovod.size
-local_rank = horovod.local_rank
-local_size = horovod.local_size
-cross_rank = horovod.cross_rank
-cross_size = horovod.cross_size
-is_homogeneous = horovod.is_homogeneous
-is_initialized = horovod.is_initialized
-shutdown = horovod.shutdown
-
-start_timeline = horovod.start_timeline
-stop_timeline = horovod.stop_timeline
-
-mpi_built = horovod.mpi_built
-mpi_enabled = horovod.mpi_enabled
-mpi_threads_supported = horovod.mpi_threads_supported
-gloo_built = horovod.gloo_built
-gloo_enabled = horovod.gloo_enabled
-nccl_built = horovod.nccl_built
-ddl_built = horovod.ddl_built
-ccl_built = horovod.ccl_built
-cuda_built = horovod.cuda_built
-rocm_built = horovod.rocm_built
-
-ProcessSet = horovod.ProcessSet
-global_process_set = horovod.global_process_set
-add_process_set = horovod.add_process_set
-remove_process_set = horovod.remove_process_set
-
-allgather_object = horovod.allgather_object
-broadcast_object = horovod.broadcast_object
-
-_connected: list[World] = []
+from hvd_xai.keras.horovod_names import Average, Compression, Sum
+from hvd_xai.keras.start import init
 
 
-def init(*, process_sets: "Sequence[horovod.ProcessSet] | str | None" = None) -> World:
-    """Brings the launched ranks together, and gives each its device and its cores.
-
-    Collective: every rank must call this.
-
-    Where there are GPUs, a rank sees only the one of its local rank. Where several ranks share a
-    host's cores, TensorFlow gets this rank's share of them, unless the thread counts are already
-    set. A second call returns the same world.
+def allreduce(
+    value: Any,
+    name: str | None = None,
+    average: bool | None = None,
+    prescale_factor: float = 1.0,
+    postscale_factor: float = 1.0,
+    op: int | None = None,
+    compression: type[Compressor] = Compression.none,
+) -> "tf.Tensor | tf.IndexedSlices":
+    """Reduces a value over the ranks. Collective: every rank must call this.
 
     Args:
-        process_sets: groups of ranks to reduce over, as `ProcessSet([0, 2])`, the same on every
-            rank; or "dynamic", if some will be added later with `add_process_set`.
+        value: number, array, tensor or `tf.IndexedSlices`, with the same shape and dtype on all
+            ranks.
+        name: name of the collective in Horovod, the same on all ranks; by default TensorFlow
+            numbers the calls.
+        average: Horovod's older way to choose `Average` (True) or `Sum` (False); prefer `op`.
+        prescale_factor: factor that multiplies every rank's value before it is sent.
+        postscale_factor: factor that multiplies the result.
+        op: `Average` (used if None), `Sum`, `Adasum`, `Min`, `Max` or `Product`.
+        compression: encoding of what travels; `Compression.fp16` halves the traffic.
 
     Returns:
-        The world: pass it to `Explain` and to whatever else asks for one.
+        The reduced value, in the shape and dtype of `value`.
 
-    Raises:
-        WorldError: as `World.connect`.
+    Example:
+        >>> import hvd_xai.keras as hvd
+        >>> world = hvd.init()
+        >>> float(hvd.allreduce(3.0, op=hvd.Max))
+        3.0
     """
-    if process_sets is not None:
-        os.environ["HOROVOD_DYNAMIC_PROCESS_SETS"] = "1"
-    if not _connected:
-        world = World.connect()
-        _claim_gpu(world)
-        _claim_cores(world)
-        _connected.append(world)
-    new: Sequence[horovod.ProcessSet] = (
-        [] if process_sets is None or process_sets == "dynamic" else process_sets
+    return horovod.allreduce(
+        _tensor(value),
+        average,
+        name=name,
+        op=op,
+        compression=compression,
+        prescale_factor=prescale_factor,
+        postscale_factor=postscale_factor,
     )
-    for process_set in new:
-        if process_set.process_set_id is None:
-            horovod.add_process_set(process_set)
-    return _connected[0]
 
 
-def is_started() -> bool:
-    """Returns whether Horovod runs in this process."""
-    return bool(horovod.is_initialized())
+def allgather(value: Any, name: str | None = None) -> "tf.Tensor":
+    """Concatenates the ranks' values along the first axis. Collective: every rank must call this.
 
+    Args:
+        value: array or tensor; only the length of its first axis may differ between ranks.
+        name: name of the collective in Horovod, the same on all ranks; by default TensorFlow
+            numbers the calls.
 
-def require_started(what: str) -> None:
-    """Raises `WorldError` if `init()` was not called."""
-    if not is_started():
-        raise WorldError(
-            f"{what} needs the ranks to be connected first; call `hvd_xai.keras.init()` at the"
-            " start of the script."
-        )
+    Returns:
+        The values in the order of ranks, the same tensor on every rank.
 
-
-def broadcast(variables: Sequence["keras.Variable | tf.Variable"], root_rank: int) -> None:
-    """Gives every rank the root's values of variables. Collective: every rank must call this.
-
-    The names are ours: Horovod pairs tensors by name, and Keras's names count what a process has
-    built, which may differ between ranks.
+    Example:
+        >>> import hvd_xai.keras as hvd
+        >>> world = hvd.init()
+        >>> hvd.allgather([1.0, 2.0]).shape == (2 * world.size,)
+        True
     """
+    return horovod.allgather(_tensor(value), name=name)
+
+
+def broadcast(value: Any, root_rank: int, name: str | None = None) -> "tf.Tensor":
+    """Returns one rank's value on all ranks. Collective: every rank must call this.
+
+    Args:
+        value: number, array or tensor, with the same shape and dtype on all ranks.
+        root_rank: rank whose value everyone gets.
+        name: name of the collective in Horovod, the same on all ranks; by default TensorFlow
+            numbers the calls.
+
+    Example:
+        >>> import hvd_xai.keras as hvd
+        >>> world = hvd.init()
+        >>> int(hvd.broadcast(world.rank, root_rank=0))
+        0
+    """
+    return horovod.broadcast(_tensor(value), root_rank, name=name)
+
+
+def reducescatter(value: Any, name: str | None = None, op: int = Average) -> "tf.Tensor":
+    """Reduces a value and scatters its rows. Collective: every rank must call this.
+
+    Args:
+        value: array or tensor `[n, ...]`, with the same shape and dtype on all ranks.
+        name: name of the collective in Horovod, the same on all ranks; by default TensorFlow
+            numbers the calls.
+        op: `Average` or `Sum`.
+
+    Returns:
+        This rank's part of the reduced value along the first axis; the first n modulo size ranks
+        get one row more than the others.
+
+    Example:
+        >>> import hvd_xai.keras as hvd
+        >>> world = hvd.init()
+        >>> hvd.reducescatter([[1.0]] * world.size).numpy().tolist()
+        [[1.0]]
+    """
+    return horovod.reducescatter(_tensor(value), name=name, op=op)
+
+
+def broadcast_variables(
+    variables: "Iterable[keras.Variable | tf.Variable]", root_rank: int
+) -> None:
+    """Assigns one rank's values to all ranks' variables. Collective: every rank must call this.
+
+    Leave out the states of seed generators: if they were equal, every rank would drop out the same
+    units. `BroadcastGlobalVariablesCallback` leaves them out.
+
+    Args:
+        variables: Keras's or TensorFlow's variables, in the same order on all ranks.
+        root_rank: rank whose values everyone gets.
+
+    Example:
+        >>> import keras
+        >>> import hvd_xai.keras as hvd
+        >>> world = hvd.init()
+        >>> variable = keras.Variable([1.0 + world.rank])
+        >>> hvd.broadcast_variables([variable], root_rank=0)
+        >>> variable.numpy().tolist()
+        [1.0]
+    """
+    variables = list(variables)
 
     def received() -> "list[tf.Tensor]":
         return [
+            # Our own names: Horovod pairs tensors by name, and Keras's names count what a process
+            # has built, which may differ between ranks.
             horovod.broadcast(
                 sendable(tf.convert_to_tensor(variable)),
                 root_rank,
@@ -133,8 +151,8 @@ def broadcast(variables: Sequence["keras.Variable | tf.Variable"], root_rank: in
             for index, variable in enumerate(variables)
         ]
 
-    # in one graph, so that all travel at once; a concrete one, for TensorFlow warns of functions
-    # that are made often
+    # One graph sends all variables at once. It is a concrete function because TensorFlow warns of a
+    # tf.function that is made again and again.
     together = tf.function(received, autograph=False).get_concrete_function()
     with init().waiting("broadcasting variables"):
         values = together()
@@ -142,8 +160,30 @@ def broadcast(variables: Sequence["keras.Variable | tf.Variable"], root_rank: in
         variable.assign(tf.cast(value, variable.dtype))
 
 
+def broadcast_global_variables(root_rank: int) -> None:
+    """Raises, as Horovod does under TensorFlow 2, which has no global variables.
+
+    Args:
+        root_rank: rank whose values everyone should get.
+
+    Raises:
+        RuntimeError: always; the message says what to call instead.
+
+    Example:
+        >>> import hvd_xai.keras as hvd
+        >>> hvd.broadcast_global_variables(0)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        RuntimeError: TensorFlow 2 has no global variables...
+    """
+    raise RuntimeError(
+        "TensorFlow 2 has no global variables. Call broadcast_variables([*model.variables,"
+        f" *model.optimizer.variables], root_rank={root_rank}), or pass"
+        f" BroadcastGlobalVariablesCallback({root_rank}) to fit"
+    )
+
+
 def sendable(tensor: "tf.Tensor") -> "tf.Tensor":
-    """Returns the tensor in a dtype that Horovod has; it has no bfloat16."""
+    """Casts bfloat16 to float32, since Horovod cannot send bfloat16."""
     return tf.cast(tensor, tf.float32) if tensor.dtype == tf.bfloat16 else tensor
 
 
@@ -151,9 +191,9 @@ def reduce_values(values: Sequence[np.ndarray], *, op: int = Sum, name: str) -> 
     """Sums or averages arrays over the ranks, in float64. Collective: every rank must call this.
 
     Args:
-        values: of this rank; the number of arrays and their shapes are the same on all ranks.
+        values: this rank's arrays; all ranks have the same number of arrays, with the same shapes.
         op: `Sum` or `Average`.
-        name: of the reduction, the same on all ranks.
+        name: name of the reduction, the same on all ranks.
 
     Returns:
         The reduced arrays, float64, in the shapes given.
@@ -163,6 +203,7 @@ def reduce_values(values: Sequence[np.ndarray], *, op: int = Sum, name: str) -> 
     flat = np.concatenate([np.asarray(value, np.float64).reshape(-1) for value in values])
     with init().waiting(f"reducing {name}"):
         reduced = np.asarray(horovod.allreduce(tf.constant(flat), op=op, name=name))
+    # flat:  [ value 0 | value 1 | ... ], cut again where each value ends
     ends = np.cumsum([np.size(value) for value in values])
     return [
         part.reshape(np.shape(value))
@@ -170,34 +211,5 @@ def reduce_values(values: Sequence[np.ndarray], *, op: int = Sum, name: str) -> 
     ]
 
 
-def _claim_gpu(world: World) -> None:
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return
-    if world.local_size > len(gpus):
-        log.warning("%d ranks share the %d GPUs of %s", world.local_size, len(gpus), world.host)
-    mine = gpus[world.local_rank % len(gpus)]
-    try:
-        tf.config.set_visible_devices(mine, "GPU")
-        tf.config.experimental.set_memory_growth(mine, enable=True)
-    except RuntimeError as error:
-        raise WorldError(
-            "TensorFlow took its GPUs before `init()` was called; call `init()` first in the"
-            f" script. ({error})"
-        ) from error
-
-
-def _claim_cores(world: World) -> None:
-    threads = tf.config.threading
-    untouched = (
-        threads.get_intra_op_parallelism_threads() == 0 and "OMP_NUM_THREADS" not in os.environ
-    )
-    if world.local_size == 1 or not untouched:
-        return
-    share = max(1, len(os.sched_getaffinity(0)) // world.local_size)
-    try:
-        threads.set_intra_op_parallelism_threads(share)
-    except (
-        RuntimeError
-    ):  # TensorFlow is already running: it keeps its threads, which costs speed but nothing else
-        log.info("TensorFlow was running before init(); its threads are left as they are")
+def _tensor(value: Any) -> "tf.Tensor | tf.IndexedSlices":
+    return value if isinstance(value, tf.IndexedSlices) else tf.convert_to_tensor(value)

@@ -1,6 +1,4 @@
-"""Models as files: those of a run, from which training goes on to the bit, and any saved model with
-its optimizer distributed.
-"""
+"""Reads and writes models as files: of a run, to resume it bit by bit, and any saved model."""
 
 import json
 import os
@@ -16,26 +14,29 @@ import numpy as np
 from horovod.tensorflow.compression import Compressor
 
 from hvd_xai.errors import CheckpointError
-from hvd_xai.keras.collectives import Compression
-from hvd_xai.keras.optimizer import DistributedOptimizer, is_distributed
-from hvd_xai.keras.variables import seeds_of
+from hvd_xai.keras.distribute import is_distributed
+from hvd_xai.keras.horovod_names import Compression
+from hvd_xai.keras.optimizer import DistributedOptimizer
+from hvd_xai.keras.shared_variables import seed_states_in
 
 _NAME = re.compile(r"epoch-(\d{6})\.keras")
 _WRITING = ".writing-"
-# within the .keras file, which is a zip: both are there or neither is; Keras passes over it
+# The record lies within the .keras file, which is a zip, so that both are there or neither is.
+# Keras ignores members that it does not know.
 _MEMBER = "hvd_xai.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a training needs to go on beside the model.
+    """What resuming needs to know beside the model.
 
     Attributes:
-        epoch: the last one that is done.
-        step: optimizer updates so far.
-        size: how many ranks trained.
-        learning_rate: of one rank, before it is scaled by their number; None if it is a schedule.
-        seeds: the states of the seed generators, by rank, in the order of the model's variables.
+        epoch: last epoch that is done, 0-based.
+        step: number of optimizer updates so far.
+        size: number of ranks that trained.
+        learning_rate: learning rate of one rank, before it is scaled by their number; None if it is
+            a schedule.
+        seeds: states of the seed generators, for each rank, in the order of the model's variables.
     """
 
     epoch: int
@@ -51,21 +52,36 @@ def load_model(
     custom_objects: Mapping[str, Any] | None = None,
     compression: type[Compressor] = Compression.none,
 ) -> "keras.Model":
-    """Loads a saved model and makes its optimizer reduce over the ranks, with the state that it was
-    saved with.
+    """Loads a saved model, and makes its optimizer reduce over the ranks.
+
+    Collective: every rank must call this, as it must call `DistributedOptimizer`. The optimizer has
+    the state that it was saved with.
 
     Args:
-        filepath: a `.keras` file, from a distributed run or from plain Keras.
+        filepath: `.keras` file, saved by a distributed run or by plain Keras.
         custom_optimizers: optimizer classes of your own that the model may have been saved with.
         custom_objects: other classes and functions of your own, by name.
-        compression: as in `DistributedOptimizer`.
+        compression: encoding of gradients that travel, as for `DistributedOptimizer`.
 
     Returns:
-        The model; where it was saved without having been compiled, it has no optimizer, and
-        `compile` wants a distributed one.
+        The model. If it was saved without being compiled, it has no optimizer; compile it with a
+        distributed one.
 
     Raises:
-        ValueError: if the file is no model, or is of a class that is not given.
+        ValueError: if the file holds no model, or a class that is not given.
+
+    Example:
+        >>> import tempfile
+        >>> import keras
+        >>> import numpy as np
+        >>> import hvd_xai.keras as hvd
+        >>> world = hvd.init()
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile(keras.optimizers.Adam(), "mse")
+        >>> loss = model.train_on_batch(np.ones((4, 2)), np.ones(4))
+        >>> model.save(path := tempfile.mkdtemp() + "/plain.keras")
+        >>> int(hvd.load_model(path).optimizer.iterations)
+        1
     """
     known = {
         **{optimizer.__name__: optimizer for optimizer in custom_optimizers or ()},
@@ -80,8 +96,12 @@ def load_model(
 
 
 def stage_model(model: "keras.Model", folder: Path, trained: Trained) -> None:
-    """Saves the model and its optimizer's state after an epoch under a name that nobody resumes
-    from, until `publish_model`.
+    """Saves model and optimizer under a name that nobody resumes from, until `publish_model`.
+
+    Args:
+        model: model that has just been trained.
+        folder: folder for the models of one run.
+        trained: record that is stored in the file.
 
     Raises:
         OSError: if the disk is full or read-only.
@@ -100,12 +120,12 @@ def stage_model(model: "keras.Model", folder: Path, trained: Trained) -> None:
 
 
 def publish_model(folder: Path, epoch: int) -> Path:
-    """Makes what was staged the model that a run is resumed from, in one step, and then removes
-    older ones.
+    """Makes the staged model the one that the run is resumed from, then removes older models.
 
     Raises:
-        OSError: if the disk is read-only; the older file is kept then.
+        OSError: if the disk is read-only; the older model is kept then.
     """
+    # First the new name, then the removal: at every instant there is a model to resume from.
     path = _staged_file(folder, epoch).replace(model_file(folder, epoch))
     _fsync(folder)
     remove_models(folder, but=epoch)
@@ -113,7 +133,7 @@ def publish_model(folder: Path, epoch: int) -> Path:
 
 
 def remove_models(folder: Path, but: int | None = None) -> None:
-    """Removes a run's models, `but` one, and what a job that was killed has left half-written."""
+    """Removes the models of all epochs but one, and files that a killed job left half-written."""
     for epoch in _epochs(folder):
         if epoch != but:
             model_file(folder, epoch).unlink()
@@ -122,7 +142,7 @@ def remove_models(folder: Path, but: int | None = None) -> None:
 
 
 def model_file(folder: Path, epoch: int) -> Path:
-    """Returns where the model of an epoch lies."""
+    """Returns the path of an epoch's model."""
     return folder / f"epoch-{epoch:06d}.keras"
 
 
@@ -131,7 +151,7 @@ def _staged_file(folder: Path, epoch: int) -> Path:
 
 
 def read_trained(folder: Path) -> Trained | None:
-    """Returns how far the newest model of a run has come; None if there is none.
+    """Returns the record of the newest model of a run; None if there is no model.
 
     Raises:
         CheckpointError: if the file is damaged, or was not saved by a run.
@@ -159,11 +179,15 @@ def read_trained(folder: Path) -> Trained | None:
 
 
 def load_state(model: "keras.Model", folder: Path, trained: Trained) -> None:
-    """Loads weights and optimizer state into a model that is built and compiled as the one that was
-    saved.
+    """Loads weights and optimizer state into a model that is built and compiled already.
+
+    Args:
+        model: model that is built and compiled as the saved one was.
+        folder: folder for the models of one run.
+        trained: record that `read_trained` returned.
 
     Raises:
-        CheckpointError: if the model or its optimizer is another.
+        CheckpointError: if the saved model or its optimizer is a different one.
     """
     path = model_file(folder, trained.epoch)
     try:
@@ -181,16 +205,16 @@ def load_state(model: "keras.Model", folder: Path, trained: Trained) -> None:
 
 
 def seed_states(model: "keras.Model") -> list[list[int]]:
-    """Returns the states of this rank's seed generators."""
+    """Returns the states of this rank's seed generators, in the order of the model's variables."""
     return [
         [int(word) for word in np.asarray(seed.value.numpy()).reshape(-1)]
-        for seed in seeds_of(model)
+        for seed in seed_states_in(model)
     ]
 
 
 def set_seed_states(model: "keras.Model", states: Sequence[Sequence[int]]) -> None:
-    """Sets what `seed_states` returned."""
-    for seed, state in zip(seeds_of(model), states, strict=True):
+    """Sets the states of this rank's seed generators, as `seed_states` returned them."""
+    for seed, state in zip(seed_states_in(model), states, strict=True):
         seed.assign(
             np.array(state, np.uint32)
             .astype(keras.backend.standardize_dtype(seed.dtype))
@@ -204,6 +228,7 @@ def _epochs(folder: Path) -> list[int]:
 
 
 def _fsync(folder: Path) -> None:
+    # A rename is durable when the folder is.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,6 @@
-"""How gradients become those of all ranks: what the optimizer and the tape share."""
+"""Reduces gradients over the ranks, for the optimizer and for the tape."""
 
 import itertools
-import traceback
 import warnings
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
@@ -13,13 +12,15 @@ import keras
 import tensorflow as tf
 from horovod.tensorflow.compression import Compressor
 
-from hvd_xai.keras.collectives import Adasum, Average, Compression, Max, is_started, sendable, size
+from hvd_xai.keras.collectives import sendable
+from hvd_xai.keras.horovod_names import Adasum, Average, Compression, Max, size
+from hvd_xai.keras.start import is_started
 
 Gradient: TypeAlias = "tf.Tensor | tf.IndexedSlices | None"
 Groups: TypeAlias = "int | list[list[Any]] | None"  # Any: Keras's variables, or TensorFlow's
 
-# a count for each process set, since ranks outside of it may make none: names are equal on all
-# ranks of a set
+# One count for each process set: ranks outside a set may make no reduction over it, and the names
+# must be equal on all ranks of the set.
 _MADE: defaultdict[tuple[int, ...], "itertools.count[int]"] = defaultdict(itertools.count)
 
 
@@ -27,11 +28,25 @@ _MADE: defaultdict[tuple[int, ...], "itertools.count[int]"] = defaultdict(iterto
 class Reduction:
     """Reduces gradients over the ranks.
 
-    The options are those of `DistributedOptimizer`, which says what they mean.
+    The options are those of `DistributedOptimizer`, which documents them.
 
     Attributes:
-        local: the keys of the variables whose gradients stay on their rank.
-        name: what the collectives are called; the same on all ranks, and no other reduction's.
+        name: name of the collectives, the same on all ranks and different from the name of every
+            other reduction.
+        local: keys of the variables whose gradients stay on their rank.
+
+    Raises:
+        ValueError: if the options do not fit together.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> import hvd_xai.keras as hvd
+        >>> from hvd_xai.keras.reduction import Reduction
+        >>> world = hvd.init()
+        >>> weight, unused = tf.Variable([1.0]), tf.Variable([1.0])
+        >>> dense, none = Reduction(op=hvd.Max).reduce([tf.constant([2.0]), None], [weight, unused])
+        >>> dense.numpy().tolist(), none
+        ([2.0], None)
     """
 
     name: str = "hvd_xai.gradients"
@@ -55,7 +70,7 @@ class Reduction:
         return self.process_set.process_set_id != 0 and not self.process_set.included()
 
     def numbered(self) -> "Reduction":
-        """Returns this under a name that none made before has.
+        """Returns a copy whose name no reduction had before.
 
         Collective: every rank of the process set must call this.
         """
@@ -67,18 +82,18 @@ class Reduction:
 
         Collective: every rank of the process set must call this.
 
-        Horovod pairs tensors by name, and waits for ever for one that another rank calls otherwise.
-
         Args:
-            gradients: of this rank, one for each variable; None, as for a head that the loss does
-                not use, stays None.
-            variables: Keras's or TensorFlow's.
+            gradients: this rank's gradients, one for each variable; None, as for a head that the
+                loss does not use, stays None, and must be None on every rank.
+            variables: Keras's or TensorFlow's variables.
         """
         reduced = list(gradients)
         if self.leaves_out_this_rank:
             return reduced
-        dense = []
-        overwriting = []
+        # Horovod pairs tensors by name and waits for ever for a name that another rank does not
+        # send. All names below are made of the position in `gradients`, which ranks have in common,
+        # and of nothing that Keras or TensorFlow counts in each process.
+        dense, overwriting = [], []
         for index, (gradient, variable) in enumerate(zip(gradients, variables, strict=True)):
             if gradient is None:
                 continue
@@ -86,21 +101,14 @@ class Reduction:
                 reduced[index] = self._scaled(gradient) if self.scale_local_gradients else gradient
             elif overwrites(variable):
                 overwriting.append((index, tf.convert_to_tensor(gradient)))
-            elif (
-                isinstance(gradient, tf.IndexedSlices)
-                and not self.sparse_as_dense
-                and self.op != Adasum
-            ):
+            elif self._travels_as_slices(gradient):
                 reduced[index] = self._gather_slices(gradient, name=f"{self.name}.{index}")
             else:
                 dense.append((index, tf.convert_to_tensor(gradient)))
         for number, group in enumerate(_grouped(dense, variables, self.groups)):
             indices, tensors = zip(*group, strict=True)
-            for index, value in zip(
-                indices,
-                self._reduce_dense(tensors, name=f"{self.name}.group{number}", op=self.op),
-                strict=True,
-            ):
+            values = self._reduce_dense(tensors, name=f"{self.name}.group{number}", op=self.op)
+            for index, value in zip(indices, values, strict=True):
                 reduced[index] = value
         for index, tensor in overwriting:
             (reduced[index],) = self._reduce_dense(
@@ -115,6 +123,7 @@ class Reduction:
         """
         if self.leaves_out_this_rank:
             return claim
+        # Horovod does not reduce booleans: the largest doubt is 0 where no rank has any.
         doubt = tf.cast(tf.logical_not(claim), tf.float32)
         (doubts,) = self._reduce_dense([doubt], name=f"{self.name}.claim", op=Max)
         return tf.equal(doubts, 0.0)
@@ -124,41 +133,55 @@ class Reduction:
         return bool(self.local) and key(variable) in self.local
 
     def keep_local(self, variables: Iterable[object]) -> None:
-        """Takes these variables out of the reduction."""
+        """Leaves the gradients of these variables on their rank from now on."""
         self.local.update(key(variable) for variable in variables)
+
+    def _travels_as_slices(self, gradient: "tf.Tensor | tf.IndexedSlices") -> bool:
+        sparse = isinstance(gradient, tf.IndexedSlices)
+        return sparse and not self.sparse_as_dense and self.op != Adasum
 
     def _reduce_dense(
         self, tensors: "Sequence[tf.Tensor]", *, name: str, op: int
     ) -> "list[tf.Tensor]":
         sent = [sendable(tensor) for tensor in tensors]
+        # sum(gradient / f) * f / size: the division of an average, split so that no sum overflows
         predivide = self.gradient_predivide_factor if op == Average else 1.0
-        if op == Adasum:  # Horovod's grouped allreduce fails with it
+        if op == Adasum:
+            # One by one: Horovod's grouped allreduce fails with Adasum.
             received = [
                 horovod.allreduce(
-                    tensor, op=op, compression=self.compression, name=f"{name}.{index}", ignore_name_scope=True,
+                    tensor,
+                    op=op,
+                    compression=self.compression,
+                    name=f"{name}.{index}",
+                    ignore_name_scope=True,
                     device_dense=self.device_dense,
                 )
                 for index, tensor in enumerate(sent)
-            ]  # fmt: skip
-            return [
-                tf.cast(value, tensor.dtype)
-                for tensor, value in zip(tensors, received, strict=True)
             ]
-        received = horovod.grouped_allreduce(
-            sent, op=op, compression=self.compression if op != Max else Compression.none, name=name, ignore_name_scope=True,
-            prescale_factor=1.0 / predivide, postscale_factor=predivide, process_set=self.process_set, device_dense=self.device_dense,
-        )  # fmt: skip
+        else:
+            received = horovod.grouped_allreduce(
+                sent,
+                op=op,
+                compression=self.compression if op != Max else Compression.none,
+                name=name,
+                ignore_name_scope=True,
+                prescale_factor=1.0 / predivide,
+                postscale_factor=predivide,
+                process_set=self.process_set,
+                device_dense=self.device_dense,
+            )
         return [
             tf.cast(value, tensor.dtype) for tensor, value in zip(tensors, received, strict=True)
         ]
 
     def _gather_slices(self, gradient: "tf.IndexedSlices", *, name: str) -> "tf.IndexedSlices":
-        """Reduces a sparse gradient by bringing all ranks' slices together; those of one row are
-        added when they are applied.
+        """Reduces a sparse gradient: gathers the slices of all ranks.
 
-        Horovod's own reduction of slices names its tensors after ours, which may differ between
-        ranks; and it gives grouped slices the dense shape of their neighbours.
+        The optimizer adds the slices of one row when it applies them.
         """
+        # Not Horovod's own reduction of slices: it names its tensors after TensorFlow's, which may
+        # differ between ranks, and gives grouped slices the dense shape of their neighbours.
         with tf.device(self.device_sparse):
             values, context = self.compression.compress(sendable(gradient.values))
             values = horovod.allgather(
@@ -175,75 +198,53 @@ class Reduction:
         return self._scaled(gathered) if self.op == Average else gathered
 
     def _scaled(self, gradient: "tf.Tensor | tf.IndexedSlices") -> "tf.Tensor | tf.IndexedSlices":
-        """Divides by the number of ranks; asked when it runs, since an elastic job changes it."""
-        values = (
-            gradient.values
-            if isinstance(gradient, tf.IndexedSlices)
-            else tf.convert_to_tensor(gradient)
-        )
-        values /= tf.cast(
-            horovod.size_op(process_set_id=self.process_set.process_set_id), values.dtype
-        )
+        """Divides a gradient by the number of ranks."""
+        sparse = isinstance(gradient, tf.IndexedSlices)
+        values = gradient.values if sparse else tf.convert_to_tensor(gradient)
+        # An op, asked when it runs: an elastic job changes the number and does not trace anew.
+        n_ranks = horovod.size_op(process_set_id=self.process_set.process_set_id)
+        values /= tf.cast(n_ranks, values.dtype)
         return (
-            tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-            if isinstance(gradient, tf.IndexedSlices)
-            else values
+            tf.IndexedSlices(values, gradient.indices, gradient.dense_shape) if sparse else values
         )
-
-
-def refuse_xla() -> None:
-    """Raises while a model's training step is traced that XLA is to compile: its own error names a
-    line of ours and no cure.
-    """
-    for frame, _ in itertools.islice(traceback.walk_stack(None), 12):
-        model = frame.f_locals.get("self")
-        if (
-            frame.f_code.co_name.endswith("train_step")
-            and isinstance(model, keras.Model)
-            and model.jit_compile
-            and not model.run_eagerly
-        ):
-            raise ValueError(
-                f"model '{model.name}' is compiled with jit_compile=True, but XLA cannot compile"
-                " Horovod's allreduce. Compile it with jit_compile=False, or pass"
-                " BroadcastGlobalVariablesCallback to fit, which turns it off."
-            )
 
 
 def key(variable: Any) -> Hashable:
-    """Returns what stands for a variable in sets.
+    """Returns a key for sets and dictionaries, equal for a Keras variable and its TensorFlow one.
 
-    Keras's and TensorFlow's of the same storage are one.
+    Variables themselves are not hashable.
     """
     return (variable.value if isinstance(variable, keras.Variable) else variable).ref()  # type: ignore[no-any-return]
 
 
 def overwrites(variable: object) -> bool:
-    """Returns whether the "gradient" of this variable is its next value, as the scales of 8-bit
-    floats: we take the largest.
+    """Returns whether the "gradient" of this variable is its next value.
+
+    Keras trains the scales of 8-bit floats so. Over the ranks such a value is reduced to the
+    largest.
     """
     return bool(getattr(variable, "overwrite_with_gradient", False))
 
 
 def resolve_groups(num_groups: int, groups: Groups) -> Groups:
-    """Returns the groups under Horovod's newer name."""
+    """Returns the groups, warning of the older name `num_groups` if that was used."""
     if num_groups == 0:
         return groups
     warnings.warn(
         "`num_groups` is Horovod's old name for `groups`; use `groups`",
         DeprecationWarning,
-        stacklevel=3,
+        stacklevel=3,  # the line of the user who called DistributedOptimizer
     )
     return num_groups if groups is None else groups
 
 
-def local_variables_of(
+def trainable_variables_in(
     layers: "keras.layers.Layer | Iterable[keras.layers.Layer] | None",
 ) -> "list[keras.Variable]":
     """Returns the trainable variables of layers, which must be built.
 
     Raises:
-        TypeError: if something else than layers is given.
+        TypeError: if something other than layers is given.
     """
     several = [layers] if isinstance(layers, keras.layers.Layer) else list(layers or [])
     for layer in several:
@@ -282,15 +283,17 @@ def _check(op: int, predivide: float, groups: Groups, process_set: horovod.Proce
 def _grouped(
     dense: "list[tuple[int, tf.Tensor]]", variables: Sequence[Any], groups: Groups
 ) -> "list[list[tuple[int, tf.Tensor]]]":
-    """Says which tensors travel together: all, unless groups are asked for.
+    """Returns the tensors in groups that travel together; in one group unless more are asked for.
 
-    Those of one group have one dtype, as Horovod needs.
+    The tensors of a group have one dtype, as Horovod needs.
     """
     if isinstance(groups, list):
         named = {key(variable): number for number, group in enumerate(groups) for variable in group}
+        # A variable in no list travels alone, under a number above all lists.
         chosen = [named.get(key(variables[index]), len(groups) + index) for index, _ in dense]
     else:
-        # as equal as can be, in order
+        # Five tensors in two groups:  position  0 1 2 3 4
+        #                              group     0 0 0 1 1   (position * 2 // 5)
         n_groups = min(groups or 1, max(1, len(dense)))
         chosen = [position * n_groups // len(dense) for position in range(len(dense))]
     together: dict[tuple[int, str], list[tuple[int, tf.Tensor]]] = {}

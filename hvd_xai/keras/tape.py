@@ -1,4 +1,4 @@
-"""The gradient tape that returns the gradients of all ranks."""
+"""Wraps a gradient tape so that it returns the gradients of all ranks."""
 
 from collections.abc import Iterable
 from types import TracebackType
@@ -9,18 +9,18 @@ import keras
 import tensorflow as tf
 from horovod.tensorflow.compression import Compressor
 
-from hvd_xai.keras.collectives import Average, Compression
+from hvd_xai.keras.horovod_names import Average, Compression
 from hvd_xai.keras.reduction import (
     Gradient,
     Groups,
     Reduction,
-    local_variables_of,
-    refuse_xla,
     resolve_groups,
+    trainable_variables_in,
 )
+from hvd_xai.keras.xla import refuse_xla
 
 
-def DistributedGradientTape(  # noqa: N802
+def DistributedGradientTape(  # noqa: N802  # Horovod's name and signature
     gradtape: "tf.GradientTape",
     device_dense: str = "",
     device_sparse: str = "",
@@ -33,45 +33,65 @@ def DistributedGradientTape(  # noqa: N802
     process_set: horovod.ProcessSet = horovod.global_process_set,
     scale_local_gradients: bool = True,
 ) -> "DistributedTape":
-    """Wraps a tape so that it returns the gradients of all ranks; for a plain optimizer in a
-    training loop of one's own.
+    """Wraps a tape so that its `gradient` returns the gradients of all ranks.
 
-    With a `DistributedOptimizer` use a plain tape: the optimizer reduces what it is given.
+    Use it in a training loop of your own, with a plain optimizer. With a `DistributedOptimizer` use
+    a plain tape instead: the optimizer reduces the gradients that it is given.
 
     Args:
-        gradtape: the tape, before or after it has recorded.
-        device_dense: as the following, an argument of `DistributedOptimizer`.
-        device_sparse: see there.
-        compression: see there.
-        sparse_as_dense: see there.
-        op: see there.
-        gradient_predivide_factor: see there.
-        num_groups: see there.
-        groups: see there.
-        process_set: see there.
-        scale_local_gradients: see there.
+        gradtape: tape, before or after it has recorded.
+        device_dense: device that reduces dense gradients, such as "/gpu:0"; TensorFlow chooses if
+            it is empty.
+        device_sparse: device that gathers sparse gradients; TensorFlow chooses if it is empty.
+        compression: encoding of what travels. `Compression.fp16` halves the traffic; gradients
+            below 6e-8 become zero.
+        sparse_as_dense: whether sparse gradients are made dense before they are reduced.
+        op: `Average`, `Sum` or `Adasum`.
+        gradient_predivide_factor: factor f that splits the division of an average into
+            sum(gradient / f) * f / size.
+        num_groups: Horovod's older name for `groups`.
+        groups: number of allreduces that the gradients are shared out to, or lists of variables
+            that travel together while each other variable travels alone.
+        process_set: ranks to reduce over; a rank outside keeps its own gradients.
+        scale_local_gradients: whether gradients of local sources are divided by the number of
+            ranks.
 
     Returns:
-        A tape whose `gradient` reduces over the ranks, and which otherwise does what the given one
-        does.
+        A tape whose `gradient` reduces over the ranks; all else is that of the tape given.
 
     Raises:
         ValueError: if the options do not fit together.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> import hvd_xai.keras as hvd
+        >>> world = hvd.init()
+        >>> weight = tf.Variable(3.0)
+        >>> with hvd.DistributedGradientTape(tf.GradientTape()) as tape:
+        ...     loss = weight**2
+        >>> float(tape.gradient(loss, weight))
+        6.0
     """
     return DistributedTape(
         gradtape,
-        # one name for all tapes: a loop makes one per step, and TensorFlow numbers those of one
-        # graph
         Reduction(
+            # One name for all tapes: a loop makes a tape at each step, and within one graph
+            # TensorFlow numbers the names itself.
             name="hvd_xai.tape",
-            op=op, compression=compression, sparse_as_dense=sparse_as_dense, gradient_predivide_factor=gradient_predivide_factor,
-            groups=resolve_groups(num_groups, groups), process_set=process_set, scale_local_gradients=scale_local_gradients,
-            device_dense=device_dense, device_sparse=device_sparse,
+            op=op,
+            compression=compression,
+            sparse_as_dense=sparse_as_dense,
+            gradient_predivide_factor=gradient_predivide_factor,
+            groups=resolve_groups(num_groups, groups),
+            process_set=process_set,
+            scale_local_gradients=scale_local_gradients,
+            device_dense=device_dense,
+            device_sparse=device_sparse,
         ),
-    )  # fmt: skip
+    )
 
 
-def PartialDistributedGradientTape(  # noqa: N802
+def PartialDistributedGradientTape(  # noqa: N802  # Horovod's name and signature
     gradtape: "tf.GradientTape",
     device_dense: str = "",
     device_sparse: str = "",
@@ -85,41 +105,81 @@ def PartialDistributedGradientTape(  # noqa: N802
     local_layers: "keras.layers.Layer | Iterable[keras.layers.Layer] | None" = None,
     scale_local_gradients: bool = True,
 ) -> "DistributedTape":
-    """Wraps a tape so that it returns the gradients of all ranks, but for those of layers that each
-    rank has for itself.
+    """Wraps a tape so that it reduces all gradients but those of some local layers.
+
+    All parameters but `local_layers` are those of `DistributedGradientTape`, which says more of
+    each.
 
     Args:
-        gradtape: as everything but `local_layers`, an argument of `DistributedGradientTape`.
-        device_dense: see there.
-        device_sparse: see there.
-        compression: see there.
-        sparse_as_dense: see there.
-        op: see there.
-        gradient_predivide_factor: see there.
-        num_groups: see there.
-        groups: see there.
-        process_set: see there.
-        local_layers: built layers whose gradients stay on their rank.
-        scale_local_gradients: see there.
+        gradtape: tape, before or after it has recorded.
+        device_dense: device that reduces dense gradients; TensorFlow chooses if it is empty.
+        device_sparse: device that gathers sparse gradients; TensorFlow chooses if it is empty.
+        compression: encoding of what travels.
+        sparse_as_dense: whether sparse gradients are made dense before they are reduced.
+        op: `Average`, `Sum` or `Adasum`.
+        gradient_predivide_factor: factor that splits the division of an average.
+        num_groups: Horovod's older name for `groups`.
+        groups: number of allreduces, or lists of variables that travel together.
+        process_set: ranks to reduce over.
+        local_layers: built layer or layers whose gradients stay on their rank.
+        scale_local_gradients: whether gradients of local layers are divided by the number of ranks.
 
     Returns:
-        As `DistributedGradientTape`.
+        A tape whose `gradient` reduces over the ranks; all else is that of the tape given.
+
+    Raises:
+        TypeError: if `local_layers` are no layers.
+        ValueError: if the options do not fit together.
+
+    Example:
+        >>> import keras
+        >>> import tensorflow as tf
+        >>> import hvd_xai.keras as hvd
+        >>> world = hvd.init()
+        >>> expert = keras.layers.Dense(1)
+        >>> expert.build((None, 2))
+        >>> tape = hvd.PartialDistributedGradientTape(tf.GradientTape(), local_layers=expert)
+        >>> with tape:
+        ...     loss = tf.reduce_sum(expert(tf.ones((1, 2))))
+        >>> [gradient.shape.as_list() for gradient in tape.gradient(loss, expert.variables)]
+        [[2, 1], [1]]
     """
     tape = DistributedGradientTape(
-        gradtape, device_dense, device_sparse, compression, sparse_as_dense, op, gradient_predivide_factor, num_groups, groups, process_set,
+        gradtape,
+        device_dense,
+        device_sparse,
+        compression,
+        sparse_as_dense,
+        op,
+        gradient_predivide_factor,
+        num_groups,
+        groups,
+        process_set,
         scale_local_gradients,
-    )  # fmt: skip
-    for variable in local_variables_of(local_layers):
+    )
+    for variable in trainable_variables_in(local_layers):
         tape.register_local_source(variable)
     return tape
 
 
 class DistributedTape:
-    """What `DistributedGradientTape` returns.
+    """A tape whose gradients are those of all ranks; `DistributedGradientTape` returns it.
+
+    Everything but the methods below is handed on to the tape that records.
 
     Args:
-        tape: that records.
-        reduction: over the ranks.
+        tape: tape that records.
+        reduction: how its gradients are reduced.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> import hvd_xai.keras as hvd
+        >>> world = hvd.init()
+        >>> with hvd.DistributedGradientTape(tf.GradientTape()) as tape:
+        ...     tape.watch(start := tf.constant(2.0))
+        ...     loss = start**3
+        >>> float(tape.gradient(loss, start))
+        12.0
     """
 
     def __init__(self, tape: "tf.GradientTape", reduction: Reduction) -> None:
@@ -139,13 +199,14 @@ class DistributedTape:
         self._tape.__exit__(kind, error, trace)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_tape":  # not set yet, as while it is copied
+        # Not set yet, as while a copy is made: looking it up below would never end.
+        if name == "_tape":
             raise AttributeError(name)
         return getattr(self._tape, name)
 
     def watch(self, tensor: Any) -> None:
-        """Records what is computed from this."""
-        self._tape.watch(_of_tensorflow(tensor))
+        """Records what is computed from a tensor, or from a structure of tensors."""
+        self._tape.watch(_tensorflow_variable(tensor))
 
     def gradient(
         self,
@@ -157,22 +218,23 @@ class DistributedTape:
         """Returns the gradients of all ranks. Collective: every rank must call this.
 
         Args:
-            target: what to differentiate.
-            sources: Keras's variables, TensorFlow's, or watched tensors, in any structure.
-            output_gradients: as TensorFlow's tape takes them.
-            use_generic_names: has no effect.
+            target: tensor, or structure of tensors, to differentiate.
+            sources: Keras's variables, TensorFlow's variables or watched tensors, in any structure.
+            output_gradients: gradients of something else with respect to `target`, which they
+                multiply; ones if None.
+            use_generic_names: no effect; the names of collectives are generic already.
 
         Returns:
             The gradients in the structure of `sources`; None where `target` does not depend on a
             source.
         """
         refuse_xla()
-        flat = [_of_tensorflow(source) for source in tf.nest.flatten(sources)]
+        flat = [_tensorflow_variable(source) for source in tf.nest.flatten(sources)]
         gradients = self._tape.gradient(target, flat, output_gradients)
         return tf.nest.pack_sequence_as(sources, self._reduction.reduce(gradients, flat))
 
     def register_local_source(self, source: object) -> None:
-        """Takes a source out of the reduction: it is this rank's own."""
+        """Leaves the gradient of a source on its rank."""
         self._reduction.keep_local([source])
 
     def get_local_and_global_gradients(
@@ -182,20 +244,25 @@ class DistributedTape:
         output_gradients: Any = None,
         use_generic_names: bool = False,
     ) -> "tuple[list[tuple[Any, Gradient]], list[tuple[Any, Gradient]]]":
-        """Returns (source, gradient) of the local sources, and of the others.
+        """Returns the gradients of local sources and of the others, each with its source.
 
         Collective: every rank must call this.
+
+        Args:
+            target: tensor, or structure of tensors, to differentiate.
+            sources: sequence of variables or watched tensors.
+            output_gradients: gradients of something else with respect to `target`; ones if None.
+            use_generic_names: no effect; the names of collectives are generic already.
+
+        Returns:
+            Two lists of `(source, gradient)`: the local ones, and those of all ranks.
         """
-        pairs = list(
-            zip(
-                sources,
-                self.gradient(target, sources, output_gradients, use_generic_names),
-                strict=True,
-            )
-        )
+        gradients = self.gradient(target, sources, output_gradients, use_generic_names)
+        pairs = list(zip(sources, gradients, strict=True))
         local = [pair for pair in pairs if self._reduction.is_local(pair[0])]
         return local, [pair for pair in pairs if not self._reduction.is_local(pair[0])]
 
 
-def _of_tensorflow(source: Any) -> Any:
+def _tensorflow_variable(source: Any) -> Any:
+    # TensorFlow's tape knows no Keras variables.
     return source.value if isinstance(source, keras.Variable) else source

@@ -1,26 +1,27 @@
-"""Keras callbacks that keep the ranks equal: state, metrics, learning rate, and when to stop.
+"""Keras callbacks that keep the ranks equal: in state, metrics, learning rate and the end of `fit`.
 
-Horovod's names and parameters.
+Names and parameters are Horovod's.
 
-Put `BroadcastGlobalVariablesCallback` first and `MetricAverageCallback` second; what Keras's own
-callbacks decide, they then decide alike:
+Put `BroadcastGlobalVariablesCallback` first and `MetricAverageCallback` second. Keras's own
+callbacks then decide alike on all ranks:
 
-- Those that decide, as EarlyStopping, ReduceLROnPlateau, LearningRateScheduler and TerminateOnNaN,
-  go to every rank.
-- Those that only write, as ModelCheckpoint, TensorBoard and CSVLogger, go to the root alone:
-  `callbacks += [keras.callbacks.CSVLogger("log.csv")] if hvd.rank() == 0 else []`. On all ranks
-  they would write one file at once.
-- BackupAndRestore goes to every rank, each with a folder of its own (`f"backup/{hvd.rank()}"`): it
-  restores where it has saved.
+- Callbacks that decide, such as EarlyStopping, ReduceLROnPlateau, LearningRateScheduler and
+  TerminateOnNaN, go to every rank.
+- Callbacks that only write, such as ModelCheckpoint, TensorBoard and CSVLogger, go to the root
+  alone: `callbacks += [keras.callbacks.CSVLogger("log.csv")] if hvd.rank() == 0 else []`. On all
+  ranks they would write one file at once.
+- BackupAndRestore goes to every rank, each with a folder of its own (`f"backup/{hvd.rank()}"`),
+  since a rank restores where it has saved.
 """
 
 from hvd_xai.keras.callbacks.best_model import BestModelCheckpoint
+from hvd_xai.keras.callbacks.broadcast import BroadcastGlobalVariablesCallback
 from hvd_xai.keras.callbacks.learning_rate import (
     LearningRateScheduleCallback,
     LearningRateWarmupCallback,
 )
-from hvd_xai.keras.callbacks.metrics import MetricAverageCallback, metrics_of_all_ranks
-from hvd_xai.keras.callbacks.state import BroadcastGlobalVariablesCallback, average_statistics
+from hvd_xai.keras.callbacks.metric_average import MetricAverageCallback, metrics_of_all_ranks
+from hvd_xai.keras.callbacks.moving_statistics import average_statistics
 
 __all__ = [
     "BestModelCheckpoint",

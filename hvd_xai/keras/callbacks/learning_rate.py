@@ -1,4 +1,4 @@
-"""Learning rates that change by epoch or by batch, and the warm-up that large batches need."""
+"""Changes the learning rate by epoch or by batch, and warms it up for large batches."""
 
 import logging
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from hvd_xai.keras.collectives import init, require_started
+from hvd_xai.keras.start import init, require_started
 
 log = logging.getLogger(__name__)
 
@@ -14,29 +14,37 @@ Logs = dict[str, Any] | None
 
 
 class LearningRateScheduleCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
-    """Sets the learning rate to `initial_lr * multiplier` in the epochs from `start_epoch` up to,
-    not including, `end_epoch`.
+    """Sets the learning rate to `initial_lr * multiplier` in a range of epochs.
 
-    At other epochs it leaves the learning rate alone, so that several of them, one after the other,
-    make a schedule. The learning rate lands in the logs as `lr`.
+    Every rank must pass it to `fit`. At other epochs it leaves the learning rate alone, so that
+    several such callbacks, one after the other, make a schedule. The learning rate is logged as
+    `lr`.
 
     Args:
-        initial_lr: the learning rate that the multiplier scales.
-        multiplier: a function of the epoch, or a number m for m^(epoch - start_epoch).
-        start_epoch: the first epoch.
-        end_epoch: the first epoch that is left alone again; None for no end.
-        staircase: True sets the learning rate at an epoch's first batch; False at every batch, with
-            the fraction epoch + batch / steps_per_epoch as the epoch.
-        momentum_correction: scales the velocity of SGD and RMSprop by the change of the learning
-            rate, which it carries as a factor: it then is the velocity that the new learning rate
-            would have built up. Horovod scales the momentum of that one step, which comes to the
-            same; Keras 3 compiles the momentum into the step.
-        steps_per_epoch: where Keras does not know it.
+        initial_lr: learning rate that the multiplier scales.
+        multiplier: function of the epoch; or a number m, for m ** (epoch - start_epoch).
+        start_epoch: first epoch of the range.
+        end_epoch: first epoch after the range; None for no end.
+        staircase: True sets the learning rate at the first batch of each epoch; False sets it at
+            every batch, with the fraction epoch + batch / steps_per_epoch for the epoch.
+        momentum_correction: whether the velocity of SGD and RMSprop, which carries the learning
+            rate as a factor, is scaled when that changes; it then is the velocity that the new
+            learning rate would have built up. Horovod scales the momentum of that one step instead,
+            which comes to the same, but Keras 3 compiles the momentum into the step.
+        steps_per_epoch: number of batches in an epoch, needed where Keras does not know it.
 
     Raises:
         ValueError: if `initial_lr` is None.
-        TypeError: when training begins, if the optimizer's learning rate is a schedule; it would
-            win.
+        TypeError: when training begins, if the optimizer was given a schedule, which would win.
+        WorldError: if `init()` was not called before.
+
+    Example:
+        >>> import hvd_xai.keras as hvd
+        >>> world = hvd.init()
+        >>> scale = hvd.callbacks.LearningRateScheduleCallback
+        >>> steps = [scale(0.1, 1.0, end_epoch=30), scale(0.1, lambda epoch: 0.1, start_epoch=30)]
+        >>> [step.start_epoch for step in steps]  # callbacks of `fit`, one after the other
+        [0, 30]
 
     Reference:
         Goyal et al.: Accurate, large minibatch SGD: training ImageNet in 1 hour, 2017, section 3
@@ -70,10 +78,10 @@ class LearningRateScheduleCallback(keras.callbacks.Callback):  # type: ignore[mi
         self.current_epoch = 0
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Checks that the learning rate can be set, and finds the steps of an epoch."""
+        """Checks that the learning rate can be set, and finds the number of steps in an epoch."""
         name = type(self).__name__
         inner = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        # the public property hides which of the two it is
+        # The public property `learning_rate` is a number for a schedule, too.
         if not isinstance(inner._learning_rate, keras.Variable):
             raise TypeError(
                 f"{name} sets the learning rate, but the optimizer was given a schedule. Give it a"
@@ -88,11 +96,11 @@ class LearningRateScheduleCallback(keras.callbacks.Callback):  # type: ignore[mi
                 )
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Notes the epoch."""
+        """Notes the epoch for the batches that follow."""
         self.current_epoch = epoch
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
-        """Sets the learning rate."""
+        """Sets the learning rate, if the epoch is in the range."""
         epoch = self.current_epoch
         if epoch < self.start_epoch or (self.end_epoch is not None and epoch >= self.end_epoch):
             return
@@ -118,29 +126,48 @@ class LearningRateScheduleCallback(keras.callbacks.Callback):  # type: ignore[mi
         before = float(optimizer.learning_rate)
         optimizer.learning_rate = self.initial_lr * factor
         after = float(optimizer.learning_rate)
+        # v = m * v + rate * gradient:  the velocity carries the rate as a factor
         if self.momentum_correction and after != before and before > 0:
             for velocity in _velocities(optimizer):
                 velocity.assign(velocity.value * (after / before))
 
 
 class LearningRateWarmupCallback(LearningRateScheduleCallback):
-    """Raises the learning rate from that of one rank to that of all, batch by batch, over the first
-    epochs.
+    """Raises the learning rate from that of one rank to that of all ranks, batch by batch.
 
-    With k ranks and w warm-up epochs, batch b of n in epoch e trains at initial_lr / k * ((e + (b +
-    1)/n) * (k - 1) / w + 1): the last batch of the warm-up at initial_lr. Afterwards it leaves the
-    learning rate alone.
+    Every rank must pass it to `fit`. With k ranks and w warm-up epochs, batch b of n in epoch e
+    trains at
+
+        initial_lr / k * ((e + (b + 1) / n) * (k - 1) / w + 1)
+
+    so that the last batch of the warm-up trains at initial_lr. Afterwards it leaves the learning
+    rate alone.
 
     Args:
-        initial_lr: the learning rate to arrive at: that of one rank, times the number of ranks.
-        warmup_epochs: w; 0 for none.
-        momentum_correction: as in `LearningRateScheduleCallback`.
-        steps_per_epoch: where Keras does not know it.
-        verbose: 1 logs the learning rate when the warm-up ends.
+        initial_lr: learning rate to arrive at: that of one rank times the number of ranks.
+        warmup_epochs: number of epochs w that the warm-up takes; 0 for none.
+        momentum_correction: whether the velocity of SGD and RMSprop is scaled with the learning
+            rate, as in `LearningRateScheduleCallback`.
+        steps_per_epoch: number of batches in an epoch, needed where Keras does not know it.
+        verbose: 1 to log the learning rate when the warm-up ends.
 
     Raises:
         ValueError: if `warmup_epochs` is negative.
-        TypeError: when training begins, if the optimizer's learning rate is a schedule.
+        TypeError: when training begins, if the optimizer was given a schedule, which would win.
+        WorldError: if `init()` was not called before.
+
+    Example:
+        >>> import keras
+        >>> import numpy as np
+        >>> import hvd_xai.keras as hvd
+        >>> world = hvd.init()
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> rate = 0.25 * world.size
+        >>> model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(rate)), "mse")
+        >>> warmup = [hvd.callbacks.LearningRateWarmupCallback(rate, warmup_epochs=1)]
+        >>> history = model.fit(np.ones((8, 2)), np.ones(8), callbacks=warmup, verbose=0).history
+        >>> history["lr"] == [rate]
+        True
 
     Reference:
         Goyal et al.: Accurate, large minibatch SGD: training ImageNet in 1 hour, 2017, section 2.2.
@@ -174,18 +201,17 @@ class LearningRateWarmupCallback(LearningRateScheduleCallback):
             )
 
     def _warmth(self, epoch: float | int) -> float:
-        size = init().size
+        size = init().size  # asked now: an elastic job changes it
         passed = min(epoch + 1 / (self.steps_per_epoch or 1), self.warmup_epochs)
         return (passed * (size - 1) / self.warmup_epochs + 1) / size
 
 
 def _velocities(optimizer: "keras.optimizers.Optimizer") -> "list[keras.Variable]":
-    """Returns the velocities that carry the learning rate as a factor; none for optimizers
-    without.
-    """
+    """Returns the velocities that carry the learning rate; none for other optimizers."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
+    # They are not there until the optimizer is built.
     if isinstance(inner, keras.optimizers.SGD):
-        return list(getattr(inner, "momentums", ()))  # not there until the optimizer is built
+        return list(getattr(inner, "momentums", ()))
     if isinstance(inner, keras.optimizers.RMSprop):
         return list(getattr(inner, "_momentums", ()))
     return []

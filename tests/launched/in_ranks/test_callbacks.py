@@ -16,8 +16,8 @@ import tensorflow as tf
 
 import hvd_xai.keras as hvd
 from hvd_xai.keras.callbacks import average_statistics
-from hvd_xai.keras.callbacks.state import VOTE_EVERY
-from hvd_xai.keras.optimizer import reduces_after_overflow_check
+from hvd_xai.keras.callbacks.stop_vote import VOTE_EVERY
+from hvd_xai.keras.distribute import reduces_after_overflow_check
 from hvd_xai.ranks.world import World
 
 Callbacks = list[keras.callbacks.Callback]

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import hvd_xai.keras as hvd
 from hvd_xai.errors import CheckpointError
+from hvd_xai.keras.distribute import is_distributed, reduce_before_overflow_check
 from hvd_xai.keras.model_files import (
     Trained,
     load_state,
@@ -22,7 +23,6 @@ from hvd_xai.keras.model_files import (
     set_seed_states,
     stage_model,
 )
-from hvd_xai.keras.optimizer import is_distributed, reduce_before_overflow_check
 from hvd_xai.ranks.world import World
 
 

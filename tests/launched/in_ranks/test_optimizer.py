@@ -20,7 +20,7 @@ import xxhash
 
 import hvd_xai.keras as hvd
 from hvd_xai.errors import PeerError
-from hvd_xai.keras.optimizer import reduce_before_overflow_check
+from hvd_xai.keras.distribute import reduce_before_overflow_check
 from hvd_xai.ranks.world import World
 
 ROUNDING = 3e-6  # float32 sums in another order, over a few steps

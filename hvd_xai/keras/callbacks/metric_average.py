@@ -1,4 +1,4 @@
-"""The metrics of an epoch, over the examples of all ranks."""
+"""Computes the metrics of an epoch over the examples of all ranks."""
 
 from typing import Any
 
@@ -6,22 +6,40 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvd_xai.keras.collectives import Sum, reduce_values, require_started
-from hvd_xai.keras.variables import unique
+from hvd_xai.keras.collectives import reduce_values
+from hvd_xai.keras.horovod_names import Sum
+from hvd_xai.keras.shared_variables import unique
+from hvd_xai.keras.start import require_started
 
-# what Keras hands to callbacks: floats, and whatever else a model logs
-Logs = dict[str, Any] | None
+Logs = dict[str, Any] | None  # floats, and whatever else a model logs
 
 
 class MetricAverageCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
     """Replaces each rank's metrics of an epoch by those of all ranks together.
 
-    It sums the state variables of the metrics and computes the metrics from the sums: exact for
-    means over uneven shards and for AUC, precision and the like, where an average of the ranks'
-    values is not. Put it before callbacks that decide by metrics.
+    Collective: every rank must pass it to `fit`, before the callbacks that decide by metrics.
+
+    It sums the state variables of the metrics over the ranks and computes the metrics from the
+    sums. That is exact for means over shards of unequal size and for AUC, precision and the like,
+    where the average of the ranks' values is not.
 
     Args:
-        device: where TensorFlow places what is reduced; its own choice if empty.
+        device: device where TensorFlow places what is reduced; TensorFlow chooses if it is empty.
+
+    Raises:
+        WorldError: if `init()` was not called before.
+
+    Example:
+        >>> import keras
+        >>> import numpy as np
+        >>> import hvd_xai.keras as hvd
+        >>> world = hvd.init()
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> optimizer = hvd.DistributedOptimizer(keras.optimizers.SGD(0.1))
+        >>> model.compile(optimizer, "mse", metrics=["mae"])
+        >>> average = [hvd.callbacks.MetricAverageCallback()]
+        >>> sorted(model.fit(np.ones((8, 2)), np.ones(8), callbacks=average, verbose=0).history)
+        ['loss', 'mae']
     """
 
     def __init__(self, device: str = "") -> None:
@@ -33,15 +51,13 @@ class MetricAverageCallback(keras.callbacks.Callback):  # type: ignore[misc]  # 
         self._in_epoch = False
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Forgets the last epoch."""
+        """Forgets the metrics of the epoch before."""
         self._train, self._validation = {}, {}
         self._in_epoch = True
 
     def on_test_begin(self, logs: Logs = None) -> None:
-        """Reads the training metrics, which Keras resets next.
-
-        Collective: every rank must call this.
-        """
+        """Reads the training metrics. Collective: every rank must call this."""
+        # Keras resets them next, before it validates.
         if self._in_epoch:
             self._train = self._metrics()
 
@@ -72,11 +88,26 @@ class MetricAverageCallback(keras.callbacks.Callback):  # type: ignore[misc]  # 
 def metrics_of_all_ranks(model: "keras.Model") -> dict[str, float]:
     """Returns the model's metrics over the examples of all ranks.
 
-    Collective: every rank must call this.
+    Collective: every rank must call this. The metrics of this rank are left as they were.
+
+    Args:
+        model: compiled model that has just been trained or evaluated.
+
+    Example:
+        >>> import keras
+        >>> import numpy as np
+        >>> import hvd_xai.keras as hvd
+        >>> world = hvd.init()
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.1)), "mse")
+        >>> mine = model.evaluate(np.ones((8, 2)), np.ones(8), verbose=0)
+        >>> sorted(hvd.callbacks.metrics_of_all_ranks(model))
+        ['loss']
     """
     states = list(unique(variable for metric in model.metrics for variable in metric.variables))
     mine = [np.asarray(state.value.numpy()) for state in states]
     sums = reduce_values(mine, op=Sum, name="hvd_xai.metrics")
+    # Keras computes metrics only from their states: these hold the sums for a moment.
     for state, value in zip(states, sums, strict=True):
         state.assign(value.astype(np.float32))
     together = {

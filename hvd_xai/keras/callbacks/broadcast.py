@@ -1,0 +1,203 @@
+"""The callback that makes the state of all ranks equal, and keeps it equal while they train."""
+
+import logging
+from collections.abc import Collection
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from hvd_xai.keras.callbacks.moving_statistics import average_statistics
+from hvd_xai.keras.callbacks.same_model import check_same_model
+from hvd_xai.keras.callbacks.stop_vote import StopVote
+from hvd_xai.keras.callbacks.watched_step import stop_watching, watch_steps
+from hvd_xai.keras.collectives import broadcast_variables
+from hvd_xai.keras.distribute import (
+    distribution_of,
+    reduce_before_overflow_check,
+    reduces_after_overflow_check,
+)
+from hvd_xai.keras.equal_steps import agree_steps
+from hvd_xai.keras.shared_variables import shared_variables
+from hvd_xai.keras.start import init, require_started
+from hvd_xai.ranks.world import World
+
+log = logging.getLogger(__name__)
+
+Logs = dict[str, Any] | None  # floats, and whatever else a model logs
+
+
+class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
+    """Makes the state of all ranks equal, and keeps equal what gradients do not.
+
+    Collective: every rank must pass it to `fit`, as its first callback.
+
+    Before training it checks that the ranks hold the same model and take the same number of steps
+    and epochs, then gives every rank the root's weights and optimizer state. Before each validation
+    and at the end of each epoch it averages the moving statistics of normalisation layers, which
+    each rank gathers from its own data; otherwise validation, explanations and saved models would
+    depend on the rank.
+
+    A stop is a vote. Where a callback of any rank sets `model.stop_training`, all ranks leave `fit`
+    at the same place: at the end of the epoch if it was set there, and otherwise, as by
+    TerminateOnNaN, at most 33 batches later. After every epoch it checks that the ranks train with
+    one learning rate.
+
+    A step that takes longer than `HVD_XAI_DEADLINE` seconds (1800 unless it is set) ends the job
+    with the names of the ranks that the others wait for. Time between steps, as for explanations,
+    does not count.
+
+    Each rank keeps the states of its seed generators: with equal states every rank would drop out
+    the same units. It also turns `jit_compile` off, with a warning, since XLA cannot compile
+    Horovod's allreduce.
+
+    Args:
+        root_rank: rank whose state every rank gets.
+        device: device where TensorFlow places what is broadcast; TensorFlow chooses if it is empty.
+        local_variables: variable, or variables, that each rank keeps for itself: they are neither
+            broadcast nor averaged.
+
+    Raises:
+        TypeError: if one of `local_variables` is no variable.
+        WorldError: if `init()` was not called before.
+
+    Example:
+        >>> import keras
+        >>> import numpy as np
+        >>> import hvd_xai.keras as hvd
+        >>> world = hvd.init()
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(0.1)), "mse")
+        >>> first = hvd.callbacks.BroadcastGlobalVariablesCallback()
+        >>> history = model.fit(np.ones((8, 2)), np.ones(8), callbacks=[first], verbose=0)
+    """
+
+    def __init__(
+        self, root_rank: int = 0, device: str = "", local_variables: "Collection[Any] | Any" = None
+    ) -> None:
+        super().__init__()
+        require_started("BroadcastGlobalVariablesCallback")
+        self.root_rank = root_rank
+        self.device = device
+        self._world = init()
+        self._local: list[Any] = []
+        if local_variables is None:
+            local_variables = []
+        several = isinstance(local_variables, Collection)
+        for variable in local_variables if several else [local_variables]:
+            self.register_local_var(variable)
+        self._begun = False
+        self._vote: StopVote | None = None
+
+    def register_local_var(self, variable: Any) -> None:
+        """Leaves a variable to each rank: it is neither broadcast nor averaged.
+
+        Raises:
+            TypeError: if it is no variable.
+        """
+        if not isinstance(variable, keras.Variable | tf.Variable):
+            raise TypeError(
+                "local_variables must be variables of Keras or TensorFlow; got"
+                f" {type(variable).__name__}"
+            )
+        self._local.append(variable)
+
+    def set_model(self, model: "keras.Model") -> None:
+        """Puts right what would hang, and turns off what cannot be compiled.
+
+        Collective: every rank must call this. Keras calls it before it builds the training step.
+        """
+        super().set_model(model)
+        with self._world.together("looking at the model"):
+            if not hasattr(model, "optimizer") or model.optimizer is None:
+                return
+            distribution = distribution_of(model.optimizer)
+            if distribution is not None and distribution.reduction.leaves_out_this_rank:
+                raise ValueError(
+                    "the optimizer reduces over the process set of ranks"
+                    f" {distribution.reduction.process_set.ranks}, and rank {self._world.rank} is"
+                    " not in it: it would train alone. Give each rank's optimizer a process set"
+                    " that the rank is in."
+                )
+            if reduces_after_overflow_check(model.optimizer):
+                log.info(
+                    "Keras has put a LossScaleOptimizer around the distributed optimizer; the ranks"
+                    " now look for overflows together"
+                )
+                reduce_before_overflow_check(model.optimizer)
+            if model.jit_compile:
+                log.warning("jit_compile is turned off: XLA cannot compile Horovod's allreduce")
+                model.jit_compile = False
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Compares models, steps and epochs, then broadcasts.
+
+        Collective: every rank must call this.
+        """
+        agree_steps(self._world, self.params.get("steps"))
+        _agree_on(self._world, "comparing the epochs", "epochs to train", self.params.get("epochs"))
+        optimizer = self.model.optimizer
+        with self._world.together("looking for the model's weights"):
+            if not self.model.variables:
+                raise ValueError(
+                    f"model '{self.model.name}' has no weights yet, though it calls itself built;"
+                    " call it on one batch, as model(x[:1]), before fit, so that all ranks begin"
+                    " with the same"
+                )
+        # A rank that has loaded its model has a built optimizer, and broadcasts its variables; the
+        # others must have them too.
+        if not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
+        variables = shared_variables([*self.model.variables, *optimizer.variables], self._local)
+        check_same_model(self._world, variables)
+        with tf.device(self.device):
+            broadcast_variables(variables, self.root_rank)
+        self._begun = True
+        self._vote = StopVote(self._world, self.model)
+        stop_watching(self.model)  # for a fit that was broken off
+        watch_steps(self.model, self._world)
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Stops watching the training steps."""
+        stop_watching(self.model)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Checks that the ranks begin at one epoch, as after BackupAndRestore.
+
+        Collective: every rank must call this.
+        """
+        if self._begun:
+            self._begun = False
+            _agree_on(self._world, "comparing the first epochs", "epochs that are done", epoch)
+
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """Votes now and then on whether to leave the epoch.
+
+        Collective: every rank must call this.
+        """
+        if self._vote is not None:
+            self._vote.count_batch()
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        """Averages the moving statistics. Collective: every rank must call this."""
+        average_statistics(self.model, local_variables=self._local)
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Averages the moving statistics. Collective: every rank must call this."""
+        average_statistics(self.model, local_variables=self._local)
+
+
+def _agree_on(world: World, phase: str, what: str, count: int | None) -> None:
+    """Raises on every rank unless all have the same count.
+
+    Collective: every rank must call this.
+    """
+    counts = world.allgather(phase, count)
+    error = None
+    if len(set(map(str, counts))) > 1:
+        said = ", ".join(f"rank {rank}: {theirs}" for rank, theirs in enumerate(counts))
+        error = ValueError(
+            f"the ranks have different numbers of {what} ({said}), so that some would wait for"
+            " others that have left"
+        )
+    world.agree(phase, error)
