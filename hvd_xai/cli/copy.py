@@ -28,7 +28,7 @@ def copy(
     ] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")] = False,
 ) -> None:
-    """Copies a recipe that ships with hvd-xai, so that you can read and change it.
+    """Copies a shipped recipe for you to read and change.
 
     hvd-xai copy digits_cnn
 
@@ -54,6 +54,7 @@ def copy(
         raise RecipeError(
             f"the folder '{target.parent}' does not exist. Make it, or choose another."
         )
+    # With --force only: in a checkout, `copy digits_cnn models` names the shipped file itself.
     if target.exists() and target.samefile(source):
         raise RecipeError(f"'{target}' is the shipped recipe itself. Give another folder or name.")
     shutil.copyfile(source, target)

@@ -22,11 +22,11 @@ def doctor(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Checks whether this machine can train and explain on ranks; says what to do where it cannot.
+    """Checks whether ranks can work on this machine.
 
     Looks at the versions, at Horovod's build, and at whether mpi4py, Horovod and the launchers use
-    the same MPI; then starts two ranks with mpirun and with horovodrun. The exit code is 1 if a
-    check failed.
+    the same MPI; then starts two ranks with mpirun and with horovodrun. Where a check fails, it
+    says what to do, and the exit code is 1.
 
     hvd-xai doctor
 

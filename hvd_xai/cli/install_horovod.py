@@ -38,9 +38,10 @@ def install_horovod(
         ),
     ] = None,
 ) -> None:
-    """Builds and installs Horovod for the TensorFlow and the MPI of this environment.
+    """Builds Horovod for this environment, and installs it.
 
-    Needs g++ and make, and takes minutes the first time. The wheel is kept in ~/.cache/hvd_xai (or
+    It is built for the TensorFlow and the MPI that are installed. Needs g++ and make, and takes
+    minutes the first time. The wheel is kept in ~/.cache/hvd_xai (or
     where HVD_XAI_CACHE says), so that the next environment with the same versions has it in
     seconds. HOROVOD_... variables, such as HOROVOD_GPU_OPERATIONS=NCCL, are passed on to Horovod's
     build.

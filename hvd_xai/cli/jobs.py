@@ -73,6 +73,7 @@ def closing(output: Path) -> str:
     if explanations.epochs:
         epoch = explanations.epochs[-1]
         explanation = explanations.explanation(epoch, explanations.methods(epoch)[0])
+        # What is printed must work when it is typed: a run need not have sample 17, or epoch 0.
         sample_ids = explanation.column("sample_id")
         example = sample_ids[min(_EXAMPLE, len(sample_ids) - 1)]
         show = f"{program('hvd-xai')} show {run}"

@@ -58,6 +58,7 @@ def build() -> typer.Typer:
     ) -> None:
         """Takes the options that stand before the command."""
 
+    # Typer shows this docstring above the options, where it would else find that of `options`.
     options.__doc__ = _HELP
     for module in pkgutil.iter_modules(cli.__path__):
         command = (

@@ -83,7 +83,7 @@ def train(  # every option of a command is a parameter of its function
         ),
     ] = False,
 ) -> None:
-    """Trains a recipe data-parallel, and explains its probe while it trains.
+    """Trains a recipe on all ranks, and explains its probe.
 
     On two ranks of this machine, over MPI:
 

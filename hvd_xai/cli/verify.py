@@ -16,7 +16,9 @@ def verify(
         bool, typer.Option("--deep", help="Read every byte, not only manifests and sizes.")
     ] = False,
 ) -> None:
-    """Checks that every committed explanation of a run is whole; the exit code is 0 only if so.
+    """Checks that all committed explanations are whole.
+
+    The exit code is 0 only if they are.
 
     hvd-xai verify runs/demo
 

@@ -84,6 +84,7 @@ def install(
         if built_with:
             return Installed("kept", built_with, time.monotonic() - began)
     wheel = wheel_cache.find_wheel(target) if target and not force else None
+    # A wheel from the cache is installed without a compiler: only a build asks for one.
     if wheel is None:
         missing += missing_tools()
     if target is None or missing:
@@ -172,6 +173,7 @@ def _ask_kept(target: Target, *, chosen: bool) -> dict[str, bool] | None:
     found = find_distribution("horovod")
     if found is None:
         return None
+    # pip records where a package that is not from an index came from (PEP 610).
     origin = str(json.loads(found.read_text("direct_url.json") or "{}").get("url", ""))
     if wheel_cache.is_kept_wheel(origin):
         stays = wheel_cache.is_wheel_of(origin, target)

@@ -16,6 +16,7 @@ IMPORT_SECONDS = 180.0
 
 # What the process has mapped, whatever the packages believe.
 _LIBMPI = "sorted({l.split()[-1] for l in open('/proc/self/maps') if '/libmpi.' in l})"
+# The version is known without MPI_Init, which in a process without a launcher may wait or abort.
 _MPI4PY = f"""
 import json, mpi4py
 mpi4py.rc.initialize = False

@@ -63,6 +63,7 @@ def run(
         Ended(code=3, stdout='begun\n', stderr='')
     """
     try:
+        # A session of its own, so that the program's children can be killed with it, as one group.
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -130,6 +130,7 @@ class Report(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no 
         values = "  ".join(
             f"{name} {value:.4g}"
             for name, value in (logs or {}).items()
+            # Callbacks that change the learning rate add it to the metrics; it is none.
             if isinstance(value, float) and name != "lr"
         )
         times = "  ".join(f"{stage} {spent:.1f} s" for stage, spent in seconds.items())

@@ -30,6 +30,7 @@ def prepare(recipe: Recipe, settings: Settings, world: World) -> "tuple[Data, ke
         RecipeError: if a function does not return what it must.
     """
     with world.together(f"building '{recipe.name}'"):
+        # Set before the data too: loading may shuffle, and all ranks must hold the same rows.
         keras.utils.set_random_seed(settings.seed)
         data = _load_data(recipe, settings)
         model = _build_model(recipe, settings)

@@ -12,6 +12,7 @@ from hvd_xai.environment.processes import find_program, run
 SECONDS = 120.0
 """Time limit for a launch; one that waits for a rank for ever is a failed one."""
 
+# Ranks send different numbers of rows: with equal ones a gather that mixes ranks up could pass.
 _TWO_RANKS = """
 import sys, numpy as np
 gloo = sys.argv[1] == 'gloo'
