@@ -175,7 +175,7 @@ def training() -> None:
     import tensorflow as tf
 
     import hvd_xai.keras as hvd
-    from hvd_xai import Explain, Probe
+    from hvd_xai import Explain, Probe, Recording
     from hvd_xai.attributions.integrated_gradients import integrated_gradients
 
     cores = sorted(os.sched_getaffinity(0))
@@ -220,7 +220,9 @@ def training() -> None:
         ]
         if way != "off":
             methods = [partial(integrated_gradients, n_steps=1)]
-            explain = Explain(probe, methods, world=world, run=folder, overlap=way == WAYS[2])
+            explain = Explain(
+                probe, methods, world=world, run=folder, recording=Recording(overlap=way == WAYS[2])
+            )
             note = keras.callbacks.LambdaCallback(
                 on_epoch_end=lambda epoch, logs: waits.append(explain.summary.seconds["writing"])
             )

@@ -1,5 +1,4 @@
-"""Trains Keras 3 models data-parallel with Horovod and records, while they train, why they predict
-what they predict.
+"""Trains Keras 3 models data-parallel with Horovod and records why they predict what they predict.
 
 The names below are loaded when they are first used: `import hvd_xai` costs nothing, and reading
 checkpoints needs neither TensorFlow nor MPI. Horovod for Keras 3 is `hvd_xai.keras`, the
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from hvd_xai.protocols import Attributed as Attributed
     from hvd_xai.protocols import Attribution as Attribution
     from hvd_xai.ranks.world import World as World
+    from hvd_xai.recording.recorder import Recording as Recording
     from hvd_xai.train.settings import Training as Training
 
 __version__ = "0.1.0"
@@ -36,6 +36,7 @@ _PUBLIC = {
     "Explanations": "hvd_xai.checkpoint.reader",
     "HvdXaiError": "hvd_xai.errors",
     "Probe": "hvd_xai.probe.probe",
+    "Recording": "hvd_xai.recording.recorder",
     "Retention": "hvd_xai.checkpoint.retention",
     "RunDirectory": "hvd_xai.checkpoint.run_directory",
     "Training": "hvd_xai.train.settings",

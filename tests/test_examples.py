@@ -52,7 +52,6 @@ WITHOUT: set[str] = {
     "hvd_xai.Attributed",
     "hvd_xai.Attribution",
     "hvd_xai.Data",
-    "hvd_xai.Explain",
     "hvd_xai.Explanation",
     "hvd_xai.Explanations",
     "hvd_xai.Probe",

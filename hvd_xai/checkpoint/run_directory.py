@@ -92,6 +92,11 @@ class RunDirectory:
         self._lock: int | None = None
         self._is_rejoined = False
 
+    @property
+    def mode(self) -> Mode:
+        """What becomes of explanations that the folder holds already."""
+        return self._mode
+
     def __repr__(self) -> str:
         return f"RunDirectory({str(self.path)!r}, mode={self._mode!r})"
 

@@ -1,13 +1,15 @@
 """`hvd-xai recompute`: whether a stored explanation comes out again."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hvd_xai.checkpoint.reader import open_explanations
-from hvd_xai.errors import CheckpointError
 from hvd_xai.log import quiet_start
+
+if TYPE_CHECKING:
+    from hvd_xai.explain.recompute import Comparison
 
 
 def recompute(
@@ -38,8 +40,7 @@ def recompute(
         ),
     ] = None,
 ) -> None:
-    """Computes explanations again from what their manifests say, and ends with 0 only where all
-    come out as they are stored.
+    """Computes explanations again, and ends with 0 only if all come out as they are stored.
 
     hvd-xai recompute runs/demo --model runs/demo/models/epoch-000004.keras --sample 17
 
@@ -47,65 +48,38 @@ def recompute(
     18
     """
     explanations = open_explanations(run)
-    if not explanations.epochs:
-        raise CheckpointError(f"{run} holds no explanation yet")
-    probe = explanations.probe()
-    if probe is None:
-        raise CheckpointError(f"{run} has no stored probe, so there is nothing to compute from")
     with quiet_start():
         from hvd_xai.compute.saved_model import read_model
-        from hvd_xai.explain.recompute import TOLERANCE
-        from hvd_xai.explain.recompute import recompute as compute_again
-        from hvd_xai.lookup.describe import describe, digest_sources
-        from hvd_xai.lookup.methods import load_method
+        from hvd_xai.explain.recompute import recompute_epoch
         from hvd_xai.lookup.modules import load_objects
-        from hvd_xai.provenance import versions
-    known = {
-        name: value for spec in custom_objects or [] for name, value in load_objects(spec).items()
-    }
+    objects = [load_objects(spec) for spec in custom_objects or []]
+    known = {name: value for found in objects for name, value in found.items()}
     loaded = read_model(model, known)
-    number = explanations.epochs[-1] if epoch is None else epoch
-    names, function = explanations.methods(number), None
-    if method in names:
-        names = [method]
-    elif method is not None:
-        function = load_method(method)
-        its_name = describe(function)[0]
-        names = [
-            name
-            for name in names
-            if explanations.explanation(number, name).manifest.function == its_name
-        ] or [its_name]
     differs = False
-    for name in names or [""]:
-        explanation = explanations.explanation(number, name)
-        then = explanation.manifest.versions
-        here = {**versions(), **({} if function is None else digest_sources(function))}
-        others = [
-            f"{library} {then.get(library)} -> {now}"
-            for library, now in here.items()
-            if then.get(library) != now
-        ]
-        if others:
-            print(f"{name}: computed again with other versions: {', '.join(others)}")
-        for found in compute_again(loaded, explanation, probe, sample, method=function):
-            differs |= not found.matches
-            how = (
-                "equal to the bit"
-                if found.is_bit_equal
-                else f"largest difference {found.difference:.1e} of the largest attribution"
-            )
-            verdict = "matches" if found.matches else "DIFFERS"
-            scores = (
-                ""
-                if found.matches
-                else (
-                    f"; prediction and score {found.prediction[0]:g}, {found.score[0]:g} ->"
-                    f" {found.prediction[1]:g}, {found.score[1]:g}"
-                )
-            )
-            print(
-                f"epoch {number}  {name}  sample {found.sample_id}: {verdict}, {how} (tolerance"
-                f" {TOLERANCE:.1e}){scores}"
-            )
+    for found in recompute_epoch(explanations, loaded, sample, epoch=epoch, method=method):
+        if found.changed:
+            changes = [f"{name} {then} -> {now}" for name, (then, now) in found.changed.items()]
+            print(f"{found.method}: computed again with other versions: {', '.join(changes)}")
+        for comparison in found.comparisons:
+            differs |= not comparison.matches
+            print(f"epoch {found.epoch}  {found.method}  {_say(comparison)}")
     raise typer.Exit(int(differs))
+
+
+def _say(comparison: "Comparison") -> str:
+    """Returns how a sample came out, as one line."""
+    from hvd_xai.explain.recompute import TOLERANCE
+
+    how = (
+        "equal to the bit"
+        if comparison.is_bit_equal
+        else f"largest difference {comparison.difference:.1e} of the largest attribution"
+    )
+    line = f"{how} (tolerance {TOLERANCE:.1e})"
+    if comparison.matches:
+        return f"sample {comparison.sample_id}: matches, {line}"
+    prediction, score = comparison.prediction, comparison.score
+    return (
+        f"sample {comparison.sample_id}: DIFFERS, {line}; prediction and score"
+        f" {prediction[0]:g}, {score[0]:g} -> {prediction[1]:g}, {score[1]:g}"
+    )

@@ -68,6 +68,13 @@ class Compute:
         TypeError: if the method does not take the options that are bound to it.
         ValueError: if the method has no name, the micro-batch is less than 1, or there is no such
             precision.
+
+    Example:
+        >>> from hvd_xai.attributions.integrated_gradients import integrated_gradients
+        >>> compute = Compute(model, partial(integrated_gradients, n_steps=8))
+        >>> computed = compute(inputs, targets, ids)
+        >>> computed.attributions.shape, list(computed.per_sample)
+        ((4, 8, 8, 1), ['convergence_delta'])
     """
 
     def __init__(

@@ -48,12 +48,9 @@ class Predict:
             over in multiples of it.
 
     Example:
-        >>> import keras, numpy as np
-        >>> from hvd_xai.compute.predict import Predict
-        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Softmax()])
-        >>> predict = Predict(model)
-        >>> predict(np.array([[0.0, 1.0], [3.0, 1.0]]), np.array([0, 0])).predictions
-        array([1, 0], dtype=int32)
+        >>> predictions, values = Predict(model)(inputs, targets)
+        >>> predictions.dtype, values.shape
+        (dtype('int32'), (4,))
     """
 
     def __init__(

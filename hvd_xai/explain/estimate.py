@@ -1,6 +1,4 @@
-"""What an explanation will take, found out before the work: seconds from a short calibration, rows
-and bytes by counting.
-"""
+"""Estimates what an explanation will take before the work: seconds, rows and bytes."""
 
 import time
 from collections.abc import Sequence
@@ -11,17 +9,17 @@ import numpy as np
 
 from hvd_xai.checkpoint.rows import row_dtype
 from hvd_xai.compute.attribute import Compute
+from hvd_xai.explain.share import ProbeShare
 from hvd_xai.lookup.resolve import Method
 from hvd_xai.probe.probe import Probe
-from hvd_xai.ranks.shares import shares
 from hvd_xai.ranks.world import World
 from hvd_xai.tracing import micro_batches
 from hvd_xai.tracing.packed_model import of_rows
 from hvd_xai.tracing.precision import Precision
 
-_ENOUGH_SECONDS = 0.5  # of a call, to be measured by it
-# times the seconds of one example, which takes a whole micro-batch, padded: less is one micro-batch
-# still
+_ENOUGH_SECONDS = 0.5  # that a call must take to be measured by
+# A single example takes a whole micro-batch, padded. More examples that take less than this many
+# times its seconds fit into one micro-batch still, and say nothing of two.
 _MORE_THAN_ONE = 1.5
 
 
@@ -30,11 +28,15 @@ class Estimate:
     """What explaining a probe once with a method will take.
 
     Attributes:
-        method: what it is committed under.
-        n_rows: examples that are explained, by all ranks together.
-        seconds: until the slowest rank has attributed its share; compiling, which is done once,
-            merging and writing come on top.
-        n_bytes: size of the explanation checkpoint's arrays; on disk they are compressed.
+        method: name that the method is committed under.
+        n_rows: number of examples that all ranks explain together.
+        seconds: seconds until the slowest rank has attributed its share; compiling, which is done
+            once, merging and writing come on top.
+        n_bytes: size of the explanation checkpoint's arrays; they are compressed on disk.
+
+    Example:
+        >>> Estimate("saliency", n_rows=100, seconds=0.5, n_bytes=4096).seconds
+        0.5
     """
 
     method: str
@@ -44,16 +46,14 @@ class Estimate:
 
 
 def estimate(
-    model: keras.Model,
+    model: "keras.Model",
     probe: Probe,
     methods: Sequence[Method],
     *,
     world: World,
     precision: Precision | None = None,
 ) -> list[Estimate]:
-    """Estimates what explaining a probe will take, method by method.
-
-    Collective: every rank must call this.
+    """Estimates what explaining a probe will take. Collective: every rank must call this.
 
     Each rank times as many of its examples as tell, all ranks at once, as they will be when it
     counts. The model is left as it is.
@@ -61,17 +61,23 @@ def estimate(
     Args:
         model: a built Keras model.
         probe: the examples; the same on every rank.
-        methods: as `Plan`.
+        methods: resolved methods.
         world: the ranks.
-        precision: as `explain`.
+        precision: `bfloat16` to explain in it; None for the model's own.
 
     Returns:
-        One estimate a method, in the order given; the same on every rank.
+        One estimate for each method, in the order given; the same on every rank.
 
     Raises:
-        PeerError: on all ranks, if the probe or a method is not right for the model.
+        PeerError: on all ranks, if the probe or a method does not fit the model.
+
+    Example:
+        >>> from hvd_xai.lookup.resolve import resolve
+        >>> (found,) = estimate(model, probe, resolve(["saliency"]), world=world)
+        >>> found.method, found.n_rows
+        ('saliency', 4)
     """
-    start, stop = shares(probe, world.size)[world.rank : world.rank + 2]
+    share = ProbeShare.cut(probe, world)
     estimates = []
     for method in methods:
         with world.together("calibrating"):
@@ -81,26 +87,21 @@ def estimate(
                 micro_batch=micro_batches.fitting(probe.inputs.shape[1:]),
                 precision=precision,
             )
-            mine = (
-                probe.inputs[start:stop],
-                probe.targets[start:stop],
-                probe.sample_ids[start:stop],
-            )
-            compute.check(*mine)
-            seconds = _seconds(compute, *mine) if start < stop else 0.0
-        slowest = np.array(world.allgather("gathering calibrations", seconds), np.float64).max()
+            with method.named_in_errors():
+                compute.check(*share.examples())
+            seconds = _time(compute, *share.examples()) if len(share) else 0.0
+        slowest = max(world.allgather("gathering calibrations", seconds))
         row = row_dtype(
             compute.sample_shape, target=probe.targets.dtype, per_sample=compute.per_sample
         )
-        estimates.append(
-            Estimate(method.name, len(probe), float(slowest), len(probe) * row.itemsize)
-        )
+        estimates.append(Estimate(method.name, len(probe), slowest, len(probe) * row.itemsize))
     return estimates
 
 
-def _seconds(compute: Compute, inputs: np.ndarray, targets: np.ndarray, ids: np.ndarray) -> float:
-    """Returns the seconds that all examples will take, by those of a few: twice as many each time,
-    until they fill a micro-batch.
+def _time(compute: Compute, inputs: np.ndarray, targets: np.ndarray, ids: np.ndarray) -> float:
+    """Returns the seconds that all examples will take, judged by a few of them.
+
+    It times twice as many each time, until they fill a micro-batch.
     """
 
     def timed(n: int) -> float:
@@ -109,9 +110,9 @@ def _seconds(compute: Compute, inputs: np.ndarray, targets: np.ndarray, ids: np.
         return time.perf_counter() - began
 
     timed(1)  # warms up
-    n, one = 1, timed(1)
-    seconds = one
-    while n < len(inputs) and (seconds < _ENOUGH_SECONDS or seconds < _MORE_THAN_ONE * one):
+    n, first = 1, timed(1)
+    seconds = first
+    while n < len(inputs) and (seconds < _ENOUGH_SECONDS or seconds < _MORE_THAN_ONE * first):
         n = min(2 * n, len(inputs))
         seconds = timed(n)
     return seconds * len(inputs) / n

@@ -1,50 +1,52 @@
-"""Targets of a data set that has none, where what is explained does not depend on them: what the
-model predicts.
-"""
+"""Targets of a data set without any, for methods that do not read them: what the model predicts."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import keras
 import numpy as np
 
 from hvd_xai.compute.predict import Predict
-from hvd_xai.lookup.resolve import Method
+from hvd_xai.explain.share import ProbeShare
 from hvd_xai.probe.probe import Probe
-from hvd_xai.ranks.shares import shares
+from hvd_xai.protocols import Score
 from hvd_xai.ranks.world import World
 from hvd_xai.tracing import micro_batches
 
 
 def predict_targets(
-    model: keras.Model, probe: Probe, methods: Sequence[Method], *, world: World
+    model: "keras.Model", probe: Probe, score: str | Score, *, world: World
 ) -> Probe:
-    """Returns the probe with the model's predictions for targets: class ids, or the values of a
-    model of one output.
+    """Returns the probe with the model's predictions for targets: class ids, or values.
 
-    Each rank predicts its share. Collective: every rank must call this.
+    Collective: every rank must call this. Each rank predicts its share.
 
     Args:
         model: a built Keras model.
-        probe: the examples; its targets are not looked at.
-        methods: what they will be explained with; the first one's score says which of several
-            arrays the model predicts with.
+        probe: the examples; their targets are not looked at.
+        score: score that will be explained; it says which of several arrays the model predicts
+            with.
         world: the ranks.
 
     Raises:
         PeerError: on all ranks, if the inputs do not fit the model.
+
+    Example:
+        >>> predicted = predict_targets(model, probe, "predicted", world=world).targets
+        >>> np.array_equal(predicted, model.predict(inputs, verbose=0).argmax(axis=1))
+        True
     """
-    edges = shares(probe, world.size)
-    start, stop = edges[world.rank : world.rank + 2]
+    share = ProbeShare.cut(probe, world)
     with world.together("predicting the targets"):
         predict = Predict(
-            model,
-            score=methods[0].recorded_score,
-            micro_batch=micro_batches.fitting(probe.inputs.shape[1:]),
+            model, score=score, micro_batch=micro_batches.fitting(probe.inputs.shape[1:])
         )
-        mine = predict(probe.inputs[start:stop], np.zeros(stop - start, np.int64)).predictions
-    received = np.diff(edges).tolist()
+        inputs, _, _ = share.examples()
+        mine = predict(inputs, np.zeros(len(share), np.int64)).predictions
+    # Every rank sends its predictions to every other: one copy for each rank that they go to.
     targets = world.exchange_rows(
-        "gathering the targets", np.tile(mine, world.size), [len(mine)] * world.size, received
+        "gathering the targets",
+        np.tile(mine, world.size),
+        [len(mine)] * world.size,
+        [rows.stop - rows.start for rows in share.ranks],
     )
     return replace(probe, targets=targets)

@@ -27,7 +27,6 @@ class Method:
         sources: files outside hvd_xai that it is made of, each with the digest of its content.
 
     Example:
-        >>> from hvd_xai.lookup.resolve import resolve
         >>> (method,) = resolve({"steep": "saliency"})
         >>> method.name, method.function, method.score
         ('steep', 'saliency', 'output')
@@ -94,9 +93,7 @@ def resolve(methods: Methods) -> tuple[Method, ...]:
         ValueError: if there is no method, two share a name, or a name cannot be a folder's.
 
     Example:
-        >>> from functools import partial
         >>> from hvd_xai.attributions.saliency import saliency
-        >>> from hvd_xai.lookup.resolve import resolve
         >>> [method.name for method in resolve(["grad_cam", partial(saliency, score="logit")])]
         ['grad_cam', 'saliency']
     """

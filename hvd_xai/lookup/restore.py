@@ -31,7 +31,6 @@ def restore(
             alone.
 
     Example:
-        >>> from hvd_xai.lookup.restore import restore
         >>> restore("saliency", {"score": "logit"}).keywords
         {'score': 'logit'}
     """

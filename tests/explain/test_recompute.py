@@ -17,8 +17,8 @@ from hvd_xai.checkpoint.json_record import seal
 from hvd_xai.checkpoint.reader import Explanations
 from hvd_xai.cli.main import main
 from hvd_xai.errors import CheckpointError
-from hvd_xai.explain.callback import explain
 from hvd_xai.explain.recompute import recompute
+from hvd_xai.explain.runner import explain
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Json, Methods
 from hvd_xai.provenance import git_commit

@@ -11,7 +11,7 @@ from hvd_xai.analysis.statistics import figures
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.attributions.smoothgrad import smoothgrad
 from hvd_xai.checkpoint.verify import verify
-from hvd_xai.explain.callback import explain
+from hvd_xai.explain.runner import explain
 from hvd_xai.lookup.methods import load_method
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Methods

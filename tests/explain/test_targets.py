@@ -7,7 +7,6 @@ import numpy as np
 
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.explain.targets import predict_targets
-from hvd_xai.lookup.resolve import resolve
 from hvd_xai.probe.probe import Probe
 from hvd_xai.ranks.world import World
 from tests.models_under_test import functional
@@ -19,7 +18,7 @@ def test_they_are_the_most_likely_classes_or_the_values() -> None:
     inputs = np.random.default_rng(0).random((70, 8, 8, 1), np.float32)
     probe = Probe(inputs, np.zeros(70, np.int32), np.arange(70) * 2)
     model = functional()
-    found = predict_targets(model, probe, resolve([OF_PREDICTED]), world=World.alone())
+    found = predict_targets(model, probe, "predicted", world=World.alone())
     outputs = model.predict(inputs, verbose=0)
     assert found.targets.dtype == np.int32
     np.testing.assert_array_equal(found.targets, outputs.argmax(axis=1))
@@ -30,7 +29,7 @@ def test_they_are_the_most_likely_classes_or_the_values() -> None:
     values = predict_targets(
         one,
         probe,
-        resolve([partial(integrated_gradients, score="regression")]),
+        "regression",
         world=World.alone(),
     ).targets
     # float32

@@ -77,8 +77,8 @@ class Events(keras.callbacks.Callback):  # type: ignore[misc]  # as above
         weights = self.model.get_weights()
         digest = xxhash.xxh3_64_hexdigest(b"".join(weight.tobytes() for weight in weights))
         n_traces = (
-            sum(compute.n_traces for compute in explain._plan.computes.values())
-            if explain._plan
+            sum(compute.n_traces for compute in explain._runner.compiled.computes.values())
+            if explain._runner
             else 0
         )
         say(epoch=epoch, step=int(self.model.optimizer.iterations), weights=digest, traces=n_traces)

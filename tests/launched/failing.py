@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 import hvd_xai.keras as hvd
-from hvd_xai import Explain, Probe
+from hvd_xai import Explain, Probe, Recording
 from tests.launched.befalling import befall
 
 
@@ -62,7 +62,7 @@ explain = Explain(
     methods,
     world=world,
     run=run,
-    overlap=when == "training",
+    recording=Recording(overlap=when == "training"),
 )
 callbacks = [hvd.callbacks.BroadcastGlobalVariablesCallback(), Fail(what, when), explain]
 model.fit(inputs, np.zeros(16), batch_size=4, epochs=3, verbose=0, callbacks=callbacks)

@@ -55,7 +55,7 @@ from functools import partial
 
 import keras
 
-from hvd_xai import Explain, Training
+from hvd_xai import Explain, Recording, Training
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 
 
@@ -82,7 +82,7 @@ class Dies(keras.callbacks.Callback):
 
 def build(training: Training, *, overlap: bool = False) -> list[keras.callbacks.Callback]:
     methods = [partial(integrated_gradients, n_steps=3)]
-    explain = Explain(training.probe, methods, world=training.world, run=training.run, overlap=overlap)
+    explain = Explain(training.probe, methods, world=training.world, run=training.run, recording=Recording(overlap=overlap))
     return [explain, Dies(training.world.rank)]
 """
 

@@ -15,10 +15,13 @@ from hvd_xai.checkpoint.manifest import RankRows
 from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError
-from hvd_xai.explain.callback import explain
+from hvd_xai.explain.compiled_methods import CompiledMethods
+from hvd_xai.explain.runner import Runner
+from hvd_xai.lookup.resolve import resolve
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Attribution, Methods
 from hvd_xai.ranks.world import World
+from hvd_xai.recording.recorder import Recording
 from hvd_xai.recording.unfinished_rows import RowFiles
 from tests.checkpoint.small import make_attributions, make_header, make_rows
 from tests.models_under_test import functional
@@ -79,14 +82,15 @@ def run(
     SEEN.clear()
     directory = RunDirectory(path, mode=mode)  # type: ignore[arg-type]  # a mode
     given = [methods] if isinstance(methods, Attribution) else methods
-    explain(
-        model,
-        probe,
-        given,
+    runner = Runner(
+        CompiledMethods(model, probe, resolve(given)),
         world=World.alone(),
         run=directory,
+        recording=Recording(overlap=False),
         row_files=RowFiles(path / "rows"),
     )
+    runner.run(0, 0)
+    runner.close()
     return sorted(set(SEEN))
 
 

@@ -21,13 +21,13 @@ from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.cli import explain as cli
 from hvd_xai.errors import CheckpointError, PeerError, RecipeError, RunExistsError
-from hvd_xai.explain.callback import explain
+from hvd_xai.explain.compiled_methods import CompiledMethods
 from hvd_xai.explain.estimate import estimate
-from hvd_xai.explain.runner import Plan
+from hvd_xai.explain.runner import Runner, explain
 from hvd_xai.lookup.resolve import resolve
-from hvd_xai.protocols import Attribution
+from hvd_xai.protocols import Attribution, Methods
 from hvd_xai.ranks.world import World
-from hvd_xai.recording.recorder import OnError
+from hvd_xai.recording.recorder import OnError, Recording
 from hvd_xai.storage import arrays
 from hvd_xai.tracing.precision import Precision
 
@@ -60,6 +60,15 @@ def _probe(n: int = 11) -> Probe:
     )
 
 
+def _runner(
+    model: keras.Model, probe: Probe, methods: Methods, world: World, folder: Path
+) -> Runner:
+    """A runner that writes nothing while it is not told to run."""
+    compiled = CompiledMethods(model, probe, resolve(methods))
+    recording = Recording(overlap=False)
+    return Runner(compiled, world=world, run=RunDirectory(folder / "run"), recording=recording)
+
+
 def _raises(
     world: World, kind: type[Exception], message: str, *, alike: bool = True
 ) -> AbstractContextManager[object]:
@@ -78,7 +87,6 @@ def test_merged_explanations_equal_those_of_one_process(
         world=world,
         run=RunDirectory(tmp_path / "together"),
         epoch=3,
-        step=7,
     )
     if not world.is_root:
         return
@@ -89,7 +97,6 @@ def test_merged_explanations_equal_those_of_one_process(
         world=World.alone(),
         run=RunDirectory(tmp_path / "alone"),
         epoch=3,
-        step=7,
     )
     assert open_explanations(tmp_path / "together").methods(3) == list(NAMED)
     for name in NAMED:
@@ -118,12 +125,12 @@ def test_two_epochs_trace_each_method_once_and_see_new_weights(
     world: World, tmp_path: Path
 ) -> None:
     model = _model()
-    plan = Plan(model, _probe(), resolve(METHODS), world=world, run=RunDirectory(tmp_path / "run"))
-    first = plan.run(0, 0)
-    traces = [compute.n_traces for compute in plan.computes.values()]
+    runner = _runner(model, _probe(), METHODS, world, tmp_path)
+    first = runner.run(0, 0)
+    traces = [compute.n_traces for compute in runner.compiled.computes.values()]
     model.set_weights([weight * 2 for weight in model.get_weights()])
-    second = plan.run(1, 1)
-    assert [compute.n_traces for compute in plan.computes.values()] == traces == [1, 1]
+    second = runner.run(1, 1)
+    assert [compute.n_traces for compute in runner.compiled.computes.values()] == traces == [1, 1]
     assert (
         first.convergence_delta.keys()
         == second.convergence_delta.keys()
@@ -167,7 +174,7 @@ def test_final_weights_are_bit_equal_with_and_without_explanations(
             METHODS,
             world=world,
             run=tmp_path / f"overlap_{overlap}",
-            overlap=overlap,
+            recording=Recording(overlap=overlap),
         )
         explained = trained([explain])
         for a, b in zip(plain, explained, strict=True):
@@ -213,8 +220,7 @@ def test_what_fails_while_training_goes_on_ends_it_or_is_lost_with_a_warning(
             world=world,
             run=tmp_path / run,
             sinks=[sink],
-            overlap=overlap,
-            on_error=on_error,
+            recording=Recording(overlap=overlap, on_error=on_error),
         )
         callbacks = [hvd.callbacks.BroadcastGlobalVariablesCallback(), explain]
         model.fit(np.zeros((4, 6, 6, 1)), np.zeros(4), epochs=3, verbose=0, callbacks=callbacks)
@@ -248,7 +254,7 @@ def test_training_goes_on_unchanged_after_a_method_failed(world: World, tmp_path
     model = _model()
     before = model.get_weights()
     with _raises(world, RuntimeError, "no gradient here"):
-        Plan(model, _probe(), resolve([broken]), world=world, run=RunDirectory(tmp_path / "run"))
+        _runner(model, _probe(), [broken], world, tmp_path)
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert "call" not in vars(model.get_layer("conv"))
@@ -258,7 +264,7 @@ def test_a_probe_with_nan_on_one_rank_is_refused_on_all(world: World, tmp_path: 
     probe = _probe()
     probe.inputs[-1, 0, 0, 0] = np.nan  # the last rank's
     with _raises(world, ValueError, "inputs must be finite.*sample id 10", alike=False):
-        Plan(_model(), probe, resolve(METHODS), world=world, run=RunDirectory(tmp_path / "run"))
+        _runner(_model(), probe, METHODS, world, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
@@ -267,14 +273,14 @@ def test_a_probe_of_another_shape_is_refused(world: World, tmp_path: Path) -> No
     with _raises(
         world, ValueError, r"takes inputs of shape \(None, 6, 6, 1\); got \(None, 5, 5, 1\)"
     ):
-        Plan(_model(), probe, resolve(METHODS), world=world, run=RunDirectory(tmp_path / "run"))
+        _runner(_model(), probe, METHODS, world, tmp_path)
 
 
 def test_targets_out_of_range_are_refused(world: World, tmp_path: Path) -> None:
     probe = _probe()
     probe.targets[-1] = 4
     with _raises(world, ValueError, "class ids 0 to 3.* 4 of sample 10", alike=False):
-        Plan(_model(), probe, resolve(METHODS), world=world, run=RunDirectory(tmp_path / "run"))
+        _runner(_model(), probe, METHODS, world, tmp_path)
 
 
 @pytest.mark.parametrize(("layer", "message"), [("covn", "'conv'"), ("dense", "conv")])
@@ -282,13 +288,7 @@ def test_a_layer_that_will_not_do_is_refused_with_those_that_would(
     world: World, tmp_path: Path, layer: str, message: str
 ) -> None:
     with _raises(world, ValueError, message):
-        Plan(
-            _model(),
-            _probe(),
-            resolve([partial(grad_cam, layer=layer)]),
-            world=world,
-            run=RunDirectory(tmp_path / "run"),
-        )
+        _runner(_model(), _probe(), [partial(grad_cam, layer=layer)], world, tmp_path)
 
 
 def test_bfloat16_records_how_far_it_is_off_and_changes_nothing_else(
@@ -468,27 +468,15 @@ def test_different_probes_are_refused(world: World, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="rank 1 differs from rank 0: the ranks were given different probes"
     ):
-        Plan(
-            _model(),
-            _probe(11 + world.rank),
-            resolve(METHODS),
-            world=world,
-            run=RunDirectory(tmp_path / "run"),
-        )
+        _runner(_model(), _probe(11 + world.rank), METHODS, world, tmp_path)
 
 
 def test_different_weights_are_refused(world: World, tmp_path: Path) -> None:
-    plan = Plan(
-        _model(seed=world.rank),
-        _probe(),
-        resolve(METHODS),
-        world=world,
-        run=RunDirectory(tmp_path / "run"),
-    )
+    runner = _runner(_model(seed=world.rank), _probe(), METHODS, world, tmp_path)
     if world.size == 1:
         return
     with pytest.raises(ValueError, match=r"different weights.*BroadcastGlobalVariablesCallback"):
-        plan.run(0, 0)
+        runner.run(0, 0)
 
 
 def test_a_run_that_exists_is_refused_on_all_ranks_and_left_alone(

@@ -1,0 +1,132 @@
+"""A model's methods and scores, compiled once and kept for the whole training."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import keras
+import numpy as np
+
+from hvd_xai.compute.attribute import Compute
+from hvd_xai.compute.predict import Predict, Predicted
+from hvd_xai.explain.share import ProbeShare
+from hvd_xai.lookup.resolve import Method
+from hvd_xai.probe.probe import Probe
+from hvd_xai.protocols import Score
+from hvd_xai.tracing import micro_batches
+from hvd_xai.tracing.packed_model import of_rows
+from hvd_xai.tracing.precision import Precision
+
+N_MEASURED = 8
+"""Number of examples, the first of the probe, whose error of precision is measured; the same
+however many ranks there are."""
+
+
+class CompiledMethods:
+    """Compiles methods for a model and a probe, and keeps them across epochs and elastic resets.
+
+    Args:
+        model: a built Keras model.
+        probe: the examples that will be explained.
+        methods: resolved methods.
+        precision: `bfloat16` to explain in it; None for the model's own.
+
+    Attributes:
+        probe: the examples that will be explained.
+        model: the model, as one of packed rows if the probe packs several inputs.
+        computes: the compiled methods by the name that they are committed under, in the order
+            given.
+
+    Raises:
+        ValueError: if there is no such precision.
+    """
+
+    def __init__(
+        self,
+        model: "keras.Model",
+        probe: Probe,
+        methods: Sequence[Method],
+        *,
+        precision: Precision | None = None,
+    ) -> None:
+        self.probe = probe
+        self.model = of_rows(model, probe.packing)
+        micro_batch = micro_batches.fitting(probe.inputs.shape[1:])
+        compiled = partial(Compute, self.model, micro_batch=micro_batch)
+        self.computes: dict[str, Compute] = {
+            method.name: compiled(method, precision=precision) for method in methods
+        }
+        # the same methods in the model's own precision, to measure the other one by
+        self._exact: dict[str, Compute] = (
+            {} if precision is None else {method.name: compiled(method) for method in methods}
+        )
+        targets = probe.targets
+        is_binary = np.issubdtype(targets.dtype, np.integer) and bool(
+            np.isin(targets, (0, 1)).all()
+        )
+        # one pass through the model for each score that is explained, not for each method
+        self._predicts: dict[str | Score, Predict] = {
+            score: Predict(self.model, score=score, micro_batch=micro_batch, is_binary=is_binary)
+            for score in dict.fromkeys(method.recorded_score for method in methods)
+        }
+
+    def check(self, share: ProbeShare) -> None:
+        """Compiles every method, and finds what can be found wrong without running the model.
+
+        Raises:
+            TypeError: if a method does not fit the model; the message names the method.
+            ValueError: if a method, the inputs or the targets do not fit the model.
+        """
+        examples = share.examples()
+        for compute in self.computes.values():
+            with compute.method.named_in_errors():
+                compute.check(*examples)
+        for predict in self._predicts.values():
+            predict.check(*examples)
+
+    def predict(self, share: ProbeShare) -> dict[str | Score, Predicted]:
+        """Returns predictions and scores of the share's rows, by the score that is explained."""
+        predicted = {}
+        for score, predict in self._predicts.items():
+            blocks = []
+            for block in share.blocks(share.probe.inputs.shape[1:], predict.micro_batch):
+                inputs, targets, _ = share.examples(*block)
+                blocks.append(predict(inputs, targets))
+            predicted[score] = Predicted(
+                np.concatenate([block.predictions for block in blocks]),
+                np.concatenate([block.scores for block in blocks]),
+            )
+        return predicted
+
+    def precision_errors(self, name: str, share: ProbeShare) -> tuple[float, float]:
+        """Returns what the precision does to a method's attributions of the first examples.
+
+        Args:
+            name: name that the method is committed under.
+            share: this rank's share; of the first examples, only its own count.
+
+        Returns:
+            The squared L2 distance from the attributions in the model's own precision, and the
+            squared L2 norm of these.
+        """
+        stop = min(share.stop, N_MEASURED)
+        if share.start >= stop:
+            return 0.0, 0.0
+        examples = share.examples(stop=stop)
+        got = self.computes[name](*examples).attributions.astype(np.float64)
+        want = self._exact[name](*examples).attributions.astype(np.float64)
+        return float(((got - want) ** 2).sum()), float((want**2).sum())
+
+    def without_names(self) -> list[str]:
+        """Returns the methods whose attributions might bear the probe's names, but do not say so.
+
+        Names of features and words are shown only beside attributions of a method that says that
+        it attributes to the inputs. Known after `check`.
+        """
+        has_names = bool(self.probe.feature_names or self.probe.vocabulary)
+        return [
+            name
+            for name, compute in self.computes.items()
+            if has_names
+            and compute.attributed_to is None
+            and compute.sample_shape == self.probe.inputs.shape[1:]
+        ]

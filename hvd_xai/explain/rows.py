@@ -1,0 +1,60 @@
+"""Computes the rows of a checkpoint that are this rank's."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float32
+
+from hvd_xai.checkpoint.rows import encode
+from hvd_xai.compute.attribute import Compute
+from hvd_xai.compute.predict import Predicted
+from hvd_xai.explain.share import ProbeShare
+from hvd_xai.recording.row_buffer import RowBuffer
+from hvd_xai.recording.unfinished_rows import kept_rows
+
+
+def compute_rows(
+    compute: Compute,
+    share: ProbeShare,
+    predicted: Predicted,
+    buffer: RowBuffer,
+    report: Callable[[int], None],
+) -> Float32[np.ndarray, "g"]:
+    """Attributes the share's examples block by block, and appends their rows to the buffer.
+
+    Rows that the buffer holds already, left by a job that was killed, are not computed again.
+
+    Args:
+        compute: the compiled method.
+        share: this rank's share of the probe.
+        predicted: predictions and scores of the share's rows.
+        buffer: rows that are there, to which the others are appended.
+        report: called after each block with the number of this rank's rows that are done.
+
+    Returns:
+        The convergence deltas of the rows, `[n]`; none where the method has no such values.
+    """
+    probe, deltas = share.probe, [np.empty(0, np.float32)]
+    labels = probe.targets if probe.labels is None else probe.labels
+    for start, stop in share.blocks(compute.sample_shape, compute.micro_batch):
+        #   probe:      0 ... share.start ... start ... stop ... share.stop ... N
+        #   predicted:        0 .........  first ... last
+        first, last = start - share.start, stop - share.start
+        inputs, targets, ids = share.examples(start, stop)
+        rows = kept_rows(buffer, first, ids)
+        if rows is None:
+            computed = compute(inputs, targets, ids)
+            columns = {
+                "sample_id": ids,
+                "target": targets,
+                "label": labels[start:stop],
+                "prediction": predicted.predictions[first:last],
+                "score": predicted.scores[first:last],
+                **computed.per_sample,
+            }
+            rows = encode(buffer.dtype, computed.attributions, rank=share.rank, **columns)
+            buffer.append(rows)
+        if "convergence_delta" in compute.per_sample:
+            deltas.append(np.asarray(rows["convergence_delta"], np.float32))
+        report(last)
+    return np.concatenate(deltas)
