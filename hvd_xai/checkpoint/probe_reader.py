@@ -8,6 +8,7 @@ from hvd_xai.checkpoint.integrity import CommittedArray, read_record
 from hvd_xai.checkpoint.json_record import Fields, unseal
 from hvd_xai.checkpoint.manifest import MANIFEST, read_files
 from hvd_xai.errors import CheckpointError
+from hvd_xai.probe.facts import ProbeFacts
 from hvd_xai.probe.packing import Packing
 from hvd_xai.storage.paths import Place
 
@@ -80,6 +81,13 @@ class ProbeReader:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input."""
         return self._shape
+
+    @property
+    def facts(self) -> ProbeFacts:
+        """Shape, dtype and names of the inputs, by which their kind of data is known."""
+        return ProbeFacts(
+            self._shape, self._dtypes["inputs"], self.feature_names, self.vocabulary, self.packing
+        )
 
     def inputs(self, rows: slice | npt.ArrayLike) -> Shaped[np.ndarray, "m ..."]:
         """Returns the inputs of some rows: a slice, or row numbers in any order."""

@@ -1,18 +1,21 @@
 """`hvd-xai diff`: what changed from one epoch to another."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
+from jaxtyping import Int64
 from rich.table import Table
 
-from hvd_xai.analysis.drift import drift, similarities
-from hvd_xai.analysis.statistics import signs, snapshot
-from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
+from hvd_xai.analysis.drift import Drift, drift, similarities
+from hvd_xai.analysis.statistics import snapshot
+from hvd_xai.checkpoint.reader import Explanation, open_explanations
+from hvd_xai.cli.tables import make_table, print_table
 from hvd_xai.errors import CheckpointError
-from hvd_xai.views import contact_sheet, layout
+from hvd_xai.views.layout import png as encode_png
+from hvd_xai.views.run_picture import draw_change
 
 
 def diff(
@@ -32,8 +35,7 @@ def diff(
         typer.Option(help="Draw these samples, as both epochs explain them, into this file."),
     ] = None,
 ) -> None:
-    """Compares the explanations of two epochs, and lists the samples whose attributions changed
-    most.
+    """Compares the explanations of two epochs, and lists the samples that changed most.
 
     hvd-xai diff runs/demo --epoch 0 --epoch 4
 
@@ -43,11 +45,8 @@ def diff(
         raise ValueError(f"give two epochs to compare, as --epoch 0 --epoch 4; got {epoch}")
     explanations = open_explanations(run)
     earlier, later = sorted(epoch)
-    names = (
-        [method]
-        if method
-        else sorted(set(explanations.methods(earlier)) & set(explanations.methods(later)))
-    )
+    of_both = set(explanations.methods(earlier)) & set(explanations.methods(later))
+    names = [method] if method else sorted(of_both)
     if not names:
         raise CheckpointError(
             f"{run} has no method at both epochs {earlier} and {later}; there are:"
@@ -56,59 +55,55 @@ def diff(
     if png is not None and len(names) > 1:
         raise ValueError(f"a picture shows one method; give --method, one of {', '.join(names)}")
     for name in names:
-        before, after = (
-            explanations.explanation(earlier, name),
-            explanations.explanation(later, name),
-        )
+        before, after = (explanations.explanation(number, name) for number in (earlier, later))
         sample_ids = _compare(before, after, top)
         if png is not None:
-            png.write_bytes(layout.png(_drawn(explanations, (before, after), sample_ids)))
+            image = draw_change(before, after, sample_ids, explanations.probe())
+            png.write_bytes(encode_png(image))
             print(png)
 
 
-def _compare(before: Explanation, after: Explanation, top: int) -> np.ndarray:
+def _compare(before: Explanation, after: Explanation, top: int) -> Int64[np.ndarray, "m"]:
     """Prints how two explanations differ, and returns the ids of the samples that changed most."""
     snapshots = snapshot(before), snapshot(after)
-    found = drift(*snapshots)
-    changed = (
-        ""
-        if found.changed_predictions is None
-        else f", {found.changed_predictions:.1%} of predictions changed"
+    found, cosines = drift(*snapshots), similarities(*snapshots)
+    span = f"epoch {before.manifest.epoch} to {after.manifest.epoch}"
+    print(f"{after.manifest.method}, {span}: {_write_drift(found)}")
+    # the least similar first; NaN, of samples that are not compared, is sorted behind all others
+    rows = np.argsort(cosines, kind="stable")[: min(top, found.n_samples)]
+    print_table(_table_of_samples(before, after, rows.tolist(), cosines))
+    return np.asarray(after.column("sample_id")[rows], np.int64)
+
+
+def _write_drift(found: Drift) -> str:
+    """Writes how far two explanations are from each other."""
+    changed = found.changed_predictions
+    of_predictions = "" if changed is None else f", {changed:.1%} of predictions changed"
+    left_out = (
+        f", {found.n_left_out} left out, which have values that are not finite"
+        if found.n_left_out
+        else ""
     )
-    print(
-        f"{after.manifest.method}, epoch {before.manifest.epoch} to {after.manifest.epoch}: mean"
-        f" cosine {found.mean_cosine:.3f}, median {found.median_cosine:.3f}, relative L2"
-        f" {found.relative_l2:.2f}{changed}; {found.n_samples} samples compared"
-        + (
-            f", {found.n_left_out} left out, which have values that are not finite"
-            if found.n_left_out
-            else ""
-        )
+    return (
+        f"mean cosine {found.mean_cosine:.3f}, median {found.median_cosine:.3f}, relative L2"
+        f" {found.relative_l2:.2f}{of_predictions}; {found.n_samples} samples compared{left_out}"
     )
-    cosines = similarities(*snapshots)
-    rows = np.argsort(cosines, kind="stable")[: min(top, found.n_samples)]  # NaN comes last
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("sample", "cosine", "target", "prediction", "score"):
-        table.add_column(title, justify="right", no_wrap=True)
+
+
+def _table_of_samples(
+    before: Explanation, after: Explanation, rows: Sequence[int], cosines: np.ndarray
+) -> Table:
     sample_ids, targets = after.column("sample_id"), after.column("target")
-    predictions, scores = (
-        [one.column(name) for one in (before, after)] for name in ("prediction", "score")
-    )
-    for row in rows.tolist():
-        told = [
-            " -> ".join(f"{values[row]:.4g}" for values in pair) for pair in (predictions, scores)
-        ]
-        table.add_row(str(sample_ids[row]), f"{cosines[row]:.3f}", f"{targets[row]:.4g}", *told)
-    Console(highlight=False, markup=False).print(table)
-    return np.asarray(sample_ids[rows])
 
+    def write_change(name: str) -> list[str]:
+        pair = [one.column(name) for one in (before, after)]
+        return [" -> ".join(f"{values[row]:.4g}" for values in pair) for row in rows]
 
-def _drawn(
-    explanations: Explanations, pair: tuple[Explanation, Explanation], sample_ids: np.ndarray
-) -> np.ndarray:
-    probe = explanations.probe()
-    inputs = None if probe is None else probe.inputs(pair[0].rows_of(sample_ids))
-    samples = contact_sheet.samples(pair, sample_ids, inputs, signed=signs(pair))
-    class_names = () if probe is None else probe.class_names
-    title = f"what changed most · epoch {pair[0].manifest.epoch} to {pair[1].manifest.epoch}"
-    return contact_sheet.contact_sheet(samples, class_names=class_names, title=title)
+    columns = {
+        "sample": [str(sample_ids[row]) for row in rows],
+        "cosine": [f"{cosines[row]:.3f}" for row in rows],
+        "target": [f"{targets[row]:.4g}" for row in rows],
+        "prediction": write_change("prediction"),
+        "score": write_change("score"),
+    }
+    return make_table(columns)

@@ -20,7 +20,9 @@ from jaxtyping import Float32
 from hvd_xai.analysis.statistics import Figures, figures
 from hvd_xai.checkpoint.reader import Explanation, Explanations
 from hvd_xai.checkpoint.run_directory import RunDirectory
-from hvd_xai.views import contact_sheet, layout
+from hvd_xai.views import layout
+from hvd_xai.views.contact_sheet import contact_sheet
+from hvd_xai.views.samples import read_samples
 
 try:
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -188,14 +190,10 @@ def _panel(run: Explanations, explanation: Explanation, n_panel: int) -> "Summar
         np.linspace(0, explanation.n_samples - 1, min(n_panel, explanation.n_samples)).astype(int)
     )
     probe = run.probe()
-    inputs = None if probe is None else probe.inputs(rows)
     names = () if probe is None else probe.class_names
     manifest = explanation.manifest
-    signed = {manifest.method: manifest.is_signed}
-    samples = contact_sheet.samples(
-        [explanation], explanation.column("sample_id")[rows], inputs, signed=signed
-    )
-    image = contact_sheet.contact_sheet(
+    samples = read_samples([explanation], explanation.column("sample_id")[rows], probe)
+    image = contact_sheet(
         samples, class_names=names, title=f"{manifest.method} · epoch {manifest.epoch}"
     )
     return Summary.Image(

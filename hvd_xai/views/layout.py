@@ -75,8 +75,8 @@ def lay_out(
         for column in range(n_columns)
     ]
     inner = max(sum(widths) + GAP * (n_columns - 1), 420)
-    head = [part for line in lines for part in wrapped(line.text, line.size, inner, line.colour)]
-    foot = [part for line in legend for part in wrapped(line.text, line.size, inner, line.colour)]
+    head = [part for line in lines for part in wrap(line.text, line.size, inner, line.colour)]
+    foot = [part for line in legend for part in wrap(line.text, line.size, inner, line.colour)]
     # pictures of one row start at one height
     above = [max(tile.height_above for tile in row) for row in rows]
     below = [max(tile.height_below for tile in row) for row in rows]
@@ -119,19 +119,19 @@ def check_pixels(width: int, height: int, of_what: str) -> None:
         )
 
 
-def wrapped(text: str, size: int, width: int, colour: Colour) -> list[Line]:
+def wrap(text: str, size: int, width: int, colour: Colour) -> list[Line]:
     """Breaks a line at spaces to fit `width` pixels, and words that are wider anywhere."""
-    of_size = font(size)
+    letters = font(size)
     lines = [""]
     for word in printable(text).split(" "):
         candidate = f"{lines[-1]} {word}" if lines[-1] else word
-        if of_size.getlength(candidate) <= width:
+        if letters.getlength(candidate) <= width:
             lines[-1] = candidate
             continue
         if lines[-1]:
             lines.append("")
         for character in word:
-            if lines[-1] and of_size.getlength(lines[-1] + character) > width:
+            if lines[-1] and letters.getlength(lines[-1] + character) > width:
                 lines.append("")
             lines[-1] += character
     return [Line(line, colour, size) for line in lines]
@@ -149,13 +149,13 @@ def printable(text: str) -> str:
     )
 
 
-def shortened(text: str, of_size: ImageFont.FreeTypeFont, width: float) -> str:
+def shorten(text: str, letters: ImageFont.FreeTypeFont, width: float) -> str:
     """Returns a text in characters that the font has, without its middle where it is wider: names
     mostly differ at their ends.
     """
     text = printable(text)
     kept = min(len(text), max(3, round(width)))  # each character is a pixel wide at least
-    while kept > 2 and of_size.getlength(text) > width:
+    while kept > 2 and letters.getlength(text) > width:
         kept -= 1
         text = f"{text[: -(-kept // 2)]}..{text[len(text) - kept // 2 :]}"
     return text

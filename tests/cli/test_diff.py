@@ -11,6 +11,8 @@ from hvd_xai import open_explanations
 from hvd_xai.analysis.drift import cosine_similarity
 from hvd_xai.cli.main import main
 from hvd_xai.views import pixels
+from hvd_xai.views.arrays import draw_over_input
+from hvd_xai.views.samples import Panel, Sample
 from tests.runs_under_test import add_explanation, make_probe, make_run
 
 
@@ -88,10 +90,10 @@ def test_they_are_drawn_with_the_earlier_epoch_first(
         for epoch in (0, 1)
     ]
     inputs = probe.inputs(np.array([row]))[0]
-    limit = max(pixels.attributed(values, inputs, 104).limit for values in shown)
-    drawn = [
-        pixels.attributed(values, inputs, 104, limit=limit).image[50].tobytes() for values in shown
-    ]
+    panels = [Panel("grad_cam", 0, values, 1, 1.0) for values in shown]
+    sample = Sample(0, 1, 1, tuple(panels), inputs)
+    limit = max(draw_over_input(panel, sample, 104).limit for panel in panels)
+    drawn = [draw_over_input(panel, sample, 104, limit).image[50].tobytes() for panel in panels]
     places = [max(line.find(one) for line in lines) for one in drawn]
     assert 0 < places[0] < places[1]
 

@@ -48,7 +48,7 @@ def test_a_picture_has_its_scale_below_it() -> None:
 
 def test_a_line_is_broken_at_spaces_and_a_wide_word_anywhere() -> None:
     text = "a few words and Donaudampfschiffahrtsgesellschaft"
-    lines = layout.wrapped(text, 13, 90, layout.INK)
+    lines = layout.wrap(text, 13, 90, layout.INK)
     assert [line.text for line in lines][:2] == ["a few words", "and"]
     assert "".join(line.text for line in lines).replace(" ", "") == text.replace(" ", "")
     assert all(layout.font(13).getlength(line.text) <= 90 for line in lines)
@@ -59,9 +59,9 @@ def test_accents_are_dropped_and_other_scripts_told() -> None:
 
 
 def test_names_lose_their_middle_however_long_they_are() -> None:
-    assert layout.shortened("short", layout.font(13), 90.0) == "short"
+    assert layout.shorten("short", layout.font(13), 90.0) == "short"
     for text in ("a longer name than there is room for", "begin" + "x" * 200_000 + "end"):
-        told = layout.shortened(text, layout.font(13), 90.0)
+        told = layout.shorten(text, layout.font(13), 90.0)
         assert layout.font(13).getlength(told) <= 90
         before, after = told.split("..")
         assert before

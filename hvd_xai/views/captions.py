@@ -1,0 +1,113 @@
+"""What pictures say in words: who was right, what is not finite, and how colours are read."""
+
+from collections.abc import Sequence
+
+from hvd_xai.views import pixels
+from hvd_xai.views.layout import FAINT, INK, Colour, Line, Tile, wrap
+from hvd_xai.views.samples import Panel, Sample, Value
+
+RIGHT: Colour = (0, 110, 60)
+WRONG: Colour = (192, 0, 32)
+
+
+def describe_value(value: Value, class_names: Sequence[str]) -> str:
+    """Writes a class id with the name of its class, or a value in four digits.
+
+    Example:
+        >>> describe_value(1, ("ant", "bee")), describe_value(0.12345, ())
+        ("1 'bee'", '0.1235')
+    """
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if 0 <= value < len(class_names) and class_names[value] != str(value):
+        return f"{value} '{class_names[value]}'"
+    return str(value)
+
+
+def is_right(prediction: Value, target: Value) -> bool | None:
+    """Says whether the prediction is the target; None for values, which are never quite equal.
+
+    Example:
+        >>> is_right(3, 3), is_right(3, 4), is_right(0.5, 0.5)
+        (True, False, None)
+    """
+    if isinstance(prediction, float) or isinstance(target, float):
+        return None
+    return prediction == target
+
+
+def verdict_colour(prediction: Value, target: Value) -> Colour:
+    """Returns green for a right prediction, red for a wrong one, and ink for a value.
+
+    Example:
+        >>> verdict_colour(3, 3) == RIGHT, verdict_colour(3, 4) == WRONG
+        (True, True)
+    """
+    right = is_right(prediction, target)
+    return INK if right is None else RIGHT if right else WRONG
+
+
+def describe_sample(sample: Sample, class_names: Sequence[str], panel: Panel | None) -> list[Line]:
+    """Says what the sample is and, of one panel, what the model said.
+
+    Args:
+        sample: the sample.
+        class_names: names of the classes, by class id.
+        panel: panel whose prediction is told; None where several epochs are shown.
+    """
+    label, target = (describe_value(one, class_names) for one in (sample.label, sample.target))
+    known = f"label {label} · target {target}"
+    if panel is None:
+        return [Line(known, size=15)]
+    right = is_right(panel.prediction, sample.target)
+    word = "" if right is None else " (right)" if right else " (wrong)"
+    prediction = f"prediction {describe_value(panel.prediction, class_names)}{word}"
+    colour = verdict_colour(panel.prediction, sample.target)
+    return [
+        Line(f"{known} · score {panel.score:.4g}", size=15),
+        Line(prediction, colour, 15),
+    ]
+
+
+def caption_panel(
+    panel: Panel,
+    picture: pixels.Picture,
+    above: Sequence[str],
+    verdict: Sequence[Line] = (),
+) -> Tile:
+    """Puts a panel's picture between its lines.
+
+    Args:
+        panel: the panel.
+        picture: its picture.
+        above: lines above the picture.
+        verdict: lines right below the picture, in front of those that every panel has.
+    """
+    width = int(picture.image.shape[1])
+    below = [part for line in verdict for part in wrap(line.text, 13, width, line.colour)]
+    if panel.convergence_delta is not None:
+        below += wrap(f"convergence delta {panel.convergence_delta:.2g}", 13, width, FAINT)
+    if picture.n_not_finite:
+        below += wrap(f"{picture.n_not_finite} values not finite", 13, width, WRONG)
+    lines = tuple(line for text in above for line in wrap(text, 15, width, INK))
+    return Tile(picture, lines, tuple(below))
+
+
+def explain_colours(pictures: Sequence[pixels.Picture], ends: str) -> list[Line]:
+    """Returns the legend: what the colours of the pictures mean, and where their scales end.
+
+    Args:
+        pictures: all pictures of the page.
+        ends: where the scale of colours ends, in words.
+    """
+    scales = {picture.scale for picture in pictures}
+    text = []
+    if "diverging" in scales:
+        text.append("Red raises the score, blue lowers it.")
+    if "sequential" in scales:
+        text.append("Violet to yellow: importance, from 0 to the most.")
+    if any(picture.scale != "none" and not picture.has_bars for picture in pictures):
+        text.append(f"Colours end at {ends}.")
+    if any(picture.n_not_finite for picture in pictures):
+        text.append("Green: not finite.")
+    return [Line(" ".join(text), FAINT, 13)]

@@ -1,0 +1,37 @@
+"""Vectors `[n]`, and series of steps with channels `[t, c]`.
+
+Pictures without an axis of channels, `[h, w]`, cannot be told from series and are drawn alike.
+"""
+
+from hvd_xai.probe.facts import ProbeFacts
+from hvd_xai.views.arrays import Plain, draw_alone, draw_over_input
+from hvd_xai.views.kind import Arrangement, Fit, Strongest
+from hvd_xai.views.pixels import Picture
+from hvd_xai.views.samples import Panel, Sample
+
+
+def fits(facts: ProbeFacts) -> Fit:
+    """Says that inputs of up to two axes fit."""
+    return Fit.SHAPE if len(facts.shape) <= 2 else Fit.NONE
+
+
+def arrange(sample: Sample, size: int) -> Arrangement:
+    """Arranges a sample as its bars or its steps, and the same for each panel."""
+    return Plain(sample, size, draw)
+
+
+def strongest(_sample: Sample, _most: int) -> Strongest | None:
+    """Returns None: the steps of a series have no words."""
+    return None
+
+
+def draw(panel: Panel, sample: Sample, size: int, limit: float | None = None) -> Picture:
+    """Draws a vector as bars, attributions of steps and channels as a map, and coarser ones over it.
+
+    The steps of a series run downwards. Attributions of steps alone, such as a CAM's, are laid over
+    the series with all of its channels.
+    """
+    has_steps = sample.inputs is not None and sample.inputs.ndim == 2
+    if sample.inputs is None or panel.attributions.shape == sample.inputs.shape or not has_steps:
+        return draw_alone(panel, sample, size, limit)
+    return draw_over_input(panel, sample, size, limit)

@@ -1,0 +1,167 @@
+"""The samples that a picture or a table shows, read from committed explanations row by row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+
+from hvd_xai.analysis.statistics import signs
+from hvd_xai.checkpoint.probe_reader import ProbeReader
+from hvd_xai.checkpoint.reader import Explanation
+from hvd_xai.probe.facts import ProbeFacts
+from hvd_xai.protocols import AttributedTo
+from hvd_xai.views import pixels
+
+Value: TypeAlias = int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Holds one sample as one method explained it at one epoch.
+
+    Args:
+        method: the method's public name.
+        epoch: 0-based epoch.
+        attributions: the sample's attributions.
+        prediction: predicted class id, or value.
+        score: scalar that was explained.
+        convergence_delta: difference between the score's change and the sum of the attributions,
+            if the method says it.
+        attributed_to: what each attribution belongs to; None if the method does not say.
+        is_signed: whether the method's attributions have a sign; None if that is not known.
+
+    Example:
+        >>> Panel("saliency", 0, np.ones((8, 8, 1), np.float32), 3, 0.9).attributed_to is None
+        True
+    """
+
+    method: str
+    epoch: int
+    attributions: Num[np.ndarray, "..."]
+    prediction: Value
+    score: float
+    convergence_delta: float | None = None
+    attributed_to: AttributedTo | None = None
+    is_signed: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Holds one sample and all that is shown of it.
+
+    Args:
+        sample_id: id of the sample within the probe.
+        label: the data set's label.
+        target: what the score selects.
+        panels: explanations of the sample, in the order in which they are shown; at least one.
+        inputs: the sample itself, if it is known.
+        facts: what the probe says of its inputs; of the inputs' own shape and dtype if left out.
+
+    Example:
+        >>> panel = Panel("saliency", 0, np.ones(3, np.float32), 1, 0.9, attributed_to="inputs")
+        >>> Sample(17, 1, 1, (panel,), np.zeros(3, np.float32)).has_parts(panel)
+        True
+    """
+
+    sample_id: int
+    label: Value
+    target: Value
+    panels: tuple[Panel, ...]
+    inputs: Num[np.ndarray, "..."] | None = None
+    facts: ProbeFacts | None = None
+
+    @property
+    def known(self) -> ProbeFacts:
+        """The facts by which the kind of data is found; of the attributions if nothing else is."""
+        if self.facts is not None:
+            return self.facts
+        values = self.panels[0].attributions if self.inputs is None else self.inputs
+        return ProbeFacts(values.shape, values.dtype)
+
+    def has_parts(self, panel: Panel) -> bool:
+        """Says whether a panel has an attribution for each value of the inputs, and says so.
+
+        Only these are labelled with the names of features or with words: a layer's units may be as
+        many as there are features, and are none of them.
+        """
+        return panel.attributed_to == "inputs" and panel.attributions.shape == self.known.shape
+
+
+def read_samples(
+    explanations: Sequence[Explanation],
+    sample_ids: Int[np.ndarray, "m"],
+    probe: ProbeReader | None = None,
+) -> list[Sample]:
+    """Reads samples from explanations, one row at a time.
+
+    Args:
+        explanations: explanations of one probe, at least one; each becomes a panel, in this order.
+            Labels and targets are taken from the first.
+        sample_ids: ids of the samples, in the order in which they are shown.
+        probe: the stored probe; samples have no inputs without it.
+
+    Raises:
+        CheckpointError: if a sample is not in an explanation, or a file is missing or damaged.
+
+    Example:
+        >>> run = open_explanations("runs/demo")  # doctest: +SKIP
+        >>> read_samples(list(run), np.array([17]), run.probe())  # doctest: +SKIP
+    """
+    panels: list[list[Panel]] = [[] for _ in sample_ids]
+    of_methods = signs(explanations)
+    for explanation in explanations:
+        rows, manifest = explanation.rows_of(sample_ids), explanation.manifest
+        has_delta = "convergence_delta" in explanation.columns
+        predictions, scores = (explanation.column(name)[rows] for name in ("prediction", "score"))
+        deltas = explanation.column("convergence_delta")[rows].tolist() if has_delta else None
+        for index, row in enumerate(rows.tolist()):
+            panels[index].append(
+                Panel(
+                    manifest.method,
+                    manifest.epoch,
+                    explanation.attributions(row, row + 1)[0],
+                    predictions[index].item(),
+                    scores[index].item(),
+                    None if deltas is None else deltas[index],
+                    manifest.attributed_to,
+                    of_methods[manifest.method],
+                )
+            )
+    first = explanations[0]
+    rows = first.rows_of(sample_ids)
+    labels, targets = (first.column(name)[rows].tolist() for name in ("label", "target"))
+    inputs = None if probe is None else probe.inputs(rows)
+    facts = None if probe is None else probe.facts
+    return [
+        Sample(
+            int(sample_id),
+            labels[index],
+            targets[index],
+            tuple(panels[index]),
+            None if inputs is None else inputs[index],
+            facts,
+        )
+        for index, sample_id in enumerate(sample_ids)
+    ]
+
+
+def scale_panels(panels: Sequence[Panel]) -> Float[np.ndarray, "p n"]:
+    """Divides the attributions of each panel by the largest that its method has in any of them.
+
+    Epochs of a method share a scale; methods do not, for their units differ.
+
+    Args:
+        panels: panels whose attributions are vectors of one length, at least one.
+
+    Example:
+        >>> one = Panel("saliency", 0, np.array([1.0, -2.0]), 1, 0.9)
+        >>> scale_panels([one, Panel("saliency", 1, np.array([4.0, 0.0]), 1, 0.9)]).tolist()
+        [[0.25, -0.5], [1.0, 0.0]]
+    """
+    limits: dict[str, float] = {}
+    for panel in panels:
+        limit = pixels.robust_limit(panel.attributions, 100.0)
+        limits[panel.method] = max(limits.get(panel.method, 0.0), limit)
+    return np.stack([panel.attributions / limits[panel.method] for panel in panels])
