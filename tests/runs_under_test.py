@@ -98,6 +98,7 @@ def add_explanation(
         weights_digest=f"{epoch:032x}",
         probe_digest="0" * 32,
         versions={},
+        attributed_to="inputs" if sample_shape == probe.inputs.shape[1:] else "places",
     )
     writer = Writer(explanations_dir, header, dtype)
     columns = {
