@@ -84,7 +84,7 @@ PUBLIC_MODULES = (
     "hvd_xai.faithfulness",
 )
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"}
-MOST_LINES = 750
+MOST_LINES = 600
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,11 @@ BY_SIZE = (*WITHOUT_HOROVOD, "test_explain.py")
 LAUNCHES: list[tuple[Launcher, int, tuple[str, ...]]] = [
     ("mpirun", 1, BY_SIZE),
     ("mpirun", 2, ("",)),
-    ("mpirun", 3, (*BY_SIZE, "test_optimizer.py", "test_data.py")),
+    (
+        "mpirun",
+        3,
+        (*BY_SIZE, "test_optimizer.py", "test_reduction.py", "test_distribute.py", "test_data.py"),
+    ),
     ("mpirun", 5, WITHOUT_HOROVOD),
     (
         "gloo",
