@@ -22,7 +22,12 @@ _WIDTH = 4.0  # of a blur, in standard deviations to each side
 
 
 def zero(inputs: Float32[tf.Tensor, "n ..."]) -> Float32[tf.Tensor, "n ..."]:
-    """Returns zeros: a black image, or the mean where inputs are standardised."""
+    """Returns zeros: a black image, or the mean where inputs are standardised.
+
+    Example:
+        >>> zero(tf.constant([[1.0, 2.0]])).numpy().tolist()
+        [[0.0, 0.0]]
+    """
     return tf.zeros_like(inputs)
 
 
@@ -37,6 +42,11 @@ def constant(
 
     Raises:
         ValueError: if the array does not broadcast to an example.
+
+    Example:
+        >>> grey = constant(tf.constant(inputs), value=0.5)
+        >>> grey.shape.as_list(), float(grey[0, 0, 0, 0])
+        ([4, 8, 8, 1], 0.5)
     """
     shape = tuple(inputs.shape[1:])
     try:
@@ -52,6 +62,10 @@ def constant(
 def mean(inputs: Float32[tf.Tensor, "n ..."]) -> Float32[tf.Tensor, "n ..."]:
     """Returns each example's own mean: over its places, channel by channel, or over all features
     where there are no places.
+
+    Example:
+        >>> mean(tf.constant([[1.0, 2.0], [4.0, 8.0]])).numpy().tolist()
+        [[1.5, 1.5], [6.0, 6.0]]
     """
     places = list(range(1, max(2, inputs.shape.rank - 1)))
     return tf.zeros_like(inputs) + tf.reduce_mean(inputs, axis=places, keepdims=True)
@@ -72,6 +86,13 @@ def blurred(
 
     Raises:
         ValueError: if the inputs have no places, or sigma is not above 0.
+
+    Example:
+        >>> pictures = blurred(tf.constant(inputs), sigma=2.0)
+        >>> pictures.shape.as_list()
+        [4, 8, 8, 1]
+        >>> bool(np.ptp(pictures) < np.ptp(inputs))
+        True
     """
     if inputs.shape.rank < 3:
         raise ValueError(
@@ -111,6 +132,11 @@ def uniform(
 
     Raises:
         ValueError: if there is no reference, or no range.
+
+    Example:
+        >>> noise = partial(uniform, n_references=3, seed=1)
+        >>> noise(tf.constant(inputs), ids=tf.constant(ids)).shape.as_list()
+        [3, 4, 8, 8, 1]
     """
     if n_references < 1 or not low < high:
         raise ValueError(
@@ -138,6 +164,10 @@ def black_and_white(
         inputs: `[n, ...]`.
         black: least value that inputs have.
         white: largest value, 255 where inputs are not scaled.
+
+    Example:
+        >>> black_and_white(tf.constant([[0.25]]), white=255.0).numpy().tolist()
+        [[[0.0]], [[255.0]]]
     """
     return tf.stack([tf.fill(tf.shape(inputs), black), tf.fill(tf.shape(inputs), white)])
 
@@ -154,6 +184,11 @@ def samples(
 
     Raises:
         ValueError: if the data are none, or have another shape.
+
+    Example:
+        >>> background = samples(tf.constant(inputs), data=inputs[:2])
+        >>> background.shape.as_list()
+        [2, 1, 8, 8, 1]
     """
     if len(data) == 0 or data.shape[1:] != tuple(inputs.shape[1:]):
         raise ValueError(

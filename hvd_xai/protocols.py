@@ -26,6 +26,15 @@ class Score(Protocol):
 
     One with an option `at` gets there what the model returns for the examples themselves;
     `hvd_xai.scores` says when.
+
+    Example:
+        >>> from hvd_xai.attributions.saliency import saliency
+        >>> def margin(outputs, targets):
+        ...     best = tf.math.top_k(outputs, 2).values
+        ...     return best[:, 0] - best[:, 1]
+        >>> computed = Compute(model, partial(saliency, score=margin))(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 8, 8, 1)
     """
 
     def __call__(self, outputs: "tf.Tensor", targets: "tf.Tensor", /) -> "tf.Tensor":
@@ -42,6 +51,14 @@ class Baseline(Protocol):
 
     One with an option `ids` gets the sample ids; `hvd_xai.baselines.references` is how a method
     asks it.
+
+    Example:
+        >>> from hvd_xai.attributions.integrated_gradients import integrated_gradients
+        >>> def darker(inputs):
+        ...     return inputs / 2
+        >>> method = partial(integrated_gradients, baseline=darker)
+        >>> Compute(model, method)(inputs, targets, ids).attributions.shape
+        (4, 8, 8, 1)
     """
 
     def __call__(self, inputs: "tf.Tensor", /) -> "tf.Tensor":
@@ -73,6 +90,12 @@ class Attributed:
 
     Raises:
         ValueError: if `attributed_to` or `signed` is none of these.
+
+    Example:
+        >>> attributed = Attributed(tf.ones([4, 2]), attributed_to="inputs", signed=False)
+        >>> doubled = tf.nest.map_structure(lambda tensor: 2 * tensor, attributed)
+        >>> float(doubled.attributions[0, 0]), doubled.attributed_to, doubled.signed
+        (2.0, 'inputs', False)
     """
 
     attributions: Tensor
@@ -113,6 +136,12 @@ class Attribution(Protocol):
     Pure TensorFlow and traceable; the first axis of everything is examples, and no example depends
     on another. It knows no ranks, files or pictures. Options are keyword-only, and bound with
     `functools.partial`, so that name and options can be read back from it.
+
+    Example:
+        >>> def deviation(model, inputs, targets, /, *, ids):
+        ...     return inputs - tf.reduce_mean(inputs, axis=[1, 2, 3], keepdims=True)
+        >>> Compute(model, deviation)(inputs, targets, ids).attributions.shape
+        (4, 8, 8, 1)
     """
 
     def __call__(

@@ -49,6 +49,11 @@ def output(
     Raises:
         ValueError: if the outputs have another shape, or the targets of several outputs are not
             integers.
+
+    Example:
+        >>> probabilities = tf.constant([[0.25, 0.75], [0.5, 0.5]])
+        >>> output(probabilities, tf.constant([1, 0])).numpy().tolist()
+        [0.75, 0.5]
     """
     return _of_class(one_head(outputs, head), targets, "output")
 
@@ -70,6 +75,16 @@ def logit(
     Raises:
         ValueError: as `output`, or if the model ends in something else, so that its logits cannot
             be found.
+
+    Example:
+        Logits are found while the model is traced:
+
+        >>> def logits_of_class(x, k):
+        ...     return logit(model(x), tf.fill([4], k))
+        >>> compute = tf.function(logits_of_class, autograph=False)
+        >>> logits = np.stack([compute(inputs, k) for k in range(3)], axis=1)
+        >>> bool(np.allclose(keras.ops.softmax(logits), model(inputs), atol=1e-6))
+        True
     """
     logits, _ = before_activation(one_head(outputs, head))
     return _of_class(logits, targets, "logit")
@@ -95,6 +110,14 @@ def probability(
 
     Raises:
         ValueError: as `logit`.
+
+    Example:
+        Of a model that ends in a softmax it is the output:
+
+        >>> both = tf.function(lambda x, y: (probability(model(x), y), output(model(x), y)))
+        >>> probabilities, outputs = both(inputs, targets)
+        >>> bool(np.allclose(probabilities, outputs, atol=1e-6))
+        True
     """
     logits, activation = _logits_and_activation(one_head(outputs, head), activation)
     values = tf.nn.softmax(logits) if activation == "softmax" else tf.nn.sigmoid(logits)
@@ -113,6 +136,12 @@ def log_odds(
 
     Unlike the logit, it does not change when all logits rise alike; unlike the probability, it does
     not saturate. Args and errors are those of `probability`.
+
+    Example:
+        >>> both = tf.function(lambda x, y: (log_odds(model(x), y), output(model(x), y)))
+        >>> odds, p = both(inputs, targets)
+        >>> bool(np.allclose(odds, np.log(p / (1 - p)), atol=1e-5))
+        True
     """
     logits, activation = _logits_and_activation(one_head(outputs, head), activation)
     selected = _of_class(logits, targets, "log_odds")
@@ -146,6 +175,11 @@ def predicted(
 
     Raises:
         ValueError: if the outputs have another shape.
+
+    Example:
+        >>> probabilities = tf.constant([[0.25, 0.75], [0.875, 0.125]])
+        >>> predicted(probabilities, tf.constant([0, 0])).numpy().tolist()
+        [0.75, 0.875]
     """
     del targets
     chosen = one_head(outputs if at is None else at, head)
@@ -174,6 +208,11 @@ def regression(
 
     Raises:
         ValueError: if there is no such value, or it is not said which.
+
+    Example:
+        >>> values = tf.constant([[2.0, 3.0], [4.0, 5.0]])
+        >>> regression(values, tf.constant([0, 0]), index=1).numpy().tolist()
+        [3.0, 5.0]
     """
     del targets
     values = _rows(one_head(outputs, head), "regression")
@@ -217,6 +256,13 @@ def segmentation(
     Raises:
         ValueError: if the outputs have no places, the mask other ones, or the targets are not
             integers.
+
+    Example:
+        Of two places, only the first is most likely of class 0:
+
+        >>> probabilities = tf.constant([[[0.75, 0.25], [0.375, 0.625]]])
+        >>> segmentation(probabilities, tf.constant([0])).numpy().tolist()
+        [0.75]
     """
     values = tf.cast(one_head(outputs, head), tf.float32)
     if values.shape.rank < 3:

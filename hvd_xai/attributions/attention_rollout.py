@@ -46,6 +46,13 @@ def attention_rollout(
     Raises:
         ValueError: if the model has no such layers, or their shapes do not chain.
 
+    Example:
+        >>> computed = Compute(text_model, attention_rollout)(tokens, targets, ids)
+        >>> computed.attributions.shape
+        (4, 6)
+        >>> bool(np.allclose(computed.attributions.sum(axis=1), 1))
+        True
+
     Reference:
         S. Abnar, W. Zuidema: Quantifying Attention Flow in Transformers. ACL 2020.
         https://arxiv.org/abs/2005.00928, equation 1. As in the authors' own program, rows of A are

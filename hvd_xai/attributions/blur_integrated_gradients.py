@@ -58,6 +58,13 @@ def blur_integrated_gradients(
         ValueError: if an option is out of range, the inputs have no places, or the score has no
             gradient at the inputs.
 
+    Example:
+        >>> computed = Compute(model, blur_integrated_gradients)(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 8, 8, 1)
+        >>> bool(np.abs(computed.per_sample["convergence_delta"]).max() < 0.01)
+        True
+
     Reference:
         S. Xu, S. Venugopalan, M. Sundararajan: Attribution in Scale and Space. CVPR 2020.
         https://arxiv.org/abs/2004.03383. Deviations: images go on as in a mirror beyond their

@@ -42,6 +42,11 @@ def deconvnet(
         ValueError: if the model has no rectifier, has one in a loop or a tf.function, or the score
             has no gradient at the inputs.
 
+    Example:
+        >>> computed = Compute(model, deconvnet)(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 8, 8, 1)
+
     Reference:
         M. D. Zeiler, R. Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014.
         https://arxiv.org/abs/1311.2901, section 2.1; as a rule for gradients it is figure 1 of

@@ -59,6 +59,14 @@ def deep_lift(
         ValueError: if there is no rule for an operation between inputs and score, the baseline has
             another shape, or the score does not depend smoothly on the inputs.
 
+    Example:
+        >>> method = partial(deep_lift, baseline="mean")
+        >>> computed = Compute(model, method)(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 8, 8, 1)
+        >>> bool(np.abs(computed.per_sample["convergence_delta"]).max() < 1e-5)
+        True
+
     Reference:
         A. Shrikumar, P. Greenside, A. Kundaje: Learning Important Features Through Propagating
         Activation Differences. ICML 2017. https://arxiv.org/abs/1704.02685, equations 3, 5 and 12.

@@ -44,6 +44,14 @@ def eigen_cam(
     Raises:
         ValueError: if the layer is not there, is not one, or has no spatial output.
 
+    Example:
+        >>> computed = Compute(model, eigen_cam)(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 2, 2)
+        >>> others = Compute(model, eigen_cam)(inputs, (targets + 1) % 3, ids)
+        >>> bool(np.all(others.attributions == computed.attributions))
+        True
+
     Reference:
         M. B. Muhammad, M. Yeasin: Eigen-CAM: Class Activation Map using Principal Components. IJCNN
         2020. https://arxiv.org/abs/2008.00299. The mean is not taken off first, as in the paper.

@@ -60,6 +60,16 @@ def expected_gradients(
         ValueError: if an option is out of range, the background does not fit the inputs, or the
             score has no gradient at the inputs.
 
+    Example:
+        >>> method = partial(expected_gradients, background=inputs)
+        >>> computed = Compute(model, method)(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 8, 8, 1)
+        >>> sorted(computed.per_sample)
+        ['convergence_delta', 'expected_value']
+        >>> bool(np.abs(computed.per_sample["convergence_delta"]).max() < 0.01)
+        True
+
     Reference:
         G. Erion, J. D. Janizek, P. Sturmfels, S. M. Lundberg, S.-I. Lee: Improving performance of
         deep learning models with axiomatic attribution priors and expected gradients. Nature

@@ -63,6 +63,12 @@ def feature_permutation(
     Raises:
         ValueError: if an option is out of range, or background or baseline have another shape.
 
+    Example:
+        >>> method = partial(feature_permutation, background=inputs, patch=4)
+        >>> computed = Compute(model, method)(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 2, 2)
+
     Reference:
         A. Fisher, C. Rudin, F. Dominici: All Models are Wrong, but Many are Useful. JMLR 2019.
         https://arxiv.org/abs/1801.01489, section 3, and L. Breiman: Random Forests. Machine

@@ -42,6 +42,13 @@ def grad_cam(
         ValueError: if the layer is not there, is not one, has no spatial output, or the score does
             not depend on it.
 
+    Example:
+        >>> computed = Compute(model, partial(grad_cam, layer="conv"))(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 6, 6)
+        >>> bool(np.all(computed.attributions >= 0))
+        True
+
     Reference:
         R. R. Selvaraju et al.: Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
         Localization. ICCV 2017. https://arxiv.org/abs/1610.02391, equations 1 and 2. Maps are

@@ -46,6 +46,13 @@ def grad_cam_plus_plus(
         ValueError: if the layer is not there, is not one, has no spatial output, or the score does
             not depend on it.
 
+    Example:
+        >>> computed = Compute(model, grad_cam_plus_plus)(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 2, 2)
+        >>> bool(np.all(computed.attributions >= 0))
+        True
+
     Reference:
         A. Chattopadhay, A. Sarkar, P. Howlader, V. N. Balasubramanian: Grad-CAM++: Generalized
         Gradient-based Visual Explanations for Deep Convolutional Networks. WACV 2018.

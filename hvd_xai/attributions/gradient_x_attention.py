@@ -49,6 +49,13 @@ def gradient_x_attention(
         ValueError: if the model has no such layers, their shapes do not chain, or the score does
             not depend on one of them.
 
+    Example:
+        >>> computed = Compute(text_model, gradient_x_attention)(tokens, targets, ids)
+        >>> computed.attributions.shape
+        (4, 6)
+        >>> bool(np.all(computed.attributions[tokens == 0] == 0))
+        True
+
     Reference:
         H. Chefer, S. Gur, L. Wolf: Generic Attention-model Explainability for Interpreting Bi-Modal
         and Encoder-Decoder Transformers. ICCV 2021. https://arxiv.org/abs/2103.15679, equations 5

@@ -38,6 +38,13 @@ def gradient_x_input(
     Raises:
         ValueError: if the score has no gradient at the inputs.
 
+    Example:
+        >>> computed = Compute(model, gradient_x_input)(0 * inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 8, 8, 1)
+        >>> bool(np.all(computed.attributions == 0))
+        True
+
     Reference:
         A. Shrikumar, P. Greenside, A. Shcherbina, A. Kundaje: Not Just a Black Box: Learning
         Important Features Through Propagating Activation Differences. 2016.

@@ -43,6 +43,12 @@ def guided_backprop(
         ValueError: if the model has no rectifier, has one in a loop or a tf.function, or the score
             has no gradient at the inputs.
 
+    Example:
+        >>> method = partial(guided_backprop, score="logit")
+        >>> computed = Compute(model, method)(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 8, 8, 1)
+
     Reference:
         J. T. Springenberg, A. Dosovitskiy, T. Brox, M. Riedmiller: Striving for Simplicity: The All
         Convolutional Net. ICLR 2015 workshop. https://arxiv.org/abs/1412.6806, section 3.4. ReLU6

@@ -56,6 +56,14 @@ def guided_integrated_gradients(
         ValueError: if an option is out of range, the baseline has another shape, or the score has
             no gradient at the inputs.
 
+    Example:
+        >>> method = partial(guided_integrated_gradients, n_steps=100)
+        >>> computed = Compute(model, method)(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 8, 8, 1)
+        >>> bool(np.abs(computed.per_sample["convergence_delta"]).max() < 0.01)
+        True
+
     Reference:
         A. Kapishnikov, S. Venugopalan, B. Avci, B. Wedin, M. Terry, T. Bolukbasi: Guided Integrated
         Gradients: an Adaptive Path Method for Removing Noise. CVPR 2021.

@@ -43,6 +43,15 @@ def hires_cam(
         ValueError: if the layer is not there, is not one, has no spatial output, or the score does
             not depend on it.
 
+    Example:
+        The model ends in one dense layer without biases, so that each map sums to a logit:
+
+        >>> compute = Compute(model, partial(hires_cam, score="logit"))
+        >>> maps = [compute(inputs, np.full(4, k), ids).attributions for k in range(3)]
+        >>> logits = np.stack(maps, axis=-1).sum(axis=(1, 2))
+        >>> bool(np.allclose(keras.ops.softmax(logits), model(inputs), atol=1e-5))
+        True
+
     Reference:
         R. L. Draelos, L. Carin: Use HiResCAM instead of Grad-CAM for faithful explanations of
         convolutional neural networks. 2020. https://arxiv.org/abs/2011.08891. Signed, as the

@@ -74,6 +74,13 @@ def integrated_gradients(
         ValueError: if an option is out of range, the baseline has another shape, or the score has
             no gradient at the inputs.
 
+    Example:
+        >>> computed = Compute(model, integrated_gradients)(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 8, 8, 1)
+        >>> bool(np.abs(computed.per_sample["convergence_delta"]).max() < 0.01)
+        True
+
     Reference:
         M. Sundararajan, A. Taly, Q. Yan: Axiomatic Attribution for Deep Networks. ICML 2017.
         https://arxiv.org/abs/1703.01365, equation 1. Its equation 3 sums at the right ends of equal

@@ -62,6 +62,14 @@ def kernel_shap(
         ValueError: if there is but one feature, too few samples for the features, or the baseline
             has another shape.
 
+    Example:
+        >>> computed = Compute(model, partial(kernel_shap, patch=4))(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 2, 2)
+        >>> gain = (model(inputs) - model(0 * inputs)).numpy()[np.arange(4), targets]
+        >>> bool(np.allclose(computed.attributions.sum(axis=(1, 2)), gain, atol=1e-5))
+        True
+
     Reference:
         S. M. Lundberg, S.-I. Lee: A Unified Approach to Interpreting Model Predictions. NeurIPS
         2017. https://arxiv.org/abs/1705.07874, theorem 2. As in the authors' own program,

@@ -43,6 +43,14 @@ def layer_cam(
         ValueError: if the layer is not there, is not one, has no spatial output, or the score does
             not depend on it.
 
+    Example:
+        >>> method = partial(layer_cam, layer="conv")
+        >>> computed = Compute(model, method)(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 6, 6)
+        >>> bool(np.all(computed.attributions >= 0))
+        True
+
     Reference:
         P.-T. Jiang, C.-B. Zhang, Q. Hou, M.-M. Cheng, Y. Wei: LayerCAM: Exploring Hierarchical
         Class Activation Maps for Localization. IEEE Transactions on Image Processing 30, 2021.

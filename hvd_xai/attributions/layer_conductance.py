@@ -61,6 +61,14 @@ def layer_conductance(
             there, is not one, has no output of floats, score or inputs have no gradient there, or
             an operation before it, such as resizing, no second one.
 
+    Example:
+        >>> method = partial(layer_conductance, layer="last_conv")
+        >>> computed = Compute(model, method)(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 2, 2, 6)
+        >>> bool(np.abs(computed.per_sample["convergence_delta"]).max() < 0.01)
+        True
+
     Reference:
         K. Dhamdhere, M. Sundararajan, Q. Yan: How Important Is a Neuron? ICLR 2019.
         https://arxiv.org/abs/1805.12233, equation 2.

@@ -62,6 +62,13 @@ def layer_integrated_gradients(
         ValueError: if an option is out of range, the layer is not there, is not one, has no output
             of floats, or the score does not depend on it.
 
+    Example:
+        >>> computed = Compute(text_model, layer_integrated_gradients)(tokens, targets, ids)
+        >>> computed.attributions.shape
+        (4, 6)
+        >>> bool(np.all(computed.attributions[tokens == 0] == 0))
+        True
+
     Reference:
         M. Sundararajan, A. Taly, Q. Yan: Axiomatic Attribution for Deep Networks. ICML 2017.
         https://arxiv.org/abs/1703.01365, equation 1, and section 6.3, which explains text by the

@@ -66,6 +66,13 @@ def lime(
     Raises:
         ValueError: if an option is out of range, or the baseline has another shape.
 
+    Example:
+        >>> computed = Compute(model, partial(lime, patch=4))(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 2, 2)
+        >>> sorted(computed.per_sample)
+        ['intercept', 'local_r2']
+
     Reference:
         M. T. Ribeiro, S. Singh, C. Guestrin: "Why Should I Trust You?": Explaining the Predictions
         of Any Classifier. KDD 2016. https://arxiv.org/abs/1602.04938, equations 1 and 2, with the

@@ -57,6 +57,12 @@ def occlusion(
     Raises:
         ValueError: if patch or stride do not fit the inputs, or the baseline has another shape.
 
+    Example:
+        >>> method = partial(occlusion, patch=4, stride=2)
+        >>> computed = Compute(model, method)(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 8, 8)
+
     Reference:
         M. D. Zeiler, R. Fergus: Visualizing and Understanding Convolutional Networks. ECCV 2014.
         https://arxiv.org/abs/1311.2901, section 4.2, which maps the score itself by the patch's

@@ -60,6 +60,12 @@ def rise(
     Raises:
         ValueError: if an option is out of range, or the baseline has another shape.
 
+    Example:
+        >>> method = partial(rise, patch=2, n_masks=100)
+        >>> computed = Compute(model, method)(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 8, 8)
+
     Reference:
         V. Petsiuk, A. Das, K. Saenko: RISE: Randomized Input Sampling for Explanation of Black-box
         Models. BMVC 2018. https://arxiv.org/abs/1806.07421, equation 6 and section 3.2. The

@@ -39,9 +39,12 @@ def saliency(
         ValueError: if the score has no gradient at the inputs.
 
     Example:
-        >>> saliency_of = Compute(model, saliency)
-        >>> saliency_of(inputs, targets, ids).attributions.shape
+        >>> computed = Compute(model, saliency)(inputs, targets, ids)
+        >>> computed.attributions.shape
         (4, 8, 8, 1)
+        >>> tensors = tf.constant(inputs), tf.constant(targets)
+        >>> saliency(model, *tensors, ids=tf.constant(ids)).attributed_to
+        'inputs'
 
     Reference:
         K. Simonyan, A. Vedaldi, A. Zisserman: Deep Inside Convolutional Networks: Visualising Image

@@ -59,6 +59,14 @@ def score_cam(
         ValueError: if an option is out of range, the layer is not there, is not one, or has no
             spatial output, or its maps do not fit the inputs.
 
+    Example:
+        >>> method = partial(score_cam, score="logit")
+        >>> computed = Compute(model, method)(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 2, 2)
+        >>> bool(np.all(computed.attributions >= 0))
+        True
+
     Reference:
         H. Wang et al.: Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural
         Networks. CVPR Workshops 2020. https://arxiv.org/abs/1910.01279, algorithm 1, whose baseline

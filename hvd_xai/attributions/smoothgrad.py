@@ -57,6 +57,11 @@ def smoothgrad(
         ValueError: if an option is out of range, or a score is bound to the method. The method's
             own errors come through.
 
+    Example:
+        >>> integrated = partial(smoothgrad, method="integrated_gradients", n_samples=8)
+        >>> Compute(model, integrated)(inputs, targets, ids).attributions.shape
+        (4, 8, 8, 1)
+
     Reference:
         D. Smilkov, N. Thorat, B. Kim, F. Viégas, M. Wattenberg: SmoothGrad: removing noise by
         adding noise. 2017. https://arxiv.org/abs/1706.03825. Sign and channels are kept here.

@@ -58,6 +58,13 @@ def sobol(
     Raises:
         ValueError: if an option is out of range, or the baseline has another shape.
 
+    Example:
+        >>> computed = Compute(model, partial(sobol, patch=4))(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 2, 2)
+        >>> bool(np.all(computed.attributions >= 0))
+        True
+
     Reference:
         T. Fel, R. Cadène, M. Chalvidal, M. Cord, D. Vigouroux, T. Serre: Look at the Variance!
         Efficient Black-box Explanations with Sobol-based Sensitivity Analysis. NeurIPS 2021.

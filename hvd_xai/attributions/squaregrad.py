@@ -52,6 +52,14 @@ def squaregrad(
     Raises:
         ValueError: as `smoothgrad`.
 
+    Example:
+        >>> method = partial(squaregrad, n_samples=8)
+        >>> computed = Compute(model, method)(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 8, 8, 1)
+        >>> bool(np.all(computed.attributions >= 0))
+        True
+
     Reference:
         S. Hooker, D. Erhan, P.-J. Kindermans, B. Kim: A Benchmark for Interpretability Methods in
         Deep Neural Networks. NeurIPS 2019. https://arxiv.org/abs/1806.10758, under the name

@@ -126,6 +126,14 @@ def tf_explain(  # noqa: PLR0913
         ValueError: if there is no such explainer, an option is out of range, or what the explainer
             asks of inputs, baseline, layer or score is not given.
 
+    Example:
+        >>> method = partial(tf_explain, explainer="GradCAM")
+        >>> computed = Compute(model, method)(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 2, 2)
+        >>> bool(np.all(computed.attributions >= 0))
+        True
+
     Reference:
         https://github.com/sicara/tf-explain, version 0.3.1, where the papers are named.
     """

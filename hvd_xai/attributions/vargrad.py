@@ -51,6 +51,13 @@ def vargrad(
     Raises:
         ValueError: as `smoothgrad`, and if there is but one copy.
 
+    Example:
+        >>> computed = Compute(model, partial(vargrad, n_samples=8))(inputs, targets, ids)
+        >>> computed.attributions.shape
+        (4, 8, 8, 1)
+        >>> bool(np.all(computed.attributions >= 0))
+        True
+
     Reference:
         J. Adebayo, J. Gilmer, I. Goodfellow, B. Kim: Local Explanation Methods for Deep Neural
         Networks Lack Sensitivity to Parameter Values. ICLR 2018 workshop.
