@@ -154,7 +154,7 @@ def hvd_xai(case: Case) -> Run:
     compute = Compute(
         case.model(),
         function,
-        micro_batch=micro_batches.fitting(case.inputs.shape[1:]),
+        micro_batch=micro_batches.propose_size(case.inputs.shape[1:]),
         precision=precision,
     )
     ids = np.arange(len(case.inputs))

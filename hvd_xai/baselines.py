@@ -1,9 +1,9 @@
-"""Where a path to the inputs starts: functions `inputs -> reference inputs`.
+"""Baselines: functions from inputs to the reference inputs where a path starts.
 
-Each public function of this module whose first parameter is `inputs` can be given by its name, and
-options are bound with `functools.partial`. A baseline returns one reference of each input, `[n,
-...]`, or several, `[b, n, ...]`, over which a method averages. One with an option `ids` gets the
-sample ids, to seed what is random by them.
+Each public function of this module whose first parameter is `inputs` can be given by its name; its
+options are bound with `functools.partial`. A baseline returns one reference for each input, `[n,
+...]`, or several, `[b, n, ...]`, over which a method averages. A baseline with an option `ids` gets
+the sample ids, to seed its random numbers.
 """
 
 import inspect
@@ -34,10 +34,10 @@ def zero(inputs: Float32[tf.Tensor, "n ..."]) -> Float32[tf.Tensor, "n ..."]:
 def constant(
     inputs: Float32[tf.Tensor, "n ..."], *, value: float | np.ndarray = 0.5
 ) -> Float32[tf.Tensor, "n ..."]:
-    """Returns the same everywhere: a grey image, a colour, or one reference example.
+    """Returns the same value everywhere: a grey image, a colour, or one reference example.
 
     Args:
-        inputs: `[n, ...]`.
+        inputs: examples `[n, ...]`.
         value: a number, or an array that broadcasts to one example, such as a colour `[c]`.
 
     Raises:
@@ -60,8 +60,9 @@ def constant(
 
 
 def mean(inputs: Float32[tf.Tensor, "n ..."]) -> Float32[tf.Tensor, "n ..."]:
-    """Returns each example's own mean: over its places, channel by channel, or over all features
-    where there are no places.
+    """Returns each example's own mean, channel by channel.
+
+    The mean is taken over its places, or over all features where there are no places.
 
     Example:
         >>> mean(tf.constant([[1.0, 2.0], [4.0, 8.0]])).numpy().tolist()
@@ -74,11 +75,10 @@ def mean(inputs: Float32[tf.Tensor, "n ..."]) -> Float32[tf.Tensor, "n ..."]:
 def blurred(
     inputs: Float32[tf.Tensor, "n ..."], *, sigma: float = 10.0
 ) -> Float32[tf.Tensor, "n ..."]:
-    """Returns each example blurred by a Gaussian over its places: what it shows is gone, its
-    colours are not.
+    """Returns each example blurred by a Gaussian over its places.
 
-    Beyond the edge there is nothing, and the weights inside sum to 1: what is of one colour stays
-    so.
+    Shapes are gone, colours are not. Beyond the edge there is nothing, and the weights inside sum
+    to 1: what is of one colour stays so.
 
     Args:
         inputs: series, images or volumes, channels last.
@@ -123,12 +123,12 @@ def uniform(
     """Returns uniform noise, drawn anew for each sample id, the same at every call.
 
     Args:
-        inputs: `[n, ...]`.
-        ids: sample ids, which seed the noise together with `seed`.
+        inputs: examples `[n, ...]`.
+        ids: sample ids, `[n]`, which seed the noise together with `seed`.
         low: least value.
-        high: largest value, as the inputs have it: 255 where those are not scaled.
-        n_references: references of each example.
-        seed: another one gives other noise.
+        high: largest value, on the inputs' scale: 255 where they are not scaled.
+        n_references: number of references of each example, at least 1.
+        seed: seed of the noise.
 
     Raises:
         ValueError: if there is no reference, or no range.
@@ -157,13 +157,14 @@ def uniform(
 def black_and_white(
     inputs: Float32[tf.Tensor, "n ..."], *, black: float = 0.0, white: float = 1.0
 ) -> Float32[tf.Tensor, "2 n ..."]:
-    """Returns a black and a white reference of each input, so that neither black nor white features
-    count for nothing.
+    """Returns a black and a white reference of each input.
+
+    With both, neither black nor white features count for nothing.
 
     Args:
-        inputs: `[n, ...]`.
+        inputs: examples `[n, ...]`.
         black: least value that inputs have.
-        white: largest value, 255 where inputs are not scaled.
+        white: largest value that inputs have, 255 where they are not scaled.
 
     Example:
         >>> black_and_white(tf.constant([[0.25]]), white=255.0).numpy().tolist()
@@ -175,15 +176,16 @@ def black_and_white(
 def samples(
     inputs: Float32[tf.Tensor, "n ..."], *, data: Shaped[np.ndarray, "b ..."]
 ) -> Float32[tf.Tensor, "b 1 ..."]:
-    """Returns examples of the data, the same for all inputs: what is explained is how the input
-    differs from them on average.
+    """Returns examples of the data, the same for all inputs.
+
+    A method then explains how the input differs from them on average.
 
     Args:
-        inputs: `[n, ...]`.
-        data: `[b, ...]`, at least one example of the shape of the inputs.
+        inputs: examples `[n, ...]`.
+        data: examples `[b, ...]` of the shape of the inputs, at least one.
 
     Raises:
-        ValueError: if the data are none, or have another shape.
+        ValueError: if there are no data, or they have another shape.
 
     Example:
         >>> background = samples(tf.constant(inputs), data=inputs[:2])
@@ -237,16 +239,16 @@ def resolve(baseline: str | Baseline) -> Baseline:
 def references(
     baseline: str | Baseline, inputs: Float32[tf.Tensor, "n ..."], ids: Int64[tf.Tensor, "n"]
 ) -> Float32[tf.Tensor, "b m ..."]:
-    """Returns the references of inputs, as all methods use them.
+    """Returns the references of inputs in the one form that all methods use.
 
     Args:
-        baseline: a name, or a function of the inputs.
-        inputs: `[n, ...]`.
-        ids: sample ids.
+        baseline: name of a baseline, or function of the inputs.
+        inputs: examples `[n, ...]`.
+        ids: sample ids, `[n]`.
 
     Returns:
-        `[b, n, ...]`, at least one of each input; `[b, 1, ...]` where they are the same for all
-        inputs.
+        References `[b, n, ...]`, at least one of each input; `[b, 1, ...]` where all inputs share
+        them.
 
     Raises:
         ValueError: if they have another shape.
@@ -271,7 +273,7 @@ def reference(
     """Returns the one reference of each input, for methods that do not average over several.
 
     Raises:
-        ValueError: as `references`, or if there are several.
+        ValueError: if the references have another shape, or there are several of an input.
     """
     several = references(baseline, inputs, ids)
     if several.shape[0] != 1:
@@ -286,13 +288,15 @@ def reference(
 def held(
     model: keras.Model, inputs: Float32[tf.Tensor, "n ..."], references: Float32[tf.Tensor, "..."]
 ) -> Float32[tf.Tensor, "..."]:
-    """Returns references from which a path to the inputs moves nothing that is a whole number, as
-    tokens among several packed inputs.
+    """Returns references in which whole numbers are those of the inputs.
+
+    A path from them to the inputs then moves no whole number, such as a token among several packed
+    inputs.
 
     Args:
-        model: what is explained; only a `hvd_xai.tracing.packed_model.RowModel` has such values.
-        inputs: `[n, ...]`.
-        references: of the inputs, as `references` or `reference` returned them.
+        model: model to explain; only a `hvd_xai.tracing.packed_model.PackedModel` has such values.
+        inputs: examples `[n, ...]`.
+        references: references of the inputs, as `references` or `reference` returned them.
     """
     is_whole = packed_model.whole_numbers(model)
     return references if is_whole is None else tf.where(is_whole, inputs, references)

@@ -22,9 +22,9 @@ else:
 
 @runtime_checkable
 class Score(Protocol):
-    """The scalar per example that is explained: `(outputs, targets) -> [n]`, float32.
+    """The scalar of each example that is explained: `(outputs, targets) -> [n]`, float32.
 
-    One with an option `at` gets there what the model returns for the examples themselves;
+    A score with an option `at` gets there what the model returns for the examples themselves;
     `hvd_xai.scores` says when.
 
     Example:
@@ -38,19 +38,15 @@ class Score(Protocol):
     """
 
     def __call__(self, outputs: "tf.Tensor", targets: "tf.Tensor", /) -> "tf.Tensor":
-        """Returns one scalar an example from the model's outputs `[n, ...]` and the targets
-        `[n]`.
-        """
+        """Returns one scalar for each example from outputs `[n, ...]` and targets `[n]`."""
 
 
 @runtime_checkable
 class Baseline(Protocol):
-    """The reference inputs of a batch.
+    """The reference inputs of a batch: `inputs -> [n, ...]`.
 
-    `inputs -> [n, ...]`, or `[b, n, ...]` where each input has several.
-
-    One with an option `ids` gets the sample ids; `hvd_xai.baselines.references` is how a method
-    asks it.
+    It is `[b, n, ...]` where each input has several references. A baseline with an option `ids`
+    gets the sample ids; methods ask through `hvd_xai.baselines.references`.
 
     Example:
         >>> from hvd_xai.attributions.integrated_gradients import integrated_gradients
@@ -62,7 +58,7 @@ class Baseline(Protocol):
     """
 
     def __call__(self, inputs: "tf.Tensor", /) -> "tf.Tensor":
-        """Returns the references of the inputs `[n, ...]`, of their dtype."""
+        """Returns the references of the inputs `[n, ...]`, in the inputs' dtype."""
 
 
 AttributedTo: TypeAlias = Literal["inputs", "places", "units"]
@@ -73,9 +69,9 @@ AttributedTo: TypeAlias = Literal["inputs", "places", "units"]
 class Attributed:
     """Attributions, and what the method knows about them.
 
-    `tf.nest` sees the tensors alone: while a method is traced, the two facts travel in the structure
-    of the nest, through `tf.function` and `micro_batches.map_rows`, and come out as the Python
-    values that they are.
+    `tf.nest` sees the tensors alone. While a method is traced, the two facts travel in the
+    structure of the nest, through `tf.function` and `micro_batches.map_blocks`, and come out as the
+    Python values that they are.
 
     Attributes:
         attributions: attributions of the examples, `[n, ...]`.
@@ -133,9 +129,9 @@ class Attributed:
 class Attribution(Protocol):
     """A method: attributes a model's score to its inputs, or to a layer's outputs.
 
-    Pure TensorFlow and traceable; the first axis of everything is examples, and no example depends
-    on another. It knows no ranks, files or pictures. Options are keyword-only, and bound with
-    `functools.partial`, so that name and options can be read back from it.
+    A method is pure TensorFlow and traceable; the first axis of everything is examples, and no
+    example depends on another. It knows no ranks, files or pictures. Options are keyword-only and
+    bound with `functools.partial`, so that name and options can be read back from it.
 
     Example:
         >>> def deviation(model, inputs, targets, /, *, ids):
@@ -153,8 +149,9 @@ class Attribution(Protocol):
         *,
         ids: "tf.Tensor",
     ) -> "tf.Tensor | Attributed":
-        """Returns the attributions of `inputs` `[n, ...]` for `targets` `[n]`; `ids` `[n]` are the
-        sample ids that seed randomness.
+        """Returns the attributions of `inputs` `[n, ...]` for `targets` `[n]`.
+
+        The sample ids `[n]` seed randomness.
         """
 
 
@@ -178,13 +175,13 @@ class Sink(Protocol):
 
 @runtime_checkable
 class Progress(Protocol):
-    """Where long work says how far it is: a bar on the terminal, or nothing."""
+    """The place where long work reports how far it is: a bar on the terminal, or nothing."""
 
     def start(self, task: str, total: int) -> None:
-        """Begins a task of `total` steps; a task that was begun before is over."""
+        """Begins a task of `total` steps; an earlier task is over."""
 
     def advance(self, steps: int = 1) -> None:
-        """Says that `steps` more are done."""
+        """Reports `steps` more steps as done."""
 
     def say(self, line: str) -> None:
         """Shows one line of text above the bar."""

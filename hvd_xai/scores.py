@@ -1,15 +1,15 @@
-"""What is explained: functions that select one number an example from a model's outputs.
+"""Scores select one number for each example from a model's outputs: the number to explain.
 
-A score is `(outputs, targets) -> [n]`, pure TensorFlow; each public function of this module that
-begins so can be given by its name, and options are bound with `functools.partial`. `evaluate` runs
-the model for it, the same way for all who need a score.
+A score is `(outputs, targets) -> [n]`, pure TensorFlow. Each public function of this module that
+begins so can be given by its name; its options are bound with `functools.partial`. `evaluate` runs
+the model for a score, the same way for all who need one.
 
 The true label's output needs no score of its own: give the labels as targets, as a probe usually
 does, and explain `output` or `logit`.
 
-A score with an option `at` gets there, when it is computed through `Compute`, what the model
-returns for the examples themselves, wherever on a path from them `outputs` are from: what it
-chooses by them stays chosen.
+A score with an option `at` gets there, when `Compute` computes it, what the model returns for the
+examples themselves, wherever on a path from them `outputs` are from: a choice that the score makes
+by them stays as it is.
 """
 
 import functools
@@ -24,7 +24,7 @@ from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai.protocols import Score
 from hvd_xai.tracing.layer_patching import unwrapped
-from hvd_xai.tracing.logits import Activation, before_activation
+from hvd_xai.tracing.logits import Activation, find_logits
 
 Outputs: TypeAlias = tf.Tensor | Mapping[str, tf.Tensor] | Sequence[tf.Tensor]
 
@@ -38,13 +38,12 @@ def output(
 
     Args:
         outputs: what the model returns, `[n, k]`, `[n, 1]` or `[n]`.
-        targets: class ids in 0 to k - 1; not looked at where there is one output.
-        head: which of the arrays that the model returns, by key or place, where it returns several.
-            All scores have it.
+        targets: class ids in 0 to k - 1; not read where there is one output.
+        head: key or place of the array to explain, where the model returns several.
 
     Returns:
-        One value an example, in the units of the model's output: a probability after a softmax, a
-        logit without it.
+        One value for each example, in the units of the model's output: a probability after a
+        softmax, a logit without it.
 
     Raises:
         ValueError: if the outputs have another shape, or the targets of several outputs are not
@@ -61,20 +60,19 @@ def output(
 def logit(
     outputs: Outputs, targets: Shaped[tf.Tensor, "n"], *, head: str | int | None = None
 ) -> Float32[tf.Tensor, "n"]:
-    """Selects the target's logit: what stands before the softmax or sigmoid that the model ends in,
-    or the output where there is none.
+    """Selects the target's logit: the value before the model's final softmax or sigmoid.
 
-    Where a probability is near 1 its gradient vanishes, and explanations with it; a logit's does
-    not.
+    It is the output where the model ends in neither. Where a probability is near 1 its gradient
+    vanishes, and explanations with it; a logit's does not.
 
     Args:
-        outputs: as `output`.
-        targets: as `output`.
-        head: as `output`.
+        outputs: what the model returns, `[n, k]`, `[n, 1]` or `[n]`.
+        targets: class ids in 0 to k - 1; not read where there is one output.
+        head: key or place of the array to explain, where the model returns several.
 
     Raises:
-        ValueError: as `output`, or if the model ends in something else, so that its logits cannot
-            be found.
+        ValueError: if the outputs have another shape, the targets of several outputs are not
+            integers, or the model ends in something else, so that its logits cannot be found.
 
     Example:
         Logits are found while the model is traced:
@@ -86,7 +84,7 @@ def logit(
         >>> bool(np.allclose(keras.ops.softmax(logits), model(inputs), atol=1e-6))
         True
     """
-    logits, _ = before_activation(one_head(outputs, head))
+    logits, _ = find_logits(one_head(outputs, head))
     return _of_class(logits, targets, "logit")
 
 
@@ -100,22 +98,24 @@ def probability(
     """Selects the target's probability, also where the model returns logits.
 
     Args:
-        outputs: as `output`.
-        targets: as `output`; of one output, the probability is that of the positive class, whatever
-            the target.
-        activation: what makes probabilities of the logits. If left out it is what the model ends
-            in, and for a model that returns logits the softmax of several, the sigmoid of one: for
-            many labels an example, say `sigmoid`.
-        head: as `output`.
+        outputs: what the model returns, `[n, k]`, `[n, 1]` or `[n]`.
+        targets: class ids in 0 to k - 1; of one output, the probability is that of the positive
+            class, whatever the target.
+        activation: function that makes probabilities of the logits; by default the one that the
+            model ends in, and for a model that returns logits the softmax of several, the sigmoid
+            of one. Where an example has many labels, say `sigmoid`.
+        head: key or place of the array to explain, where the model returns several.
 
     Raises:
-        ValueError: as `logit`.
+        ValueError: if the outputs have another shape, the targets of several outputs are not
+            integers, or the logits cannot be found.
 
     Example:
         Of a model that ends in a softmax it is the output:
 
-        >>> both = tf.function(lambda x, y: (probability(model(x), y), output(model(x), y)))
-        >>> probabilities, outputs = both(inputs, targets)
+        >>> def both(x, y):
+        ...     return probability(model(x), y), output(model(x), y)
+        >>> probabilities, outputs = tf.function(both, autograph=False)(inputs, targets)
         >>> bool(np.allclose(probabilities, outputs, atol=1e-6))
         True
     """
@@ -131,15 +131,16 @@ def log_odds(
     activation: Activation | None = None,
     head: str | int | None = None,
 ) -> Float32[tf.Tensor, "n"]:
-    """Selects the logarithm of the target's odds, `log p / (1 - p)`: its logit against those of all
-    other classes together.
+    """Selects the logarithm of the target's odds, `log p / (1 - p)`.
 
-    Unlike the logit, it does not change when all logits rise alike; unlike the probability, it does
-    not saturate. Args and errors are those of `probability`.
+    It is the target's logit against those of all other classes together. Unlike the logit, it does
+    not change when all logits rise alike; unlike the probability, it does not saturate. Args and
+    errors are those of `probability`.
 
     Example:
-        >>> both = tf.function(lambda x, y: (log_odds(model(x), y), output(model(x), y)))
-        >>> odds, p = both(inputs, targets)
+        >>> def both(x, y):
+        ...     return log_odds(model(x), y), output(model(x), y)
+        >>> odds, p = tf.function(both, autograph=False)(inputs, targets)
         >>> bool(np.allclose(odds, np.log(p / (1 - p)), atol=1e-5))
         True
     """
@@ -168,10 +169,10 @@ def predicted(
 
     Args:
         outputs: what the model returns, `[n, k]`; of one output the value itself.
-        targets: not looked at.
-        head: as `output`.
-        at: what the model returns for the examples themselves, which chooses the classes; `outputs`
-            if left out.
+        targets: class ids; not read.
+        head: key or place of the array to explain, where the model returns several.
+        at: what the model returns for the examples themselves, which chooses the classes; by
+            default `outputs`.
 
     Raises:
         ValueError: if the outputs have another shape.
@@ -202,12 +203,12 @@ def regression(
 
     Args:
         outputs: what the model returns, `[n, k]`, `[n, 1]` or `[n]`.
-        targets: not looked at; they may be the values that are to be predicted.
-        index: which of several values; needed where there are several.
-        head: as `output`.
+        targets: any values, such as those to predict; not read.
+        index: place of the value among several; needed where there are several.
+        head: key or place of the array to explain, where the model returns several.
 
     Raises:
-        ValueError: if there is no such value, or it is not said which.
+        ValueError: if there is no such value, or several and no index.
 
     Example:
         >>> values = tf.constant([[2.0, 3.0], [4.0, 5.0]])
@@ -237,21 +238,22 @@ def segmentation(
     head: str | int | None = None,
     at: Outputs | None = None,
 ) -> Float32[tf.Tensor, "n"]:
-    """Averages the target's output over a region: by default where the target is the most likely
-    class of the example.
+    """Averages the target's output over a region of places.
+
+    By default the region is where the target is the most likely class of the example.
 
     Args:
         outputs: what the model returns, `[n, h, w, k]`, or as many places as the data have.
-        targets: class ids in 0 to k - 1; not looked at where there is one output a place.
-        mask: the region, `[h, w]`, the same for all examples; weights are not negative.
-        threshold: of one output a place, above which value the place is in the region: 0.5 for
+        targets: class ids in 0 to k - 1; not read where each place has one output.
+        mask: region `[h, w]` that all examples share; its weights are not negative.
+        threshold: value above which a place with one output is in the region: 0.5 for
             probabilities, 0 for logits.
-        head: as `output`.
-        at: what the model returns for the examples themselves, where the region is found; `outputs`
-            if left out.
+        head: key or place of the array to explain, where the model returns several.
+        at: what the model returns for the examples themselves, where the region is found; by
+            default `outputs`.
 
     Returns:
-        One value an example; 0 where the region is empty.
+        One value for each example; 0 where the region is empty.
 
     Raises:
         ValueError: if the outputs have no places, the mask other ones, or the targets are not
@@ -349,15 +351,15 @@ def evaluate(
 
 
 def takes_class_ids(score: str | Score) -> bool:
-    """Whether targets must be ids of the model's classes.
+    """Returns whether the score's targets must be ids of the model's classes.
 
-    Some scores ignore them, and functions of one's own read them as they like.
+    Some scores ignore targets, and a user's own functions read them as they like.
     """
     return _unbound(score) in {output, logit, probability, log_odds, segmentation}
 
 
 def reads_targets(score: str | Score) -> bool:
-    """Whether a score may depend on the targets; functions of one's own are taken to."""
+    """Returns whether a score may depend on the targets; a user's own functions may."""
     return _unbound(score) not in (predicted, regression)
 
 
@@ -369,12 +371,12 @@ def _unbound(score: str | Score) -> Score:
 
 
 class AtExamples:
-    """A score whose choices were made at the examples: its targets are the examples' rows.
+    """A score whose choices were made at the examples; its targets are the examples' rows.
 
     Args:
-        score: a score with an option `at`.
+        score: score with an option `at`.
         outputs: what the model returned for the examples.
-        targets: the examples' targets.
+        targets: targets of the examples.
     """
 
     def __init__(self, score: Score, outputs: Outputs, targets: Shaped[tf.Tensor, "n"]) -> None:
@@ -392,7 +394,7 @@ class AtExamples:
 
 
 def one_head(returned: Outputs, head: str | int | None) -> tf.Tensor:
-    """Returns the one array that is explained of what a model returned.
+    """Returns the array to explain among those that a model returned.
 
     Raises:
         ValueError: if there are several and none is named, or there is none of that name.
@@ -417,7 +419,7 @@ def one_head(returned: Outputs, head: str | int | None) -> tf.Tensor:
 def _logits_and_activation(
     tensor: tf.Tensor, activation: Activation | None
 ) -> tuple[tf.Tensor, Activation]:
-    logits, found = before_activation(tensor)
+    logits, found = find_logits(tensor)
     one_output = logits.shape.rank == 1 or logits.shape[-1] == 1
     return logits, activation or found or ("sigmoid" if one_output else "softmax")
 

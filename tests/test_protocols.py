@@ -22,7 +22,7 @@ def test_tensorflow_sees_tensors_only_and_hands_the_facts_on(facts: dict[str, An
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
     def in_micro_batches(x: tf.Tensor) -> Attributed:
-        attributed: Attributed = micro_batches.map_rows(attribute, (x,), 2)
+        attributed: Attributed = micro_batches.map_blocks(attribute, (x,), 2)
         return attributed
 
     returned = in_micro_batches(tf.constant([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))

@@ -56,7 +56,7 @@ def checks(probe: Probe) -> dict[str, Check]:
         compute = Compute(
             model or models[model_of[on]],
             function,
-            micro_batch=micro_batches.fitting(examples.inputs.shape[1:]),
+            micro_batch=micro_batches.propose_size(examples.inputs.shape[1:]),
         )
         return compute(
             examples.inputs, examples.targets, np.arange(len(examples.inputs))

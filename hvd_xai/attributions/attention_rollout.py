@@ -18,30 +18,30 @@ def attention_rollout(
     ids: Int64[tf.Tensor, "n"],
     token: int | None = None,
 ) -> Attributed:
-    """Follows attention through all layers, from the token that the model reads its output from
-    back to the input tokens.
+    """Traces attention back through all layers, from the token the output is read from.
 
-    Says where information can come from, whatever is predicted: it does not look at the score.
-    `gradient_x_attention` does.
+    It shows where information can come from, whatever the model predicts: the score plays no part.
+    In `gradient_x_attention` it does.
 
         A_l = 1/2 W_l + 1/2 I        Ã_l = A_l Ã_{l-1}        Ã_0 = I
 
-    with the attention `W_l` of layer l, its heads averaged, and I for the residual connection
-    around it.
+    Here `W_l` is the attention of layer l, averaged over its heads, and I stands for the residual
+    connection around the layer.
 
     Args:
         model: any built Keras model of one input in which `keras.layers.MultiHeadAttention` or
             `GroupQueryAttention` layers attend from one sequence to itself, one after the other; in
             layers and models of any kind.
-        inputs: `[n, ...]`: tokens, vectors, or what the model cuts into tokens.
-        targets: not used.
-        ids: sample ids; not used, as nothing here is random.
-        token: the token that the output is read from, 0 for a class token in front; the mean over
-            all tokens but padding if left out, which fits models that average over the sequence.
+        inputs: examples `[n, ...]`: tokens, vectors, or whatever the model cuts into tokens.
+        targets: what a score would select, `[n]`; not used.
+        ids: sample ids, `[n]`; not used, because nothing here is random.
+        token: place of the token that the output is read from, 0 for a class token in front; by
+            default the mean over all tokens but padding, which fits models that average over the
+            sequence.
 
     Returns:
         Shares `[n, t]` of the tokens as the attention layers see them (a class token included),
-        float32, 0 or more, that sum to 1. Padding that the model masks gets 0.
+        float32, never negative, summing to 1. Padding that the model masks gets 0.
 
     Raises:
         ValueError: if the model has no such layers, or their shapes do not chain.
@@ -69,5 +69,5 @@ def attention_rollout(
         # Keras lets padding attend to nothing: it passes on itself alone, also to a later layer
         # that knows of no mask
         flow = passed / tf.reduce_sum(passed, axis=-1, keepdims=True) @ flow
-    shares = attention.row_of(flow, collected, token, "attention_rollout")
+    shares = attention.read_token(flow, collected, token, "attention_rollout")
     return Attributed(shares, attributed_to=inputs_or_places(shares, inputs), signed=False)

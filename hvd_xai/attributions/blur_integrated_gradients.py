@@ -28,31 +28,33 @@ def blur_integrated_gradients(
     score: str | Score = "output",
     micro_batch: int = 256,
 ) -> Attributed:
-    """Adds up gradients along the path from a blurred image to the image itself.
+    """Integrates gradients along the path from a blurred image to the image itself.
 
     No baseline has to be chosen, and no point of the path shows edges that the image does not have.
-    The attributions of an example sum to what the score gains on the way, `F(x) - F(L(x, σ_max))`;
-    how far they miss it is returned beside them. For series, images and volumes.
+    The attributions of an example sum to the score's gain along the path, `F(x) - F(L(x, σ_max))`;
+    `convergence_delta` says how far they miss it. For series, images and volumes.
 
-        BlurIG_i(x) = ∫ ∂F(L(x, σ)) / ∂L_i * ∂L_i(x, σ) / ∂σ dσ, from σ_max to 0        L(x, σ): x
-        blurred by a Gaussian
+        BlurIG_i(x) = ∫ ∂F(L(x, σ)) / ∂L_i * ∂L_i(x, σ) / ∂σ dσ, from σ_max to 0
+        L(x, σ): x blurred by a Gaussian
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ..., c]` with one to three axes of places, channels last; computed in float32.
-        targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
-        max_sigma: standard deviation of the strongest blur, in places; half the longest axis if
-            left out, which leaves little but the mean.
-        n_steps: steps of the path, at least 1.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        micro_batch: the most (example x step) rows that go through the model at once; bounds the
-            memory, not the numbers.
+        inputs: examples `[n, ..., c]` with one to three axes of places, channels last; computed in
+            float32.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`; not used, because nothing here is random.
+        max_sigma: standard deviation of the strongest blur in places, above 0; by default half the
+            longest axis, which leaves little but the mean.
+        n_steps: number of steps of the path, at least 1.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
+        micro_batch: largest number of (example x step) micro-batch rows that go through the model
+            at once; it bounds the memory and leaves the attributions as they are.
 
     Returns:
-        Attributions of the shape of the inputs, signed, float32, in the units of the score; beside
-        them `convergence_delta` `[n]`, the sum of an example's attributions minus `F(x) - F(L(x,
-        σ_max))`.
+        Attributions of the shape of the inputs, signed, float32, in the units of the score; in
+        `per_sample` `convergence_delta` `[n]`, the sum of an example's attributions minus `F(x) -
+        F(L(x, σ_max))`.
 
     Raises:
         ValueError: if an option is out of range, the inputs have no places, or the score has no
@@ -119,22 +121,23 @@ def blur_integrated_gradients(
             attributions, {"convergence_delta": delta}, attributed_to="inputs", signed=True
         )
 
-    attributed: Attributed = micro_batches.map_rows(
+    attributed: Attributed = micro_batches.map_blocks(
         attribute, (tf.cast(inputs, tf.float32), targets), blocks.n_examples
     )
     return attributed
 
 
 def _cosines(length: int) -> Float64[np.ndarray, "k i"]:
-    """Returns the waves of an axis that goes on as in a mirror, one a row: the orthonormal discrete
-    cosine transform (DCT-II).
+    """Returns the waves of an axis that goes on as in a mirror, one wave in each row.
+
+    They are the orthonormal discrete cosine transform (DCT-II).
     """
     k, i = np.indices((length, length))
     return np.sqrt(np.where(k == 0, 1, 2) / length) * np.cos(np.pi * k * (i + 0.5) / length)
 
 
 def _change_basis(x: tf.Tensor, matrices: list[np.ndarray]) -> tf.Tensor:
-    """Multiplies each axis of places, those before the channels, by its matrix `[from, to]`."""
+    """Multiplies each axis of places, which are the axes before the channels, by its matrix."""
     before, after = (letters[: len(matrices)] for letters in _AXES)
     pairs = ",".join(map("".join, zip(before, after, strict=True)))
     return tf.einsum(

@@ -17,22 +17,22 @@ def deconvnet(
     ids: Int64[tf.Tensor, "n"],
     score: str | Score = "output",
 ) -> Attributed:
-    """Follows the gradient back through a network of rectifiers, where it is positive, whatever
-    their activation was.
+    """Carries the score's gradient back to the inputs and drops negative parts at each rectifier.
 
-    What a unit of a convolutional network looks for, projected back to the inputs: the network is
-    run backwards, its filters transposed, its poolings undone at the places that won, and its
-    rectifiers applied to what comes back. `guided_backprop` is sharper.
+    It projects what a unit of a convolutional network looks for back to the inputs: the network
+    runs backwards, with transposed filters, poolings undone at the places that won, and rectifiers
+    applied to what comes back, whatever their activation was. `guided_backprop` is sharper.
 
-        R_l = 1[R_{l+1} > 0] · R_{l+1}        through each rectifier; the gradient through all else
+        R_l = 1[R_{l+1} > 0] · R_{l+1}        through each rectifier; the gradient elsewhere
 
     Args:
-        model: any built Keras model of one input, with rectifiers in it: layers, activations of
+        model: any built Keras model of one input that contains rectifiers: layers, activations of
             layers, or calls of a function.
-        inputs: `[n, ...]`, computed in float32.
-        targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
+        inputs: examples `[n, ...]`; computed in float32.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`; not used, because nothing here is random.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
 
     Returns:
         Attributions of the shape of the inputs, signed, float32, in units of the score per unit of

@@ -21,39 +21,38 @@ def deep_lift(
     score: str | Score = "output",
     micro_batch: int = 256,
 ) -> Attributed:
-    """Shares the score's gain over a baseline among the inputs, layer by layer, by the rescale
-    rule.
+    """Shares the score's gain over a baseline among the inputs by the rescale rule.
 
-    One pass forward and one back, where `integrated_gradients` takes one for each node, and the
-    attributions of an example sum to `F(x) - F(x')` as well. Unlike its, they depend on how the
-    network computes its function.
+    It takes one pass forward and one back, where `integrated_gradients` takes one pass for each
+    node, and its attributions sum to `F(x) - F(x')` as well. Unlike integrated gradients, they
+    depend on how the network computes its function.
 
         m_{Δx Δt} = Δt / Δx  through each nonlinearity t(x),    the chain rule between them,
         C_{Δx_i} = m_{Δx_i} · Δx_i
 
-    The rules are those of TensorFlow's operations, not of layers, so that it does not matter what
-    writes an operation: `primitives.rescale` has them for sums and products of all kinds,
-    elementwise functions, softmax, maxima, quotients, and thereby for convolutions, poolings,
+    The rules are those of TensorFlow's operations, not of layers, so that it does not matter which
+    layer makes an operation. `primitives.rescale` has rules for sums and products of all kinds,
+    elementwise functions, softmax, maxima and quotients, and so for convolutions, poolings,
     normalisations, gates and attention.
 
     Args:
-        model: any built Keras model of one input whose operations have rules; the others are named
-            in the error.
-        inputs: `[n, ...]`, computed in float32.
-        targets: `[n]`, what the score selects.
-        ids: sample ids, for baselines that are random by them.
-        baseline: what the inputs are compared with: a name of `hvd_xai.baselines`, or a function of
-            the inputs. Not zero where the first thing the model does is to divide by the size of
-            the inputs: multipliers are then as large as 1 / epsilon.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets,
-            of such operations.
-        micro_batch: the most rows, inputs and their baselines, that go through the model at once;
-            bounds the memory, not the numbers.
+        model: any built Keras model of one input, all of whose operations have rules; the error
+            names an operation without one.
+        inputs: examples `[n, ...]`; computed in float32.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`, which seed random baselines.
+        baseline: inputs to compare with: name of a baseline in `hvd_xai.baselines`, or function of
+            the inputs. Not zero where the model first divides by the size of the inputs:
+            multipliers are then as large as 1 / epsilon.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets, made of operations that have rules.
+        micro_batch: largest number of inputs and baselines together that go through the model at
+            once; it bounds the memory and leaves the attributions as they are.
 
     Returns:
-        Attributions of the shape of the inputs, signed, float32, in the units of the score; beside
-        them `convergence_delta` `[n]`, the sum of an example's attributions minus `F(x) - F(x')`:
-        rounding, unless the model stops gradients on the way.
+        Attributions of the shape of the inputs, signed, float32, in the units of the score; in
+        `per_sample` `convergence_delta` `[n]`, the sum of an example's attributions minus `F(x) -
+        F(x')`, which is rounding unless the model stops gradients on the way.
 
     Raises:
         ValueError: if there is no rule for an operation between inputs and score, the baseline has
@@ -104,7 +103,7 @@ def deep_lift(
             signed=True,
         )
 
-    attributed: Attributed = micro_batches.map_rows(
+    attributed: Attributed = micro_batches.map_blocks(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), max(1, micro_batch // 2)
     )
     return attributed
@@ -117,8 +116,9 @@ def _rule(
     at_end: tf.Tensor,
     at_start: tf.Tensor,
 ) -> backward.Rule:
-    """Returns the rule for the operations of `path`, from `x` to `at_end`; their twins are those
-    that gave `at_start`.
+    """Returns the rule for the operations of `path`, which leads from `x` to `at_end`.
+
+    Each operation's twin is the one that stands in the same place on the way to `at_start`.
     """
     other = {at_end.op.name: at_start.op}
     varying = {x.ref(), *(tensor.ref() for operation in path for tensor in operation.outputs)}

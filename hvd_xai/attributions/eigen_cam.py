@@ -21,20 +21,20 @@ def eigen_cam(
 ) -> Attributed:
     """Projects the activations of a layer on their first principal component.
 
-    Where a layer responds most, whatever it makes of it: neither a score nor a gradient enters, so
-    all targets get the same map. Of the two signs a component may have, it has the one that the
-    mean activation has, so that a map never sums to less than zero; after a ReLU no value is
+    The map shows where a layer responds most, whatever the model makes of it: neither a score nor a
+    gradient enters, so all targets get the same map. A component may have either sign; it gets the
+    sign of the mean activation, so that no map sums to less than zero, and after a ReLU no value is
     negative.
 
         A = U Σ Vᵀ  (places × channels)        L = A v_1
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`.
-        targets: `[n]`; not used.
-        ids: sample ids; not used, as nothing here is random.
-        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`;
-            the last one with a spatial output if left out.
+        inputs: examples `[n, ...]`.
+        targets: what a score would select, `[n]`; not used.
+        ids: sample ids, `[n]`; not used, because nothing here is random.
+        layer: name of a layer, or as much of its path as identifies it, such as `backbone/conv`; by
+            default the last layer with a spatial output.
 
     Returns:
         Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a
@@ -42,7 +42,8 @@ def eigen_cam(
         finite.
 
     Raises:
-        ValueError: if the layer is not there, is not one, or has no spatial output.
+        ValueError: if the model has no such layer, several match, or the layer has no spatial
+            output.
 
     Example:
         >>> computed = Compute(model, eigen_cam)(inputs, targets, ids)

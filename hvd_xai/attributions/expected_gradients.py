@@ -29,32 +29,33 @@ def expected_gradients(
 ) -> Attributed:
     """Averages integrated gradients over many starts: the examples of a background.
 
-    No one baseline has to be chosen, and what an example has in common with the background gets
-    little. The attributions of an example sum to `F(x) - mean_b F(b)`; how far they miss it is
-    returned beside them. An approximation of Shapley values, for any differentiable model.
+    No single baseline has to be chosen, and what an example has in common with the background gets
+    little. The attributions of an example sum to `F(x) - mean_b F(b)`; `convergence_delta` says how
+    far they miss it. They approximate Shapley values, for any differentiable model.
 
         EG_i(x) = E_b [ (x_i - b_i) * ∫_0^1 ∂F(b + α (x - b)) / ∂x_i dα ]
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32.
-        targets: `[n]`, what the score selects.
-        ids: sample ids, for backgrounds that are random by them.
-        background: examples `[b, ...]`, the same for all inputs, best some tens drawn from the
-            training data; or a name of `hvd_xai.baselines` or a function of the inputs, which gives
-            one `[n, ...]` or several `[b, n, ...]` of them to each input. With the default, zeros,
-            it is integrated gradients.
-        n_steps: points of each path, at least 1. Fewer than integrated gradients needs, as the
-            errors of many paths average out.
+        inputs: examples `[n, ...]`; computed in float32.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`, which seed random backgrounds.
+        background: examples `[b, ...]` that all inputs share, best some tens drawn from the
+            training data; or name of a baseline in `hvd_xai.baselines`, or function of the inputs
+            that returns one start `[n, ...]` or several `[b, n, ...]` for each input. With the
+            default, zeros, the method is integrated gradients.
+        n_steps: number of points of each path, at least 1: fewer than integrated gradients needs,
+            because the errors of many paths average out.
         rule: quadrature rule, `midpoint` or `gauss_legendre`.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        micro_batch: the most (example x background x point) rows that go through the model at once;
-            bounds the memory, not the numbers.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
+        micro_batch: largest number of (example x background x point) micro-batch rows that go
+            through the model at once; it bounds the memory and leaves the attributions as they are.
 
     Returns:
-        Attributions of the shape of the inputs, signed, float32, in the units of the score; beside
-        them `expected_value` `[n]`, the mean score of the background, and `convergence_delta`
-        `[n]`, the sum of an example's attributions minus `F(x) - mean_b F(b)`.
+        Attributions of the shape of the inputs, signed, float32, in the units of the score; in
+        `per_sample` `expected_value` `[n]`, the mean score of the background, and
+        `convergence_delta` `[n]`, the sum of an example's attributions minus `F(x) - mean_b F(b)`.
 
     Raises:
         ValueError: if an option is out of range, the background does not fit the inputs, or the
@@ -122,7 +123,7 @@ def expected_gradients(
             signed=True,
         )
 
-    attributed: Attributed = micro_batches.map_rows(
+    attributed: Attributed = micro_batches.map_blocks(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), pairs.n_examples
     )
     return attributed
@@ -131,8 +132,10 @@ def expected_gradients(
 def _background(
     model: keras.Model, background: str | Baseline | np.ndarray, shape: tf.TensorShape
 ) -> tuple[Callable[[tf.Tensor, tf.Tensor], tf.Tensor], int]:
-    """Returns a function of inputs `[n, ...]` and sample ids that gives their background, `[n, b,
-    ...]` or `[1, b, ...]`, and b.
+    """Returns a function that gives inputs their background, and the background's size b.
+
+    The function takes inputs `[n, ...]` and sample ids, and returns `[n, b, ...]`, or `[1, b, ...]`
+    where all inputs share one background.
     """
     baseline = (
         functools.partial(baselines.samples, data=background)

@@ -27,34 +27,37 @@ def feature_permutation(
     seed: int = 0,
     micro_batch: int = 256,
 ) -> Attributed:
-    """Gives one feature at a time the values it has in other examples, and averages how much the
-    score drops.
+    """Replaces a feature by its values in other examples, and averages the score's drop.
 
     Permutation importance shuffles a feature between the examples of a data set and asks how much
-    worse the model gets. This is what each example adds to it: averaged over a data set, with that
-    set as the background and a score that is high where the model is right, it is the importance of
-    the feature. Each value is one that occurs; combinations may be ones that do not.
+    worse the model gets. The drop is each example's share of it: averaged over a data set, with
+    that set as the background and a score that is high where the model is right, drops give the
+    importance of the feature. Each value is one that occurs; combinations may not occur.
 
-        A_j(x) = 1/K Σ_k F(x) - F(x with its j-th from b_k)
+        A_j(x) = 1/K Σ_k F(x) - F(x with its j-th feature from b_k)
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series,
-            images and volumes.
-        targets: `[n]`, what the score selects.
-        ids: sample ids, which with the seed decide which examples of the background are drawn.
-        background: other examples, `[b, ...]` of the shape of the inputs; the baseline is the only
-            one if left out.
-        n_samples: examples K drawn from the background, without repetition; all of them if there
-            are no more. An example of m features costs `K m + 1` rows.
-        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide`
-            cuts it; if left out, a seventh of each axis, and single values of tabular inputs.
-        baseline: where there is no background: a name of `hvd_xai.baselines`, or a function of the
-            inputs.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        seed: begins the random streams.
-        micro_batch: the most (example x replacement) rows that go through the model at once; bounds
-            the memory, not the numbers.
+        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, or series, images and
+            volumes with channels last.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`, which with the seed decide which examples of the background are
+            drawn.
+        background: other examples, `[b, ...]` of the shape of the inputs; by default the baseline
+            alone.
+        n_samples: number K of examples drawn from the background without repetition, at least 1;
+            all of them if there are no more. An example of m features costs `K m + 1` micro-batch
+            rows.
+        patch: side of a feature in places, one number for all axes or one for each; by default a
+            seventh of each axis, and single values in tables. All cells of an axis have nearly
+            equal sides.
+        baseline: replacement where no background is given: name of a baseline in
+            `hvd_xai.baselines`, or function of the inputs.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
+        seed: seed of the random numbers.
+        micro_batch: largest number of (example x replacement) micro-batch rows that go through the
+            model at once; it bounds the memory and leaves the attributions as they are.
 
     Returns:
         Attributions of the features, `[n, cells along h, cells along w]` (`[n, f]` of a table),
@@ -100,7 +103,13 @@ def feature_permutation(
             others = tf.gather(tf.constant(background, tf.float32), drawn)
 
         def points(row: tf.Tensor) -> tf.Tensor:
-            """Row 0 replaces nothing; row `1 + k m + j` the j-th feature by that of the k-th
+            """Returns the inputs of some micro-batch rows.
+
+                row            0        1 ... m          m+1 ... 2m
+                replaced    nothing   0 ... m-1           0 ... m-1        (feature j)
+                by                    example k = 0     example k = 1      (drawn)
+
+            Row 0 replaces nothing; row `1 + k m + j` replaces the j-th feature by that of the k-th
             example drawn.
             """
             replaced = (tf.range(n_features) == (row[:, None] - 1) % n_features) & (
@@ -115,7 +124,7 @@ def feature_permutation(
         drops = tf.reshape(values[:, :1] - values[:, 1:], [cut.n_examples, n_drawn, *cells.counts])
         return tf.reduce_mean(drops, axis=1)
 
-    attributions = micro_batches.map_rows(
+    attributions = micro_batches.map_blocks(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples
     )
     return Attributed(

@@ -18,29 +18,30 @@ def grad_cam(
     layer: str | None = None,
     score: str | Score = "output",
 ) -> Attributed:
-    """Weighs the channels of a layer by their mean gradient, and keeps where their sum is positive.
+    """Weighs a layer's channels by their mean gradient, and keeps where their sum is positive.
 
-    A coarse map of what speaks for the target, at the resolution of the layer. Works on series,
-    images and volumes.
+    The result is a coarse map of what speaks for the target, at the resolution of the layer. It
+    works on series, images and volumes.
 
         α_k = 1/Z Σ_ij ∂y / ∂A_ij^k        L = ReLU(Σ_k α_k A^k)
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`.
-        targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
-        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`;
-            the last one with a spatial output if left out, which is what the paper recommends.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
+        inputs: examples `[n, ...]`.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`; not used, because nothing here is random.
+        layer: name of a layer, or as much of its path as identifies it, such as `backbone/conv`; by
+            default the last layer with a spatial output, which is what the paper recommends.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
 
     Returns:
         Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a
         volume), float32, never negative.
 
     Raises:
-        ValueError: if the layer is not there, is not one, has no spatial output, or the score does
-            not depend on it.
+        ValueError: if the model has no such layer, several match, the layer has no spatial output,
+            or the score does not depend on it.
 
     Example:
         >>> computed = Compute(model, partial(grad_cam, layer="conv"))(inputs, targets, ids)

@@ -18,33 +18,33 @@ def grad_cam_plus_plus(
     layer: str | None = None,
     score: str | Score = "output",
 ) -> Attributed:
-    """Weighs the channels of a layer by a weighted mean of their positive gradients, and keeps
-    where their sum is positive.
+    """Weighs a layer's channels by a weighted mean of their positive gradients, as Grad-CAM++.
 
-    Grad-CAM divides a channel's weight by the size of the layer, so that of several objects of the
-    class the small ones pale. Here a place counts by its own gradient and by how much the channel
-    responds as a whole. Made for activations that are not negative, as after a ReLU; with others α
-    may change its sign.
+    It keeps where the weighted sum of the channels is positive. Grad-CAM divides a channel's weight
+    by the size of the layer, so that of several objects of the class the small ones pale. Here a
+    place counts by its own gradient and by how much the channel responds as a whole. Made for
+    activations that are not negative, as after a ReLU; with others α may change its sign.
 
-        g = ∂S / ∂A_ij^k        α_ij^k = g² / (2 g² + g³ Σ_ab A_ab^k)        w_k = Σ_ij α_ij^k
-        ReLU(g)        L = ReLU(Σ_k w_k A^k)
+        g = ∂S / ∂A_ij^k        α_ij^k = g² / (2 g² + g³ Σ_ab A_ab^k)
+        w_k = Σ_ij α_ij^k ReLU(g)        L = ReLU(Σ_k w_k A^k)
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`.
-        targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
-        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`;
-            the last one with a spatial output if left out.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
+        inputs: examples `[n, ...]`.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`; not used, because nothing here is random.
+        layer: name of a layer, or as much of its path as identifies it, such as `backbone/conv`; by
+            default the last layer with a spatial output.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
 
     Returns:
         Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a
         volume), float32, never negative.
 
     Raises:
-        ValueError: if the layer is not there, is not one, has no spatial output, or the score does
-            not depend on it.
+        ValueError: if the model has no such layer, several match, the layer has no spatial output,
+            or the score does not depend on it.
 
     Example:
         >>> computed = Compute(model, grad_cam_plus_plus)(inputs, targets, ids)

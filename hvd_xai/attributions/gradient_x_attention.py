@@ -20,30 +20,32 @@ def gradient_x_attention(
     token: int | None = None,
     score: str | Score = "output",
 ) -> Attributed:
-    """Follows through all layers the attention that raises the score, back to the input tokens.
+    """Traces the attention that raises the score back through all layers to the input tokens.
 
-    Where `attention_rollout` shows all that is attended to, this weighs attention by its gradient,
-    so that it differs by class.
+    Where `attention_rollout` shows all attention, this method weighs attention by its gradient, so
+    that classes differ.
 
         Ā_l = E_h (∇A_l ⊙ A_l)^+        R_l = R_{l-1} + Ā_l R_{l-1}        R_0 = I
 
-    with the attention `A_l` of layer l, the gradient `∇A_l` of the score there, and the mean `E_h`
-    over heads.
+    Here `A_l` is the attention of layer l, `∇A_l` the gradient of the score there, and `E_h` the
+    mean over heads.
 
     Args:
         model: any built Keras model of one input in which `keras.layers.MultiHeadAttention` or
             `GroupQueryAttention` layers attend from one sequence to itself, one after the other; in
             layers and models of any kind.
-        inputs: `[n, ...]`: tokens, vectors, or what the model cuts into tokens.
-        targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
-        token: the token that the output is read from, 0 for a class token in front; the mean over
-            all tokens but padding if left out, which fits models that average over the sequence.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
+        inputs: examples `[n, ...]`: tokens, vectors, or whatever the model cuts into tokens.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`; not used, because nothing here is random.
+        token: place of the token that the output is read from, 0 for a class token in front; by
+            default the mean over all tokens but padding, which fits models that average over the
+            sequence.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
 
     Returns:
         Relevances `[n, t]` of the tokens as the attention layers see them (a class token included),
-        float32, 0 or more; 0 is no relevance. Padding that the model masks gets 0.
+        float32, never negative; 0 is no relevance. Padding that the model masks gets 0.
 
     Raises:
         ValueError: if the model has no such layers, their shapes do not chain, or the score does
@@ -80,5 +82,5 @@ def gradient_x_attention(
             )
         product = tf.cast(gradient, tf.float32) * tf.cast(attended.scores, tf.float32)
         relevance += tf.reduce_mean(tf.nn.relu(product), axis=1) @ relevance
-    shares = attention.row_of(relevance - identity, collected, token, "gradient_x_attention")
+    shares = attention.read_token(relevance - identity, collected, token, "gradient_x_attention")
     return Attributed(shares, attributed_to=inputs_or_places(shares, inputs), signed=False)

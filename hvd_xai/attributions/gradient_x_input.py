@@ -19,18 +19,19 @@ def gradient_x_input(
 ) -> Attributed:
     """Multiplies the gradient of the score by the inputs.
 
-    What each feature adds to the score if the model is taken as linear. For rectifier networks
-    without biases it is integrated gradients from zero, at the cost of one pass through the model;
-    elsewhere the attributions need not sum to anything.
+    The product is what each feature adds to the score if the model is taken as linear. For
+    rectifier networks without biases it is integrated gradients from zero, at the cost of one pass
+    through the model; elsewhere the attributions need not sum to anything.
 
         a_i = x_i * ∂F(x) / ∂x_i
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32.
-        targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
+        inputs: examples `[n, ...]`; computed in float32.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`; not used, because nothing here is random.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
 
     Returns:
         Attributions of the shape of the inputs, signed, float32, in the units of the score.
@@ -52,5 +53,5 @@ def gradient_x_input(
     """
     del ids
     x = tf.cast(inputs, tf.float32)
-    attributions = x * gradients.of_score(model, x, targets, score)
+    attributions = x * gradients.differentiate(model, x, targets, score)
     return Attributed(attributions, attributed_to="inputs", signed=True)

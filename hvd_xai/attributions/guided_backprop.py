@@ -17,23 +17,23 @@ def guided_backprop(
     ids: Int64[tf.Tensor, "n"],
     score: str | Score = "output",
 ) -> Attributed:
-    """Follows the gradient back through a network of rectifiers, where both it and the activation
-    are positive.
+    """Carries back the gradient where both it and the rectifier's activation are positive.
 
-    Sharp pictures of what excites the units on the way. They depend on the target less than on the
-    image (edges stay when the upper layers are randomised), so take another method to find what
-    speaks for a class.
+    It gives sharp pictures of what excites the units on the way. They depend on the target less
+    than on the image (edges stay when the upper layers are randomised), so take another method to
+    find what speaks for a class.
 
-        R_l = 1[f_l > 0] · 1[R_{l+1} > 0] · R_{l+1}        through each rectifier f; the gradient
-        through all else
+        R_l = 1[f_l > 0] · 1[R_{l+1} > 0] · R_{l+1}        through each rectifier f;
+                                                          the gradient elsewhere
 
     Args:
-        model: any built Keras model of one input, with rectifiers in it: layers, activations of
+        model: any built Keras model of one input that contains rectifiers: layers, activations of
             layers, or calls of a function.
-        inputs: `[n, ...]`, computed in float32.
-        targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
+        inputs: examples `[n, ...]`; computed in float32.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`; not used, because nothing here is random.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
 
     Returns:
         Attributions of the shape of the inputs, signed, float32, in units of the score per unit of

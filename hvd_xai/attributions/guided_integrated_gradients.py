@@ -22,35 +22,38 @@ def guided_integrated_gradients(
     baseline: str | Baseline = "zero",
     score: str | Score = "output",
 ) -> Attributed:
-    """Adds up gradients along a path that moves the features of the smallest gradients first.
+    """Integrates gradients along a path that first moves the features of the smallest gradients.
 
-    The straight path of integrated gradients crosses regions where gradients are large for no
-    reason of the example's; this one goes around them, and leaves less noise. The attributions of
-    an example sum to what the score gains on the way, `F(x) - F(x')`; how far they miss it is
-    returned beside them. The points of a path follow one another, so it keeps the hardware busy
-    with many examples only.
+    The straight path of integrated gradients crosses regions where gradients are large for reasons
+    that are not the example's; this path goes around them and leaves less noise. The attributions
+    of an example sum to the score's gain along the path, `F(x) - F(x')`; `convergence_delta` says
+    how far they miss it. The points of a path follow one another, so the method keeps the hardware
+    busy only with many examples.
 
-        a_i = ∫_0^1 ∂F(γ(t)) / ∂γ_i * dγ_i/dt dt        dγ_i/dt ≠ 0 only where |∂F(γ(t)) / ∂γ_i| is
-        among the smallest
+        a_i = ∫_0^1 ∂F(γ(t)) / ∂γ_i * dγ_i/dt dt
+        dγ_i/dt ≠ 0 only where |∂F(γ(t)) / ∂γ_i| is among the smallest
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32.
-        targets: `[n]`, what the score selects.
-        ids: sample ids, for baselines that are random by them.
-        n_steps: steps of the path, at least 1; each covers the same share of the L1 distance from
-            baseline to input.
+        inputs: examples `[n, ...]`; computed in float32.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`, which seed random baselines.
+        n_steps: number of steps of the path, at least 1; each covers the same share of the L1
+            distance from baseline to input.
         fraction: share of the features that move together, those of the smallest gradients; above
             0, up to 1.
-        max_distance: how far a feature may run ahead of the straight path or lag behind it, as a
-            share of its way. 0 is integrated gradients; 0.02 is the authors' choice; 1 leaves the
-            path free, which takes some 200 steps for a gap of 1 %.
-        baseline: where paths start: a name of `hvd_xai.baselines`, or a function of the inputs.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
+        max_distance: distance that a feature may run ahead of the straight path or lag behind it,
+            as a share of its way, 0 to 1. 0 is integrated gradients; 0.02 is the authors' choice; 1
+            leaves the path free, which takes some 200 steps for a gap of 1 %.
+        baseline: start of the paths: name of a baseline in `hvd_xai.baselines`, or function of the
+            inputs.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
 
     Returns:
-        Attributions of the shape of the inputs, signed, float32, in the units of the score; beside
-        them `convergence_delta` `[n]`, the sum of an example's attributions minus `F(x) - F(x')`.
+        Attributions of the shape of the inputs, signed, float32, in the units of the score; in
+        `per_sample` `convergence_delta` `[n]`, the sum of an example's attributions minus `F(x) -
+        F(x')`.
 
     Raises:
         ValueError: if an option is out of range, the baseline has another shape, or the score has
@@ -87,7 +90,7 @@ def guided_integrated_gradients(
     # Along the path each feature is where it stands between baseline (0) and input (1).
     def gradient_at(position: tf.Tensor) -> tf.Tensor:
         point = start + tf.reshape(position, tf.shape(x)) * difference
-        return tf.reshape(gradients.of_score(model, point, targets, score), [-1, n_features])
+        return tf.reshape(gradients.differentiate(model, point, targets, score), [-1, n_features])
 
     def step(
         index: tf.Tensor, position: tf.Tensor, gradient: tf.Tensor, total: tf.Tensor
@@ -125,15 +128,15 @@ def _move(
     magnitude: tf.Tensor,
     fraction: float,
 ) -> tf.Tensor:
-    """Moves features towards `high`, those of the smallest gradients first, until `alpha` of the
-    way is covered.
+    """Moves features towards `high`, smallest gradients first, until `alpha` of the way is covered.
 
     Args:
-        position: `[n, d]`, where each feature is, at most `high`.
-        high: where none may go beyond.
-        alpha: the share of the whole way that is covered afterwards.
-        share_of_way: `[n, d]`, each feature's share of the whole way.
-        magnitude: `[n, d]`, of the gradients.
+        position: place of each feature between baseline (0) and input (1), at most `high`, `[n,
+            d]`.
+        high: place beyond which no feature may go.
+        alpha: share of the whole way that is covered afterwards.
+        share_of_way: share that each feature has of the whole way, `[n, d]`.
+        magnitude: magnitudes of the gradients, `[n, d]`.
         fraction: share of the features that move together.
 
     Returns:

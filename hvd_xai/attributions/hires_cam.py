@@ -20,28 +20,29 @@ def hires_cam(
 ) -> Attributed:
     """Multiplies each activation of a layer by its own gradient, and sums over channels.
 
-    What a place adds to the score, where Grad-CAM's mean gradient may point at places that the
-    model did not use. If one dense layer, or average pooling and one dense layer, is all that
-    follows, a map adds up to the score less its bias.
+    The map shows what each place adds to the score, where Grad-CAM's mean gradient may point at
+    places that the model did not use. If one dense layer, or average pooling and one dense layer,
+    is all that follows, a map adds up to the score less its bias.
 
         L = Σ_k ∂y / ∂A^k ⊙ A^k
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`.
-        targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
-        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`;
-            the last one with a spatial output if left out.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
+        inputs: examples `[n, ...]`.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`; not used, because nothing here is random.
+        layer: name of a layer, or as much of its path as identifies it, such as `backbone/conv`; by
+            default the last layer with a spatial output.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
 
     Returns:
         Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a
         volume), float32, positive where the score is raised.
 
     Raises:
-        ValueError: if the layer is not there, is not one, has no spatial output, or the score does
-            not depend on it.
+        ValueError: if the model has no such layer, several match, the layer has no spatial output,
+            or the score does not depend on it.
 
     Example:
         The model ends in one dense layer without biases, so that each map sums to a logit:

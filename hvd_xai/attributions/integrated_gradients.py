@@ -33,42 +33,44 @@ def integrated_gradients(
     micro_batch: int = 256,
     tolerance: float | None = None,
 ) -> Attributed:
-    """Averages gradients along the straight path from a baseline to the input, and multiplies them
-    by input minus baseline.
+    """Integrates gradients along the straight path from a baseline to the input.
 
-    The attributions of an example sum to what the score gains on the way, `F(x) - F(x')`; how far
-    they miss it is returned beside them. Right for any differentiable model; features that the
-    model does not use get exactly 0.
+    The mean gradient on the path is multiplied by input minus baseline. The attributions of an
+    example sum to the score's gain along the path, `F(x) - F(x')`; `convergence_delta` says how far
+    they miss it. Right for any differentiable model; features that the model does not use get
+    exactly 0.
 
         IG_i(x) = (x_i - x'_i) * ∫_0^1 ∂F(x' + α (x - x')) / ∂x_i dα
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32.
-        targets: `[n]`, what the score selects.
-        ids: sample ids, which seed baselines that are random.
-        n_steps: points of the path, at least 1. 50 leaves a gap of about 0.1 % on small
+        inputs: examples `[n, ...]`; computed in float32.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`, which seed baselines that are random.
+        n_steps: number of points of the path, at least 1. 50 leaves a gap of about 0.1 % on small
             convolutional networks.
-        rule: quadrature rule, `midpoint` or `gauss_legendre`; both leave out the ends of the path.
-        baseline: where paths start: a name of `hvd_xai.baselines`, or a function of the inputs. Of
-            several references, attributions and scores are averaged, which takes as many times as
-            long.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        micro_batch: the most (example x point) rows that go through the model at once; bounds the
-            memory, not the numbers.
-        tolerance: the gap to be left, as a part of what the score gains. Instead of `n_steps`
-            points, each example gets 3, then one in each ninth of its path; ninths whose own gap is
-            more than a ninth of what is allowed then get 3, 9 and at most 27, none computed twice,
-            until `|δ| <= max(tolerance * |F(x) - F(x')|, 1e-5 * (|F(x)| + |F(x')|))`; the second is
-            what float32 can resolve. Costs 8 scores inside the path besides, and the memory of 9
+        rule: quadrature rule, `midpoint` or `gauss_legendre`; neither evaluates the ends of the
+            path.
+        baseline: start of the paths: name of a baseline in `hvd_xai.baselines`, or function of the
+            inputs. Attributions and scores are averaged over several references, which takes as
+            many times as long.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
+        micro_batch: largest number of (example x point) micro-batch rows that go through the model
+            at once; it bounds the memory and leaves the attributions as they are.
+        tolerance: gap to leave, as a part of the score's gain. Instead of `n_steps` points, each
+            example gets 3, then one in each ninth of its path; ninths whose own gap is more than a
+            ninth of the allowed gap then get 3, 9 and at most 27, none computed twice, until `|δ|
+            <= max(tolerance * |F(x) - F(x')|, 1e-5 * (|F(x)| + |F(x')|))`; the second term is what
+            float32 can resolve. It costs 8 scores inside the path besides, and the memory of 9
             times the inputs. The gap is that of the sum: the attributions themselves are off by
             some 1 to 3 times as much.
 
     Returns:
-        Attributions of the shape of the inputs, signed, float32, in the units of the score; beside
-        them `convergence_delta` `[n]`, δ, the sum of an example's attributions minus `F(x) -
-        F(x')`. With a tolerance also `n_nodes` `[n]`, int32, the points that were computed, of all
-        references together, and `converged` `[n]`, whether every reference's gap was closed.
+        Attributions of the shape of the inputs, signed, float32, in the units of the score; in
+        `per_sample` `convergence_delta` `[n]`, δ, the sum of an example's attributions minus `F(x)
+        - F(x')`. With a tolerance also `n_nodes` `[n]`, int32, the number of points computed for
+        all references together, and `converged` `[n]`, whether every reference's gap was closed.
 
     Raises:
         ValueError: if an option is out of range, the baseline has another shape, or the score has
@@ -97,7 +99,7 @@ def integrated_gradients(
     x = tf.cast(inputs, tf.float32)
 
     def gradient(points: tf.Tensor, of: tf.Tensor) -> tf.Tensor:
-        return gradients.of_score(model, points, of, score)
+        return gradients.differentiate(model, points, of, score)
 
     if tolerance is not None:
         paths = baselines.held(model, x, baselines.references(start, x, ids))
@@ -132,7 +134,9 @@ def integrated_gradients(
             signed=True,
         )
 
-    attributed: Attributed = micro_batches.map_rows(attribute, (x, targets, ids), blocks.n_examples)
+    attributed: Attributed = micro_batches.map_blocks(
+        attribute, (x, targets, ids), blocks.n_examples
+    )
     return attributed
 
 
@@ -146,11 +150,10 @@ def _refined(
     micro_batch: int,
     x_start: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns attributions, gaps, nodes spent and whether (1 or 0) the gap was closed, of one path
-    an example.
+    """Returns attributions, gaps, numbers of nodes, and whether (1 or 0) each gap was closed.
 
-    Attributions of a part of a path sum to what the score gains there, so each panel has a gap of
-    its own, and is refined by itself.
+    They are those of one path for each example. Attributions of a part of a path sum to what the
+    score gains there, so each panel has a gap of its own and is refined by itself.
     """
     micro_batches.check_micro_batch(micro_batch)
     # Every level fills micro-batches of this many rows: whole panels, or equal parts of one.
@@ -227,7 +230,7 @@ def _at_edges(
         tf.tile(tf.range(_N_PANELS + 1.0), [n_examples]),
     )
     return tf.reshape(
-        micro_batches.map_rows(at, (example, edge), n_rows), [n_examples, _N_PANELS + 1]
+        micro_batches.map_blocks(at, (example, edge), n_rows), [n_examples, _N_PANELS + 1]
     )
 
 
@@ -240,8 +243,9 @@ def _at_nodes_of(
     panels: tf.Tensor,
     level: int,
 ) -> tf.Tensor:
-    """Returns the sums `[m, values]` of the gradients at the nodes that a level adds to panels `[m,
-    2]`, pairs of example and panel.
+    """Returns the sums of the gradients at the nodes that a level adds to panels.
+
+    Panels `[m, 2]` are pairs of example and panel; the sums are `[m, values]`.
     """
     nodes = quadrature.nested_midpoint(level)
     blocks = micro_batches.cut(nodes, np.ones_like(nodes), n_rows)
@@ -258,7 +262,7 @@ def _at_nodes_of(
         )
         return tf.reshape(found, [panel.shape[0], -1])
 
-    return micro_batches.map_rows(of_panels, (panels,), n_rows // blocks.nodes.shape[1])
+    return micro_batches.map_blocks(of_panels, (panels,), n_rows // blocks.nodes.shape[1])
 
 
 def _weighted_gradients(
@@ -301,8 +305,9 @@ def _total(attributions: tf.Tensor) -> tf.Tensor:
 def _sum(
     function: Callable[[tf.Tensor], tuple[tf.Tensor, ...]], of: tf.Tensor
 ) -> tuple[tf.Tensor, ...]:
-    """Returns the sums of what a function returns for each entry of a tensor's first axis; traces
-    it once however many there are.
+    """Returns the sums of a function's results over the entries of a tensor's first axis.
+
+    The function is traced once, however many entries there are.
     """
     if of.shape[0] == 1:
         return function(of[0])

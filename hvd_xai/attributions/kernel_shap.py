@@ -29,30 +29,31 @@ def kernel_shap(
     seed: int = 0,
     micro_batch: int = 256,
 ) -> Attributed:
-    """Fits the Shapley values of the features to the scores of coalitions, by weighted least
-    squares.
+    """Fits Shapley values to the scores of coalitions of features, by weighted least squares.
 
-    Exact where `n_samples` is enough for all `2^m - 2` coalitions of m features. The attributions
-    of an example always sum to `F(x) - F(baseline)`.
+    The values are exact where `n_samples` is enough for all `2^m - 2` coalitions of m features. The
+    attributions of an example always sum to `F(x) - F(baseline)`.
 
-        min_φ Σ_z π(z) [F(z) - F(0) - Σ_j φ_j z_j]²   with   Σ_j φ_j = F(1) - F(0),      π(z) = (m -
-        1) / [C(m, |z|) |z| (m - |z|)]
+        min_φ Σ_z π(z) [F(z) - F(0) - Σ_j φ_j z_j]²   with   Σ_j φ_j = F(1) - F(0)
+        π(z) = (m - 1) / [C(m, |z|) |z| (m - |z|)]
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series,
-            images and volumes.
-        targets: `[n]`, what the score selects.
-        ids: sample ids, which with the seed decide an example's coalitions.
-        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide`
-            cuts it; if left out, a seventh of each axis, and single values of tabular inputs.
-        n_samples: the most coalitions of an example, at least `2 m + 2`, or all there are.
-        baseline: what stands where a feature is absent: a name of `hvd_xai.baselines`, or a
-            function of the inputs.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        seed: begins the random streams.
-        micro_batch: the most (example x coalition) rows that go through the model at once; bounds
-            the memory, not the numbers.
+        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, or series, images and
+            volumes with channels last.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`, which with the seed decide an example's coalitions.
+        patch: side of a feature in places, one number for all axes or one for each; by default a
+            seventh of each axis, and single values in tables. All cells of an axis have nearly
+            equal sides.
+        n_samples: largest number of coalitions of an example, at least `2 m + 2`, or all there are.
+        baseline: values of absent features: name of a baseline in `hvd_xai.baselines`, or function
+            of the inputs.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
+        seed: seed of the random numbers.
+        micro_batch: largest number of (example x coalition) micro-batch rows that go through the
+            model at once; it bounds the memory and leaves the attributions as they are.
 
     Returns:
         Attributions of the features, `[n, cells along h, cells along w]` (`[n, f]` of a table),
@@ -116,7 +117,7 @@ def kernel_shap(
         )
         return tf.reshape(tf.cast(fitted, tf.float32), [cut.n_examples, *cells.counts])
 
-    attributions = micro_batches.map_rows(
+    attributions = micro_batches.map_blocks(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples
     )
     return Attributed(
@@ -134,8 +135,8 @@ def _plan(
     any draw unique.
 
     Returns:
-        The coalitions listed; weights of these and of those drawn, which sum to 1; the size of the
-        smaller of each pair to be drawn.
+        The listed coalitions; the weights of these and of the drawn ones, which sum to 1; the size
+        of the smaller coalition of each pair to draw.
     """
     size = np.arange(1, n_features // 2 + 1)
     is_half = 2 * size == n_features
@@ -177,9 +178,7 @@ def _fit(
     gains: Float64[tf.Tensor, "n r"],
     total: Float64[tf.Tensor, "n"],
 ) -> Float64[tf.Tensor, "n m"]:
-    """Returns the coefficients of the weighted least squares of `gains` by `present`, held to sum
-    to `total`.
-    """
+    """Returns the weighted least-squares coefficients of `gains`, held to sum to `total`."""
     weighted = present * tf.constant(weights)[:, None]
     factor = tf.linalg.cholesky(tf.matmul(weighted, present, transpose_a=True))
     right = tf.stack(

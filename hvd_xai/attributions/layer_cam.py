@@ -18,30 +18,30 @@ def layer_cam(
     layer: str | None = None,
     score: str | Score = "output",
 ) -> Attributed:
-    """Multiplies each activation of a layer by its own gradient where that is positive, and keeps
-    where the sum over channels is positive.
+    """Weighs each activation of a layer by its own positive gradient, and keeps positive sums.
 
-    Every place has a weight of its own, so that maps of early layers, which are fine, still show
-    the object and not the whole channel.
+    Every place has a weight of its own, so that the fine maps of early layers still show the object
+    and not the whole channel.
 
         w_ij^k = ReLU(∂y / ∂A_ij^k)        L = ReLU(Σ_k w_ij^k A_ij^k)
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`.
-        targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
-        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`;
-            the last one with a spatial output if left out. Early layers give finer maps.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
+        inputs: examples `[n, ...]`.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`; not used, because nothing here is random.
+        layer: name of a layer, or as much of its path as identifies it, such as `backbone/conv`; by
+            default the last layer with a spatial output. Early layers give finer maps.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
 
     Returns:
         Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a
         volume), float32, never negative.
 
     Raises:
-        ValueError: if the layer is not there, is not one, has no spatial output, or the score does
-            not depend on it.
+        ValueError: if the model has no such layer, several match, the layer has no spatial output,
+            or the score does not depend on it.
 
     Example:
         >>> method = partial(layer_cam, layer="conv")

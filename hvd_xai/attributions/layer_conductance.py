@@ -26,40 +26,43 @@ def layer_conductance(
     score: str | Score = "output",
     micro_batch: int = 256,
 ) -> Attributed:
-    """Attributes the score's gain on the path from a baseline to the input to the units of a layer
-    that it flows through.
+    """Attributes the score's gain from a baseline to the input to the units of a layer.
 
-    Where all flows through the layer, conductance sums to what `integrated_gradients` sums to: node
-    by node, by the chain rule.
+    Where all of the score flows through the layer, conductance sums to what `integrated_gradients`
+    sums to: node by node, by the chain rule.
 
         Cond_j(x) = ∫_0^1 ∂F / ∂A_j · dA_j / dα dα        at x' + α (x - x')
 
-    with `dA_j / dα = Σ_i (x_i - x'_i) ∂A_j / ∂x_i`, taken forward, so that it costs one more pass
-    and not one for each unit.
+    Here `dA_j / dα = Σ_i (x_i - x'_i) ∂A_j / ∂x_i` is computed forward, so that it costs one more
+    pass and not one for each unit.
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32.
-        targets: `[n]`, what the score selects.
-        ids: sample ids, for baselines that are random by them.
-        layer: name of the layer, or as much of its path as tells it apart; the last one with a
-            spatial output if left out.
-        n_steps: points of the path, at least 1.
-        rule: quadrature rule, `midpoint` or `gauss_legendre`; both leave out the ends of the path.
-        baseline: where paths start: a name of `hvd_xai.baselines`, or a function of the inputs.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        micro_batch: the most (example x point) rows that go through the model at once; bounds the
-            memory, not the numbers.
+        inputs: examples `[n, ...]`; computed in float32.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`, which seed random baselines.
+        layer: name of a layer, or as much of its path as identifies it; by default the last layer
+            with a spatial output.
+        n_steps: number of points of the path, at least 1.
+        rule: quadrature rule, `midpoint` or `gauss_legendre`; neither evaluates the ends of the
+            path.
+        baseline: start of the paths: name of a baseline in `hvd_xai.baselines`, or function of the
+            inputs.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
+        micro_batch: largest number of (example x point) micro-batch rows that go through the model
+            at once; it bounds the memory and leaves the attributions as they are.
 
     Returns:
         Conductances of the shape of the layer's output, signed, float32, in the units of the score.
-        Beside them `convergence_delta` `[n]`, the sum of an example's conductances minus `F(x) -
-        F(x')`: large where some of the score flows past the layer.
+        In `per_sample` `convergence_delta` `[n]`, the sum of an example's conductances minus `F(x)
+        - F(x')`: large where some of the score flows past the layer.
 
     Raises:
-        ValueError: if an option is out of range, the baseline has another shape, the layer is not
-            there, is not one, has no output of floats, score or inputs have no gradient there, or
-            an operation before it, such as resizing, no second one.
+        ValueError: if an option is out of range, the baseline has another shape, the model has no
+            such layer, several match, the layer has no output of floats, the score or the layer has
+            no gradient there, or an operation before the layer, such as resizing, has no second
+            gradient.
 
     Example:
         >>> method = partial(layer_conductance, layer="last_conv")
@@ -136,7 +139,7 @@ def layer_conductance(
             signed=True,
         )
 
-    attributed: Attributed = micro_batches.map_rows(
+    attributed: Attributed = micro_batches.map_blocks(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), n_examples
     )
     return attributed

@@ -27,40 +27,42 @@ def layer_integrated_gradients(
     score: str | Score = "output",
     micro_batch: int = 256,
 ) -> Attributed:
-    """Integrates gradients along the straight path from a baseline to what a layer returns: for
-    text, at the embedding of the tokens.
+    """Integrates gradients along the straight path from a baseline to what a layer returns.
 
-    Whole numbers have no gradient, but their embeddings have. The rest of the model sees the inputs
-    themselves, their masks included.
+    For text, the layer is the embedding of the tokens: whole numbers have no gradient, but their
+    embeddings have. The rest of the model sees the inputs themselves, their masks included.
 
         LIG_j(x) = (A_j(x) - A'_j) * ∫_0^1 ∂F(A' + α (A(x) - A')) / ∂A_j dα
 
     Args:
         model: any built Keras model of one input; the inputs may be integers.
-        inputs: `[n, ...]`.
-        targets: `[n]`, what the score selects.
-        ids: sample ids, for baselines that are random by them.
-        layer: name of the layer, or as much of its path as tells it apart, such as
-            `encoder/embedding`; the model's embedding if left out.
-        n_steps: points of the path, at least 1.
-        rule: quadrature rule, `midpoint` or `gauss_legendre`; both leave out the ends of the path.
-        baseline: where paths start, in the space of the layer's output: a name of
-            `hvd_xai.baselines`, or a function of that output. A whole number stands for what the
-            layer returns when all of the model's input is that: the embedding of a token.
-        is_summed: the last axis (the components of a token) is summed: one attribution a token.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        micro_batch: the most (example x point) rows that go through the model at once; bounds the
-            memory, not the numbers.
+        inputs: examples `[n, ...]`.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`, which seed random baselines.
+        layer: name of a layer, or as much of its path as identifies it, such as
+            `encoder/embedding`; by default the model's embedding.
+        n_steps: number of points of the path, at least 1.
+        rule: quadrature rule, `midpoint` or `gauss_legendre`; neither evaluates the ends of the
+            path.
+        baseline: start of the paths, in the space of the layer's output: name of a baseline in
+            `hvd_xai.baselines`, or function of that output. A whole number stands for what the
+            layer returns when all of the model's input is that number: the embedding of one token.
+        is_summed: whether to sum the last axis, the components of a token, so that each token has
+            one attribution.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
+        micro_batch: largest number of (example x point) micro-batch rows that go through the model
+            at once; it bounds the memory and leaves the attributions as they are.
 
     Returns:
         Attributions of the shape of the layer's output without its last axis, `[n, tokens]` of an
-        embedding, or with it if it is not summed; signed, float32, in the units of the score.
-        Beside them `convergence_delta` `[n]`, the sum of an example's attributions minus what the
+        embedding, or with it if it is not summed; signed, float32, in the units of the score. In
+        `per_sample` `convergence_delta` `[n]`, the sum of an example's attributions minus what the
         score gains from the baseline to the layer's output.
 
     Raises:
-        ValueError: if an option is out of range, the layer is not there, is not one, has no output
-            of floats, or the score does not depend on it.
+        ValueError: if an option is out of range, the model has no such layer, several match, the
+            layer has no output of floats, or the score does not depend on it.
 
     Example:
         >>> computed = Compute(text_model, layer_integrated_gradients)(tokens, targets, ids)
@@ -138,7 +140,7 @@ def layer_integrated_gradients(
             signed=True,
         )
 
-    attributed: Attributed = micro_batches.map_rows(attribute, (inputs, targets, ids), n_examples)
+    attributed: Attributed = micro_batches.map_blocks(attribute, (inputs, targets, ids), n_examples)
     return attributed
 
 

@@ -27,40 +27,41 @@ def lime(
     seed: int = 0,
     micro_batch: int = 256,
 ) -> Attributed:
-    """Fits a linear model of which features are present to the score, most closely where most of
-    them are.
+    """Fits a linear model of which features are present to the score around each example.
 
-    Takes half of the features away at random, again and again, and reads the coefficients of a
-    ridge regression. How well the score follows such a model at all is returned beside them: where
-    `local_r2` is low, the attributions say little.
+    It takes half of the features away at random, again and again, and returns the coefficients of a
+    ridge regression in which versions count more the more features they have. `local_r2` says how
+    well the score follows such a model at all: where it is low, the attributions say little.
 
-        min_{β, β0} Σ_z π(z) [F(z) - β0 - β·z]² + λ |β|²,        π(z) = exp(-D(z)² / σ²),   D(z) = 1
-        - √(|z| / m)
+        min_{β, β0} Σ_z π(z) [F(z) - β0 - β·z]² + λ |β|²
+        π(z) = exp(-D(z)² / σ²)        D(z) = 1 - √(|z| / m)
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series,
-            images and volumes.
-        targets: `[n]`, what the score selects.
-        ids: sample ids, which with the seed decide which features are taken away.
-        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide`
-            cuts it; if left out, a seventh of each axis, and single values of tabular inputs.
-        n_samples: versions of an example, the whole of it among them, at least 2; several times the
-            features are wanted.
-        kernel_width: σ, more than 0: the smaller, the more the versions count in which little is
-            missing.
-        ridge: λ, more than 0: how much coefficients are drawn to 0, against a sum of weights of up
-            to `n_samples`.
-        baseline: what stands where a feature is absent: a name of `hvd_xai.baselines`, or a
-            function of the inputs.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        seed: begins the random streams.
-        micro_batch: the most (example x version) rows that go through the model at once; bounds the
-            memory, not the numbers.
+        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, or series, images and
+            volumes with channels last.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`, which with the seed decide which features are taken away.
+        patch: side of a feature in places, one number for all axes or one for each; by default a
+            seventh of each axis, and single values in tables. All cells of an axis have nearly
+            equal sides.
+        n_samples: number of versions of an example, the whole example among them, at least 2; take
+            several times the number of features.
+        kernel_width: width σ of the kernel, above 0: the smaller, the more the versions count in
+            which little is missing.
+        ridge: penalty λ, above 0, that draws coefficients to 0, against a sum of weights of up to
+            `n_samples`.
+        baseline: values of absent features: name of a baseline in `hvd_xai.baselines`, or function
+            of the inputs.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
+        seed: seed of the random numbers.
+        micro_batch: largest number of (example x version) micro-batch rows that go through the
+            model at once; it bounds the memory and leaves the attributions as they are.
 
     Returns:
         Coefficients β, `[n, cells along h, cells along w]` (`[n, f]` of a table), float32, signed,
-        in the units of the score; beside them `intercept` `[n]`, β0, and `local_r2` `[n]`, the
+        in the units of the score; in `per_sample` `intercept` `[n]`, β0, and `local_r2` `[n]`, the
         weighted share of the score's variance that the linear model explains.
 
     Raises:
@@ -116,7 +117,7 @@ def lime(
             signed=True,
         )
 
-    attributed: Attributed = micro_batches.map_rows(
+    attributed: Attributed = micro_batches.map_blocks(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples
     )
     return attributed
@@ -128,8 +129,9 @@ def _ridge(
     weights: Float64[tf.Tensor, "n r"],
     ridge: float,
 ) -> tuple[Float64[tf.Tensor, "n m"], Float64[tf.Tensor, "n"], Float64[tf.Tensor, "n"]]:
-    """Returns coefficients, intercept, which is not drawn to 0, and R² of the weighted ridge
-    regressions of `y` by `z`.
+    """Returns coefficients, intercepts and R² of the weighted ridge regressions of `y` by `z`.
+
+    The penalty does not draw the intercept to 0.
     """
     shares = weights / tf.reduce_sum(weights, axis=1, keepdims=True)
     z_mean, y_mean = tf.einsum("nr,nrm->nm", shares, z), tf.reduce_sum(shares * y, axis=1)

@@ -25,30 +25,31 @@ def occlusion(
     score: str | Score = "output",
     micro_batch: int = 256,
 ) -> Attributed:
-    """Slides a patch over the input and records how much the score drops when it covers a place.
+    """Slides a patch over the input and records how much the score drops where it covers a place.
 
-    The plainest question one can ask a model, and one that needs no gradient. It misses what stands
-    in two places at once: covering one of them then changes nothing.
+    It asks the plainest question that one can ask a model, and needs no gradient. It misses what
+    stands in two places at once: covering one of them then changes nothing.
 
-        A_p(x) = 1/|W_p| Σ_{w in W_p} F(x) - F(x with w covered),        W_p: the positions of the
-        patch that cover place p
+        A_p(x) = 1/|W_p| Σ_{w in W_p} F(x) - F(x with w covered)
+        W_p: the positions of the patch that cover place p
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series,
-            images and volumes.
-        targets: `[n]`, what the score selects.
-        ids: sample ids, for baselines that are random by them.
-        patch: side of the patch, in places, along every axis or along each; if left out, a seventh
-            of each axis, and single values of tabular inputs. All channels of a place are covered
+        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, or series, images and
+            volumes with channels last.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`, which seed random baselines.
+        patch: side of the patch in places, one number for all axes or one for each; by default a
+            seventh of each axis, and single values in tables. All channels of a place are covered
             together.
-        stride: places between two positions, at most the side; the side itself if left out, which
-            is the least work. The last position of an axis ends where the axis does.
-        baseline: what a covered place shows: a name of `hvd_xai.baselines`, or a function of the
-            inputs.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        micro_batch: the most (example x position) rows that go through the model at once; bounds
-            the memory, not the numbers.
+        stride: distance between two positions in places, at most the side; by default the side
+            itself, which is the least work. The last position of an axis ends where the axis does.
+        baseline: values of covered places: name of a baseline in `hvd_xai.baselines`, or function
+            of the inputs.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
+        micro_batch: largest number of (example x position) micro-batch rows that go through the
+            model at once; it bounds the memory and leaves the attributions as they are.
 
     Returns:
         Maps of the inputs' places, `[n, h, w]` (`[n, t]` of a series, `[n, f]` of a table),
@@ -108,7 +109,7 @@ def occlusion(
             )
         return drops
 
-    drops = micro_batches.map_rows(
+    drops = micro_batches.map_blocks(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples
     )
     return Attributed(drops, attributed_to=inputs_or_places(drops, inputs), signed=True)

@@ -32,39 +32,42 @@ def permutation_shap(
     seed: int = 0,
     micro_batch: int = 256,
 ) -> Attributed:
-    """Adds features to the baseline one by one, in random orders, and averages what the score gains
-    with each.
+    """Adds features to the baseline in random orders, and averages what the score gains with each.
 
-    Estimates Shapley values, with their standard error. The attributions of an example sum to `F(x)
-    - F(baseline)`, however few the orders. Each order is also taken backwards, which makes a score
-    whose features act alone or in pairs exact with a single order.
+    It estimates Shapley values and their standard error. The attributions of an example sum to
+    `F(x) - F(baseline)`, however few the orders. Each order is also taken backwards: a score whose
+    features act alone or in pairs is then exact with a single order.
 
         φ_j = 1/2K Σ_k [F(before_k(j) + j) - F(before_k(j))] + [F(after_k(j) + j) - F(after_k(j))]
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series,
-            images and volumes.
-        targets: `[n]`, what the score selects.
-        ids: sample ids, which with the seed decide an example's orders.
-        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide`
-            cuts it; if left out, a seventh of each axis, and single values of tabular inputs.
-        n_permutations: orders K, at least 2; an example of m features costs `2 K (m - 1) + 2` rows.
-            Where that is enough for all m! orders, each is taken once, and the values are exact.
-        tolerance: an example is done when the largest standard error of its features is no more
-            than this, in the units of the score; the orders are then taken 5 at a time, and
-            `n_permutations`, rounded up to it, is the most. All of them are taken if left out.
-        baseline: what stands where a feature is absent: a name of `hvd_xai.baselines`, or a
-            function of the inputs.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        seed: begins the random streams.
-        micro_batch: the most (example x coalition) rows that go through the model at once; bounds
-            the memory, not the numbers.
+        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, or series, images and
+            volumes with channels last.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`, which with the seed decide an example's orders.
+        patch: side of a feature in places, one number for all axes or one for each; by default a
+            seventh of each axis, and single values in tables. All cells of an axis have nearly
+            equal sides.
+        n_permutations: number K of orders, at least 2; an example of m features costs `2 K (m - 1)
+            + 2` micro-batch rows. Where K is enough for all m! orders, each is taken once and the
+            values are exact.
+        tolerance: largest standard error of a feature, in the units of the score, with which an
+            example is done; the orders are then taken 5 at a time, and `n_permutations`, rounded up
+            to it, is the most. By default all of them are taken.
+        baseline: values of absent features: name of a baseline in `hvd_xai.baselines`, or function
+            of the inputs.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
+        seed: seed of the random numbers.
+        micro_batch: largest number of (example x coalition) micro-batch rows that go through the
+            model at once; it bounds the memory and leaves the attributions as they are.
 
     Returns:
         Attributions of the features, `[n, cells along h, cells along w]` (`[n, f]` of a table),
-        float32, signed, in the units of the score; beside them `standard_error` `[n]`, the largest
-        among an example's features, and `n_permutations` `[n]`, the orders it took.
+        float32, signed, in the units of the score; in `per_sample` `standard_error` `[n]`, the
+        largest among an example's features, and `n_permutations` `[n]`, the number of orders that
+        it took.
 
     Raises:
         ValueError: if an option is out of range, or the baseline has another shape.
@@ -110,8 +113,9 @@ def permutation_shap(
     def add_up(
         x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor, number: tf.Tensor
     ) -> tf.Tensor:
-        """Returns the sums, and the sums of squares, of what each feature gains in the orders of a
-        round: `[n, 2, m]`, float64.
+        """Returns sums, and sums of squares, of each feature's gains in the orders of a round.
+
+        They are `[n, 2, m]`, float64.
         """
         if every_order is not None:
             place = tf.tile(tf.constant(every_order)[None], [cut.n_examples, 1, 1])
@@ -148,7 +152,7 @@ def permutation_shap(
             for array in (x, targets, ids, tf.fill([n_examples], number))
         )
         moments = tf.tensor_scatter_nd_add(
-            moments, unsure, micro_batches.map_rows(add_up, arrays, cut.n_examples)
+            moments, unsure, micro_batches.map_blocks(add_up, arrays, cut.n_examples)
         )
         taken = tf.tensor_scatter_nd_add(taken, unsure, tf.fill([tf.shape(unsure)[0]], at_once))
         return (
@@ -185,9 +189,7 @@ def permutation_shap(
 
 
 def _every_order(n_features: int) -> Int32[np.ndarray, "k m"]:
-    """Returns the place of each feature in every order, of which each is one of two that are each
-    other's reverse.
-    """
+    """Returns the place of each feature in every order, one of each pair of reversed orders."""
     return np.array(
         [order for order in itertools.permutations(range(n_features)) if order[0] <= order[-1]],
         np.int32,
@@ -197,11 +199,14 @@ def _every_order(n_features: int) -> Int32[np.ndarray, "k m"]:
 def _rows(
     n_orders: int, n_features: int
 ) -> tuple[Int32[np.ndarray, "r"], Bool[np.ndarray, "r"], Int32[np.ndarray, "r"]]:
-    """Returns what stands in each row: of which order, which number of its first features, and
-    whether these are absent or present.
+    """Returns of each micro-batch row its order, its side, and its number of first features.
 
-    Row 0 is the baseline, row 1 the input; then come, order by order, its first 1 to m - 1
-    features, and the same once more taken away.
+    The side says whether these first features are the absent ones (backwards) or the present ones.
+
+        row        0          1        2 ... m       m+1 ... 2m-1      2m ...
+        what    baseline    input    order 0,        order 0,          order 1,
+                                     1 ... m-1       1 ... m-1         and so on
+                                     present         absent
     """
     order, is_backwards, n_first = np.meshgrid(
         np.arange(n_orders), [False, True], np.arange(1, n_features), indexing="ij"
@@ -216,8 +221,9 @@ def _rows(
 def _gains(
     values: Float64[tf.Tensor, "n r"], place: Int32[tf.Tensor, "n k m"]
 ) -> Float64[tf.Tensor, "n k m"]:
-    """Returns what each feature gains in each order, the mean of forwards and backwards, from the
-    scores of the rows.
+    """Returns what each feature gains in each order, from the scores of the micro-batch rows.
+
+    The gain is the mean of forwards and backwards.
     """
     n_examples, n_orders, n_features = place.shape
     nothing, everything = (tf.tile(values[:, row, None, None], [1, n_orders, 1]) for row in (0, 1))

@@ -27,31 +27,31 @@ def rise(
     seed: int = 0,
     micro_batch: int = 256,
 ) -> Attributed:
-    """Shows the model the input through random smooth masks, and averages the masks by the scores
-    they got.
+    """Hides the input behind random smooth masks, and averages the masks by the scores they got.
 
-    A place counts for as much as the score is worth when it can be seen. All places share what the
-    others are worth, so compare places with one another, not with 0.
+    A place counts for as much as the score is worth when the place can be seen. All places share
+    what the others are worth, so compare places with one another, not with 0.
 
         S_p(x) = 1 / (E[M] K) Σ_k F(x ⊙ M_k) M_k(p)
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series,
-            images and volumes.
-        targets: `[n]`, what the score selects.
-        ids: sample ids, which with the seed decide an example's masks.
-        patch: side of a cell of the coarse masks, in places, along every axis or along each; if
-            left out, a seventh of each axis, and single values of tabular inputs.
-        n_masks: masks K. The paper takes 4,000 to 8,000 of images of 224 x 224; errors fall with
-            the root of it.
-        probability: that a cell is shown, E[M], between 0 and 1.
-        baseline: what stands where nothing is shown: a name of `hvd_xai.baselines`, or a function
-            of the inputs.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        seed: begins the random streams.
-        micro_batch: the most (example x mask) rows that go through the model at once; bounds the
-            memory, not the numbers.
+        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, or series, images and
+            volumes with channels last.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`, which with the seed decide an example's masks.
+        patch: side of a cell of the coarse masks in places, one number for all axes or one for
+            each; by default a seventh of each axis, and single values in tables.
+        n_masks: number K of masks, at least 1. The paper takes 4,000 to 8,000 for images of 224 x
+            224; errors fall with the root of K.
+        probability: probability E[M] that a cell is shown, between 0 and 1.
+        baseline: values of hidden places: name of a baseline in `hvd_xai.baselines`, or function of
+            the inputs.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
+        seed: seed of the random numbers.
+        micro_batch: largest number of (example x mask) micro-batch rows that go through the model
+            at once; it bounds the memory and leaves the attributions as they are.
 
     Returns:
         Maps of the inputs' places, `[n, h, w]` (`[n, t]` of a series, `[n, f]` of a table),
@@ -112,7 +112,7 @@ def rise(
         maps = micro_batches.sum_over_chunks(weighted_masks, blocks, (blocks.n_examples, n_places))
         return tf.reshape(maps, [blocks.n_examples, *sizes])
 
-    maps = micro_batches.map_rows(
+    maps = micro_batches.map_blocks(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), blocks.n_examples
     )
     # Masks are weighted by the score itself: where it is below 0, so are the maps.
@@ -125,14 +125,13 @@ def _masks(
     sizes: tuple[int, ...],
     sides: tuple[int, ...],
 ) -> Float32[tf.Tensor, "r ..."]:
-    """Returns coarse masks enlarged linearly, cell by cell of the given sides, and cropped to the
-    sizes at shifts of less than a cell.
+    """Returns masks enlarged linearly from coarse ones, cropped at shifts of less than a cell.
 
     Args:
-        coarse: `[r, cells along h + 1, cells along w + 1]`.
-        shifts: `[r, axes]`, as shares of a cell from 0 to 1.
-        sizes: places along each axis.
-        sides: places of a cell along each axis.
+        coarse: coarse masks, `[r, cells along h + 1, cells along w + 1]`.
+        shifts: shift of each mask along each axis, as a share of a cell from 0 to 1, `[r, axes]`.
+        sizes: number of places along each axis.
+        sides: number of places of a cell along each axis.
     """
     for axis in reversed(range(len(sizes))):
         n_corners = coarse.shape[-1]

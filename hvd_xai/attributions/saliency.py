@@ -19,17 +19,18 @@ def saliency(
 ) -> Attributed:
     """Returns the gradient of the score with respect to the inputs.
 
-    What a small change of each feature would do to the score, from one pass through the model.
-    Where the score is flat it is 0, even for features that matter.
+    It tells what a small change of each feature would do to the score, from one pass through the
+    model. Where the score is flat it is 0, even for features that matter.
 
         w = ∂F(x) / ∂x
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32.
-        targets: `[n]`, what the score selects.
-        ids: sample ids; not used, as nothing here is random.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
+        inputs: examples `[n, ...]`; computed in float32.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`; not used, because nothing here is random.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
 
     Returns:
         Attributions of the shape of the inputs, signed, float32, in units of the score per unit of
@@ -53,5 +54,5 @@ def saliency(
         channels; here sign and channels are kept, and how they are shown is the picture's business.
     """
     del ids
-    gradient = gradients.of_score(model, tf.cast(inputs, tf.float32), targets, score)
+    gradient = gradients.differentiate(model, tf.cast(inputs, tf.float32), targets, score)
     return Attributed(gradient, attributed_to="inputs", signed=True)

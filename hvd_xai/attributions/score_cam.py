@@ -24,32 +24,31 @@ def score_cam(
     score: str | Score = "output",
     micro_batch: int = 256,
 ) -> Attributed:
-    """Weighs the channels of a layer by the score of the input that each lets through, and keeps
-    where their sum is positive.
+    """Weighs a layer's channels by the score of the input that each of them lets through.
 
-    Needs no gradient, and one forward pass for each channel. Inputs must be such that a mixture of
-    two is an input: images, not tokens.
+    It keeps where the weighted sum is positive. It needs no gradient, and one forward pass for each
+    channel. Inputs must be such that a mixture of two is an input: images, not tokens.
 
         H_k = s(up(A^k)), s(M) = (M - min M) / (max M - min M)
         α = softmax_k F(x' + H_k ⊙ (x - x'))        L = ReLU(Σ_k α_k A^k)
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32; as many axes of places as the layer has, and at
-            most one of channels.
-        targets: `[n]`, what the score selects.
-        ids: sample ids, for baselines that are random by them.
-        layer: name of the layer, or as much of its path as tells it apart, such as `backbone/conv`;
-            the last one with a spatial output if left out.
-        n_channels: looks only at so many channels of each example, those with the largest
-            activations; all if left out or fewer.
-        baseline: what is seen where a channel lets nothing through: a name of `hvd_xai.baselines`,
-            or a function of the inputs.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-            Weights differ by as many powers of e as scores do: probabilities leave them nearly
-            equal, logits do not.
-        micro_batch: the most (example x channel) rows that go through the model at once; bounds the
-            memory, not the numbers.
+        inputs: examples `[n, ...]`, computed in float32, with as many axes of places as the layer
+            has and at most one axis of channels.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`, which seed random baselines.
+        layer: name of a layer, or as much of its path as identifies it, such as `backbone/conv`; by
+            default the last layer with a spatial output.
+        n_channels: number of channels to look at in each example, those with the largest
+            activations; by default all.
+        baseline: inputs where a channel lets nothing through: name of a baseline in
+            `hvd_xai.baselines`, or function of the inputs.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets. Weights differ by as many powers of e as scores do: probabilities leave them
+            nearly equal, logits do not.
+        micro_batch: largest number of (example x channel) micro-batch rows that go through the
+            model at once; it bounds the memory and leaves the attributions as they are.
 
     Returns:
         Maps `[n, h, w]` at the layer's own resolution (`[n, t]` of a series, `[n, d, h, w]` of a
@@ -116,20 +115,21 @@ def score_cam(
                 model, x_start_of_row + mask * (x_of_row - x_start_of_row), target_of_row, score
             )
 
-        values = micro_batches.map_rows(score_of, (tf.range(n_rows),), n_rows_at_once)
+        values = micro_batches.map_blocks(score_of, (tf.range(n_rows),), n_rows_at_once)
         alpha = tf.nn.softmax(tf.reshape(values, [n_examples, n_kept]))
         weight = tf.reshape(alpha, [n_examples, *[1] * len(cam.places(activations)), n_kept])
         return tf.nn.relu(tf.reduce_sum(weight * activations, axis=-1))
 
-    maps: tf.Tensor = micro_batches.map_rows(
+    maps: tf.Tensor = micro_batches.map_blocks(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), n_examples
     )
     return Attributed(maps, attributed_to="places", signed=False)
 
 
 def _size(inputs: tf.Tensor, activations: tf.Tensor, channel: int) -> tuple[int, ...]:
-    """Returns how many places the inputs have along each axis that the activations have; inputs
-    have channels where the layer has.
+    """Returns how many places the inputs have along each axis of the activations' places.
+
+    Inputs have their channels where the layer has its channels.
     """
     size = list(inputs.shape[1:])
     n_axes = len(cam.places(activations))
@@ -157,7 +157,7 @@ def _resized(
 
 
 def _between_0_and_1(maps: Float32[tf.Tensor, "n *size"]) -> Float32[tf.Tensor, "n *size"]:
-    """Spreads each map over 0 to 1; one that is the same everywhere is 0."""
+    """Spreads each map over 0 to 1; a map that is the same everywhere becomes 0."""
     axes = list(range(1, maps.shape.rank))
     low, high = (
         reduce(maps, axis=axes, keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max)

@@ -5,7 +5,7 @@ import tensorflow as tf
 from jaxtyping import Int64, Shaped
 
 from hvd_xai.attributions.saliency import saliency
-from hvd_xai.primitives import noisy
+from hvd_xai.primitives import noisy_copies
 from hvd_xai.protocols import Attributed, Attribution, Score
 
 
@@ -33,25 +33,29 @@ def smoothgrad(
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32.
-        targets: `[n]`, what the score selects.
-        ids: sample ids, which seed the noise: an example has the same noisy copies in any batch.
-        method: whose attributions E are averaged: a name of `hvd_xai.attributions`, or a function,
-            options bound with `functools.partial`. What it returns beside the attributions is about
-            the copies, and is dropped; a random method is equally random for each of an example's
-            copies.
-        n_samples: noisy copies of an example, at least 1. The paper sees little gain beyond 50.
-        noise: standard deviation σ; the paper recommends 0.1 to 0.2 of the range.
-        is_relative: the noise is a share of each example's range, so that a constant example has
-            none; else it is in units of the inputs.
-        seed: another seed, other noise.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-            The method is given it.
-        micro_batch: the most (example x copy) rows that are handed to the method at once; bounds
-            the memory, not the numbers. One example's noise is held whole.
+        inputs: examples `[n, ...]`; computed in float32.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`, which seed the noise: an example has the same noisy copies in any
+            batch.
+        method: method whose attributions E are averaged: name in `hvd_xai.attributions`, or
+            function, options bound with `functools.partial`. What it returns beside the
+            attributions is about single copies, and is dropped; a random method is equally random
+            for each of an example's copies.
+        n_samples: number of noisy copies of each example, at least 1. The paper sees little gain
+            beyond 50.
+        noise: standard deviation σ of the noise; the paper recommends 0.1 to 0.2 of the range.
+        is_relative: whether the noise is a share of each example's range, so that a constant
+            example has none, instead of in the units of the inputs.
+        seed: seed of the noise.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets; the inner method explains it.
+        micro_batch: largest number of (example x copy) micro-batch rows that the method gets at
+            once; it bounds the memory and leaves the attributions as they are. One example's noise
+            is held whole.
 
     Returns:
-        Attributions of the shape and in the units of the method's, float32.
+        Attributions of the shape and in the units of the method's, float32, signed if the method's
+        are.
 
     Raises:
         ValueError: if an option is out of range, or a score is bound to the method. The method's
@@ -66,7 +70,7 @@ def smoothgrad(
         D. Smilkov, N. Thorat, B. Kim, F. Viégas, M. Wattenberg: SmoothGrad: removing noise by
         adding noise. 2017. https://arxiv.org/abs/1706.03825. Sign and channels are kept here.
     """
-    mean, _ = noisy.moments(
+    mean, _ = noisy_copies.moments(
         method,
         model,
         inputs,

@@ -26,30 +26,33 @@ def sobol(
     seed: int = 0,
     micro_batch: int = 256,
 ) -> Attributed:
-    """Dims the features independently, and says how much of the score's variance each has a part
-    in, alone or with others.
+    """Measures each feature's part in the variance of the score, alone or with others.
 
-    Finds features that act only together, which methods that take away one at a time miss. It does
-    not say for or against: indices have no sign, and sum to 1 only where features act alone.
+    It dims the features independently of one another. It finds features that act only together,
+    which methods that take away one at a time miss. It does not say for or against: indices have no
+    sign, and sum to 1 only where features act alone.
 
-        S_j = 1/2K Σ_k [F(a_k) - F(a_k with its j-th from b_k)]² / V[F],        a, b: uniform on [0,
-        1]^m
+        S_j = 1/2K Σ_k [F(a_k) - F(a_k with its j-th from b_k)]² / V[F]
+        a, b: uniform on [0, 1]^m
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32: tabular `[n, f]`, or with channels last, series,
-            images and volumes.
-        targets: `[n]`, what the score selects.
-        ids: sample ids, for baselines that are random by them; all examples share one design.
-        patch: side of a feature, in places, along every axis or along each, as `coalitions.divide`
-            cuts it; if left out, a seventh of each axis, and single values of tabular inputs.
-        n_designs: pairs of points K, at least 2; an example of m features costs `K (m + 1)` rows.
-        baseline: what features are dimmed to: a name of `hvd_xai.baselines`, or a function of the
-            inputs.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        seed: decides the design.
-        micro_batch: the most (example x point) rows that go through the model at once; bounds the
-            memory, not the numbers.
+        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, or series, images and
+            volumes with channels last.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`, which seed random baselines; all examples share one design.
+        patch: side of a feature in places, one number for all axes or one for each; by default a
+            seventh of each axis, and single values in tables. All cells of an axis have nearly
+            equal sides.
+        n_designs: number K of pairs of points, at least 2; an example of m features costs `K (m +
+            1)` micro-batch rows.
+        baseline: values that features are dimmed to: name of a baseline in `hvd_xai.baselines`, or
+            function of the inputs.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
+        seed: seed of the design.
+        micro_batch: largest number of (example x point) micro-batch rows that go through the model
+            at once; it bounds the memory and leaves the attributions as they are.
 
     Returns:
         Total-order indices of the features, `[n, cells along h, cells along w]` (`[n, f]` of a
@@ -84,8 +87,13 @@ def sobol(
         absent = baselines.reference(baseline, x, sample_id)
 
         def points(row: tf.Tensor) -> tf.Tensor:
-            """Row `k (m + 1) + j` is `a_k` with its j-th feature from `b_k`; of j = m there is
-            none, and `a_k` stays whole.
+            """Returns the inputs of some micro-batch rows.
+
+                row      0 ... m-1                    m        m+1 ... 2m                   2m+1
+                point    a_0, its j-th from b_0      a_0       a_1, its j-th from b_1       a_1
+
+            Row `k (m + 1) + j` is `a_k` with its j-th feature from `b_k`; j = m is no feature, so
+            that `a_k` stays whole.
             """
             design, feature = row // (n_features + 1), row % (n_features + 1)
             from_b = tf.range(n_features) == feature[:, None]
@@ -106,7 +114,7 @@ def sobol(
         )
         return tf.cast(tf.reshape(indices, [cut.n_examples, *cells.counts]), tf.float32)
 
-    indices = micro_batches.map_rows(
+    indices = micro_batches.map_blocks(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples
     )
     return Attributed(indices, attributed_to=inputs_or_places(indices, inputs), signed=False)
@@ -115,8 +123,9 @@ def sobol(
 def _latin_hypercube(
     seed: int, n_points: int, n_axes: int
 ) -> Float64[np.ndarray, "n_points n_axes"]:
-    """Returns points of the unit cube, each of whose coordinates has one in every n-th part of its
-    axis.
+    """Returns points of the unit cube, spread evenly along each axis.
+
+    Every n-th part of an axis holds a coordinate of one of the n points.
     """
     generator = np.random.default_rng(seed)
     parts = generator.permuted(np.tile(np.arange(n_points)[:, None], n_axes), axis=0)

@@ -5,7 +5,7 @@ import tensorflow as tf
 from jaxtyping import Int64, Shaped
 
 from hvd_xai.attributions.saliency import saliency
-from hvd_xai.primitives import noisy
+from hvd_xai.primitives import noisy_copies
 from hvd_xai.protocols import Attributed, Attribution, Score
 
 
@@ -33,24 +33,27 @@ def squaregrad(
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32.
-        targets: `[n]`, what the score selects.
-        ids: sample ids, which seed the noise.
-        method: whose attributions E are squared; as of `smoothgrad`.
-        n_samples: noisy copies of an example, at least 1.
+        inputs: examples `[n, ...]`; computed in float32.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`, which seed the noise.
+        method: method whose attributions E are squared: name in `hvd_xai.attributions`, or
+            function, options bound with `functools.partial`.
+        n_samples: number of noisy copies of each example, at least 1.
         noise: standard deviation of the noise.
-        is_relative: the noise is a share of each example's range; else it is in units of the
-            inputs.
-        seed: another seed, other noise; the same seed gives the copies that `smoothgrad` takes.
-        score: what is explained; the method is given it.
-        micro_batch: the most (example x copy) rows that are handed to the method at once.
+        is_relative: whether the noise is a share of each example's range, instead of in the units
+            of the inputs.
+        seed: seed of the noise; the same seed gives the copies that `smoothgrad` takes.
+        score: scalar to explain, by name or as a function; the inner method explains it.
+        micro_batch: largest number of (example x copy) micro-batch rows that the method gets at
+            once.
 
     Returns:
         Attributions of the shape of the method's, float32, never negative, in the square of its
         units.
 
     Raises:
-        ValueError: as `smoothgrad`.
+        ValueError: if an option is out of range, or a score is bound to the method; the method's
+            own errors come through.
 
     Example:
         >>> method = partial(squaregrad, n_samples=8)
@@ -65,7 +68,7 @@ def squaregrad(
         Deep Neural Networks. NeurIPS 2019. https://arxiv.org/abs/1806.10758, under the name
         SmoothGrad-Squared.
     """
-    mean, variance = noisy.moments(
+    mean, variance = noisy_copies.moments(
         method,
         model,
         inputs,

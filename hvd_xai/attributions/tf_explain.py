@@ -50,7 +50,7 @@ import tensorflow as tf
 from jaxtyping import Bool, Float64, Int64, Shaped
 
 from hvd_xai import baselines, scores
-from hvd_xai.primitives import cam, gradients, noisy
+from hvd_xai.primitives import cam, gradients, noisy_copies
 from hvd_xai.primitives.axes import inputs_or_places
 from hvd_xai.protocols import Attributed, Baseline, Score
 from hvd_xai.tracing import micro_batches
@@ -64,7 +64,7 @@ except ImportError as error:
     ) from error
 
 
-def tf_explain(  # noqa: PLR0913
+def tf_explain(  # noqa: PLR0913  # the options of six explainers
     model: keras.Model,
     inputs: Shaped[tf.Tensor, "n ..."],
     targets: Shaped[tf.Tensor, "n"],
@@ -83,44 +83,49 @@ def tf_explain(  # noqa: PLR0913
     score: str | Score = "output",
     micro_batch: int = 256,
 ) -> Attributed:
-    """Runs an explainer of tf-explain, with what can be mended of it mended.
+    """Runs an explainer of tf-explain, with those of its defects mended that can be.
 
     For comparison with what was computed with that library. All explainers but one are here under
     other names, which do the same with less memory: `saliency`, `gradient_x_input`,
-    `integrated_gradients`, `smoothgrad` and `grad_cam`. What is mended, and what is not, stands at
-    the top of this module.
+    `integrated_gradients`, `smoothgrad` and `grad_cam`. The top of this module says which defects
+    are mended and which are not.
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32; `OcclusionSensitivity` takes images, `[n, h, w]` or
-            `[n, h, w, channels]`.
-        targets: `[n]`, what the score selects.
-        ids: sample ids, which seed the noise of `SmoothGrad`, and baselines that are random.
-        explainer: `VanillaGradients`, `GradientsInputs`, `IntegratedGradients`, `SmoothGrad`,
-            `GradCAM` or `OcclusionSensitivity`. Options of the others are not used.
-        n_steps: of `IntegratedGradients`, points of the path, at least 2. 10 is tf-explain's own
-            choice, 50 leaves a tenth of the gap.
-        n_samples: of `SmoothGrad`, noisy copies of an example, at least 1.
-        noise: of `SmoothGrad`, standard deviation of the noise in units of the inputs.
-        patch_size: of `OcclusionSensitivity`, side of a patch in pixels, at least 1; patches do not
+        inputs: examples `[n, ...]`, computed in float32; `OcclusionSensitivity` takes images, `[n,
+            h, w]` or `[n, h, w, channels]`.
+        targets: what the score selects for each example, such as a class id, `[n]`.
+        ids: sample ids, `[n]`, which seed the noise of `SmoothGrad` and random baselines.
+        explainer: name of the explainer: `VanillaGradients`, `GradientsInputs`,
+            `IntegratedGradients`, `SmoothGrad`, `GradCAM` or `OcclusionSensitivity`. Options of the
+            other explainers are not used.
+        n_steps: number of points of the path of `IntegratedGradients`, at least 2. 10 is
+            tf-explain's own choice, 50 leaves a tenth of the gap.
+        n_samples: number of noisy copies of an example for `SmoothGrad`, at least 1.
+        noise: standard deviation of the noise of `SmoothGrad`, in units of the inputs.
+        patch_size: side of a patch of `OcclusionSensitivity` in pixels, at least 1; patches do not
             overlap, and are cut at the border.
-        layer: of `GradCAM`, name of the layer, or as much of its path as tells it apart; the last
-            one with a spatial output if left out.
-        use_guided_grads: of `GradCAM`, drops gradients that are negative or where the activation is
-            not positive.
-        baseline: of `IntegratedGradients`, where paths start, and of `OcclusionSensitivity`, what
-            patches show: a name of `hvd_xai.baselines`, or a function of the inputs.
-        seed: of `SmoothGrad`, another seed, other noise.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        micro_batch: the most rows that go through the model at once, but at least those of one
-            example's path or copies; bounds the memory, not the numbers.
+        layer: name of the layer of `GradCAM`, or as much of its path as identifies it; by default
+            the last layer with a spatial output.
+        use_guided_grads: whether `GradCAM` drops gradients that are negative or where the
+            activation is not positive.
+        baseline: start of the paths of `IntegratedGradients`, and values of the patches of
+            `OcclusionSensitivity`: name of a baseline in `hvd_xai.baselines`, or function of the
+            inputs.
+        seed: seed of the noise of `SmoothGrad`.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
+            targets.
+        micro_batch: largest number of micro-batch rows that go through the model at once, but at
+            least those of one example's path or copies; it bounds the memory and leaves the
+            attributions as they are.
 
     Returns:
-        Attributions of the shape of the inputs, signed, float32, in the units of the score, beside
-        those of `IntegratedGradients` `convergence_delta` `[n]`, the sum of an example's
-        attributions minus `F(x) - F(x')`. Of `GradCAM`, maps `[n, h, w]` at the layer's own
-        resolution (`[n, t]` of a series, `[n, d, h, w]` of a volume), never negative. Of
-        `OcclusionSensitivity`, maps of one value a patch, by how much the patch lowers the score.
+        Attributions of the shape of the inputs, signed, float32, in the units of the score; for
+        `IntegratedGradients`, in `per_sample` `convergence_delta` `[n]`, the sum of an example's
+        attributions minus `F(x) - F(x')`. For `GradCAM`, maps `[n, h, w]` at the layer's own
+        resolution (`[n, t]` of a series, `[n, d, h, w]` of a volume), never negative. For
+        `OcclusionSensitivity`, maps of one value for each patch: how much the patch lowers the
+        score.
 
     Raises:
         ValueError: if there is no such explainer, an option is out of range, or what the explainer
@@ -176,7 +181,7 @@ def tf_explain(  # noqa: PLR0913
         except (AttributeError, TypeError, ValueError):
             # tf-explain stumbles over a score without a gradient; this says so. If it is not that,
             # what was raised goes on.
-            gradients.of_score(model, x, target, score)
+            gradients.differentiate(model, x, target, score)
             raise
 
     n_patches = math.prod(_n_patches(inputs, patch_size))
@@ -185,7 +190,7 @@ def tf_explain(  # noqa: PLR0913
         "SmoothGrad": n_samples,
         "OcclusionSensitivity": n_patches,
     }.get(explainer, 1)
-    returned = micro_batches.map_rows(
+    returned = micro_batches.map_blocks(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), max(1, micro_batch // n_rows)
     )
     attributed = returned if isinstance(returned, Attributed) else Attributed(returned)
@@ -199,7 +204,7 @@ def tf_explain(  # noqa: PLR0913
 
 
 class _Asked(NamedTuple):
-    """What an explainer is asked about: a block of examples, its size known."""
+    """The question to an explainer: a block of examples of known size."""
 
     model: keras.Model
     x: tf.Tensor
@@ -209,11 +214,11 @@ class _Asked(NamedTuple):
 
 
 class _StandIn:
-    """What the explainers are given for a model.
+    """Stands in for a model in front of tf-explain's explainers.
 
     Args:
-        function: returns the outputs of rows, `[rows, n_outputs]`.
-        n_outputs: what `SmoothGrad` reads from the shape of the model's output.
+        function: function that returns the outputs `[rows, n_outputs]` of micro-batch rows.
+        n_outputs: number of outputs, which `SmoothGrad` reads from the shape of the model's output.
     """
 
     def __init__(self, function: Callable[[tf.Tensor], tf.Tensor], n_outputs: int) -> None:
@@ -228,8 +233,9 @@ class _StandIn:
 
 
 def _scores(asked: _Asked, n_copies: int = 1) -> _StandIn:
-    """Returns the stand-in whose one output is the score, for rows that are `n_copies` of each
-    example.
+    """Returns the stand-in whose one output is the score.
+
+    Its micro-batch rows are `n_copies` of each example.
     """
     target = tf.repeat(asked.target, n_copies)
     return _StandIn(
@@ -238,11 +244,10 @@ def _scores(asked: _Asked, n_copies: int = 1) -> _StandIn:
 
 
 def _cross_entropies(asked: _Asked, n_copies: int) -> _StandIn:
-    """Returns the stand-in with two probabilities, 1/2 each, the cross-entropy of which has the
-    score's gradient.
+    """Returns the stand-in of two probabilities whose cross-entropy has the score's gradient.
 
-    Where p = 1/2 - (F - F')/2, and F' is the value of F taken as a constant, the gradient of -log p
-    is that of F.
+    Both are 1/2. Where p = 1/2 - (F - F')/2, and F' is the value of F taken as a constant, the
+    gradient of -log p is the gradient of F.
     """
     target = tf.repeat(asked.target, n_copies)
 
@@ -283,7 +288,7 @@ def _smooth_grad(asked: _Asked, *, n_samples: int, noise: float, seed: int) -> t
     copies = baselines.held(
         asked.model,
         x,
-        x + noise * noisy.normal([n_samples, *asked.x.shape[1:]], seed, asked.sample_id),
+        x + noise * noisy_copies.normal([n_samples, *asked.x.shape[1:]], seed, asked.sample_id),
     )
     return core.SmoothGrad.get_averaged_gradients(
         _one_row_each(copies), _cross_entropies(asked, n_samples), 0, n_samples
@@ -333,14 +338,15 @@ def _occlusion_sensitivity(
     n_rows = n_examples * n_patches
     n_rows_at_once = -(-n_rows // -(-n_rows // micro_batch))  # equal parts of at most a micro-batch
     return tf.reshape(
-        micro_batches.map_rows(fall, (tf.range(n_rows),), n_rows_at_once),
+        micro_batches.map_blocks(fall, (tf.range(n_rows),), n_rows_at_once),
         [n_examples, n_down, n_across],
     )
 
 
 class _Numbers:
-    """What `OcclusionSensitivity` is given for a model: for the k-th picture it has k written to
-    the map, as `1 - prediction`.
+    """Stands in for a model in front of `OcclusionSensitivity`.
+
+    For the k-th picture it has k written to the map, as `1 - prediction`.
     """
 
     pictures: np.ndarray
@@ -353,8 +359,9 @@ class _Numbers:
 
 
 def _hidden(side: int) -> Bool[np.ndarray, "side side side side"]:
-    """Returns for each place of the map of `OcclusionSensitivity` which pixels it hides, on a
-    square image with patches of one pixel.
+    """Returns for each place of the map of `OcclusionSensitivity` which pixels it hides.
+
+    The image is a square, with patches of one pixel.
     """
     numbers = _Numbers()
     written = core.OcclusionSensitivity().get_sensitivity_map(

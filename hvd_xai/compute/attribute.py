@@ -15,8 +15,7 @@ from hvd_xai.lookup.resolve import Method, bind_score, resolve_one
 from hvd_xai.protocols import Attributed, AttributedTo, Attribution
 from hvd_xai.tracing import micro_batches
 from hvd_xai.tracing.compiled import EXAMPLES_AT_ONCE, Compiled
-from hvd_xai.tracing.precision import Precision, computing_in
-from hvd_xai.tracing.precision import check as check_precision
+from hvd_xai.tracing.precision import Precision, check_precision, computing_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Compute:
             `functools.partial`. A method with an option `micro_batch` forms its own micro-batches,
             of the size below unless another is bound; any other is called on at most 64 examples.
         micro_batch: largest number of rows (examples, or points of their paths) that go through the
-            model at once; `micro_batches.fitting` proposes one for a shape. It changes memory, speed
+            model at once; `micro_batches.propose_size` proposes one for a shape. It changes memory, speed
             below about 100, and numbers by no more than float32 rounding.
         precision: `bfloat16` makes the model compute in it while it is explained, in less than half
             the time where the hardware has it, for errors of some percent; sums stay float32, and
@@ -192,14 +191,14 @@ class Compute:
             # from the examples, so those outputs are computed first, and targets become the rows
             # that select from them.
             n_rows = min(self.micro_batch, EXAMPLES_AT_ONCE)
-            outputs = micro_batches.map_rows(
+            outputs = micro_batches.map_blocks(
                 lambda x: self._model(x, training=False), (inputs,), n_rows
             )
             method = bind_score(method, scores.AtExamples(score, outputs, targets))
             targets = tf.range(tf.size(targets, tf.int64))
         if self.method.forms_micro_batches:
             return _to_record(method(self._model, inputs, targets, ids=ids))
-        attributed: Attributed = micro_batches.map_rows(
+        attributed: Attributed = micro_batches.map_blocks(
             lambda x, target, sample_id: _to_record(method(self._model, x, target, ids=sample_id)),
             (inputs, targets, ids),
             self.micro_batch,

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from hvd_xai import scores
 from hvd_xai.protocols import Score
-from hvd_xai.tracing.compiled import Signature, signature_of
+from hvd_xai.tracing.compiled import ExampleSignature, read_signature
 
 
 class TargetCheck:
@@ -23,7 +23,7 @@ class TargetCheck:
         self._model = model
         self._score = score
         # Counting outputs traces the model, so it is done once for each signature.
-        self._n_outputs: dict[Signature, int | None] = {}
+        self._n_outputs: dict[ExampleSignature, int | None] = {}
 
     def check(self, inputs: np.ndarray, targets: np.ndarray, ids: np.ndarray | None) -> None:
         """Raises `ValueError`, naming the first bad sample, if a target is no class of the model.
@@ -35,7 +35,7 @@ class TargetCheck:
         """
         if self._score is None or not scores.takes_class_ids(self._score):
             return
-        signature = signature_of(inputs, targets)
+        signature = read_signature(inputs, targets)
         if signature not in self._n_outputs:
             self._n_outputs[signature] = _count_outputs(
                 self._model, inputs, scores.resolve(self._score)
@@ -69,7 +69,7 @@ def find_head(score: Score) -> str | int | None:
 
 def _count_outputs(model: keras.Model, inputs: np.ndarray, score: Score) -> int | None:
     """Returns the number of classes in the array that a score selects from; None without one."""
-    dtype, _ = signature_of(inputs, inputs)[1:]
+    dtype, _ = read_signature(inputs, inputs)[1:]
     traced = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(
         tf.TensorSpec([1, *inputs.shape[1:]], dtype)
     )

@@ -136,7 +136,7 @@ class Predict:
             values = scores.evaluate(self._model, x, target, keep_prediction)
             return predictions[0], values
 
-        predicted: tuple[tf.Tensor, tf.Tensor] = micro_batches.map_rows(
+        predicted: tuple[tf.Tensor, tf.Tensor] = micro_batches.map_blocks(
             predict, (inputs, targets), self.micro_batch
         )
         return predicted

@@ -13,7 +13,7 @@ from hvd_xai.lookup.resolve import Method
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Score
 from hvd_xai.tracing import micro_batches
-from hvd_xai.tracing.packed_model import of_rows
+from hvd_xai.tracing.packed_model import accept_packed
 from hvd_xai.tracing.precision import Precision
 
 N_MEASURED = 8
@@ -49,8 +49,8 @@ class CompiledMethods:
         precision: Precision | None = None,
     ) -> None:
         self.probe = probe
-        self.model = of_rows(model, probe.packing)
-        micro_batch = micro_batches.fitting(probe.inputs.shape[1:])
+        self.model = accept_packed(model, probe.packing)
+        micro_batch = micro_batches.propose_size(probe.inputs.shape[1:])
         compiled = partial(Compute, self.model, micro_batch=micro_batch)
         self.computes: dict[str, Compute] = {
             method.name: compiled(method, precision=precision) for method in methods

@@ -14,7 +14,7 @@ from hvd_xai.lookup.resolve import Method
 from hvd_xai.probe.probe import Probe
 from hvd_xai.ranks.world import World
 from hvd_xai.tracing import micro_batches
-from hvd_xai.tracing.packed_model import of_rows
+from hvd_xai.tracing.packed_model import accept_packed
 from hvd_xai.tracing.precision import Precision
 
 _ENOUGH_SECONDS = 0.5  # that a call must take to be measured by
@@ -82,9 +82,9 @@ def estimate(
     for method in methods:
         with world.together("calibrating"):
             compute = Compute(
-                of_rows(model, probe.packing),
+                accept_packed(model, probe.packing),
                 method,
-                micro_batch=micro_batches.fitting(probe.inputs.shape[1:]),
+                micro_batch=micro_batches.propose_size(probe.inputs.shape[1:]),
                 precision=precision,
             )
             with method.named_in_errors():

@@ -21,7 +21,7 @@ from hvd_xai.lookup.methods import load_method
 from hvd_xai.lookup.resolve import resolve_one
 from hvd_xai.lookup.restore import restore
 from hvd_xai.tracing import micro_batches
-from hvd_xai.tracing.packed_model import of_rows
+from hvd_xai.tracing.packed_model import accept_packed
 from hvd_xai.tracing.precision import Precision
 
 TOLERANCE = 2.0**-10
@@ -162,7 +162,7 @@ def recompute(
     stored_rows = explanation.rows_of(sample_ids)
     inputs = probe.inputs(stored_rows)
     targets, ids = probe.column("targets")[stored_rows], probe.column("sample_id")[stored_rows]
-    explained = of_rows(model, probe.packing)
+    explained = accept_packed(model, probe.packing)
     computed, predicted = _compute(explained, explanation, (inputs, targets, ids), method)
     columns = {
         "sample_id": ids,
@@ -215,7 +215,7 @@ def _compute(
     """Computes attributions and predictions in the way that the manifest says."""
     manifest = explanation.manifest
     inputs, targets, _ = examples
-    micro_batch = micro_batches.fitting(inputs.shape[1:])
+    micro_batch = micro_batches.propose_size(inputs.shape[1:])
     precision: Precision | None = "bfloat16" if manifest.precision == "bfloat16" else None
     method = restore(manifest.function, manifest.options, function)
     # Whether the probe has two classes alone shows in the stored dtype, not in a few samples.

@@ -38,7 +38,7 @@ def predict_targets(
     share = ProbeShare.cut(probe, world)
     with world.together("predicting the targets"):
         predict = Predict(
-            model, score=score, micro_batch=micro_batches.fitting(probe.inputs.shape[1:])
+            model, score=score, micro_batch=micro_batches.propose_size(probe.inputs.shape[1:])
         )
         inputs, _, _ = share.examples()
         mine = predict(inputs, np.zeros(len(share), np.int64)).predictions

@@ -1,3 +1,1 @@
-"""What attribution methods are made of: gradients along paths, layers caught, coalitions of
-features, rules of backward passes.
-"""
+"""The pieces that attribution methods are made of."""

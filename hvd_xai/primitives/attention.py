@@ -15,14 +15,14 @@ _KINDS = {keras.layers.MultiHeadAttention: "_dropout", keras.layers.GroupQueryAt
 
 
 class Attention(NamedTuple):
-    """What one call of an attention layer attends to.
+    """The attention of one call of a layer.
 
     Attributes:
-        layer: the layer.
-        scores: how much each query (axis before the last) takes of each key (last axis), summing to
-            1; `[n, heads, t, t]` as a rule.
-        mask: true where a query may attend to a key, of a shape that broadcasts with the heads'
-            axis left out; None if it always may.
+        layer: layer that was called.
+        scores: share that each query (axis before the last) takes of each key (last axis); shares
+            sum to 1; `[n, heads, t, t]` as a rule.
+        mask: true where a query may attend to a key, in a shape that broadcasts once the axis of
+            heads is left out; None if every query may attend to every key.
     """
 
     layer: keras.Layer
@@ -34,15 +34,14 @@ class Attention(NamedTuple):
 def tap(
     model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None
 ) -> Iterator[list[Attention]]:
-    """Collects the attention of the model's layers for as long as the context lasts, in the order
-    of their calls.
+    """Collects the attention of the model's layers while the context lasts, in the order of calls.
 
-    Meanwhile the layers compute their scores explicitly, also those that would use a fused kernel
-    (flash attention).
+    Meanwhile the layers compute their scores explicitly, including those that would use a fused
+    kernel (flash attention).
 
     Args:
-        model: the model to run within the context, in inference mode; once.
-        watch: gets the scores of each layer before anything uses them, such as
+        model: model to run once within the context, in inference mode.
+        watch: function that gets each layer's scores before anything uses them, such as
             `tf.GradientTape.watch`.
 
     Yields:
@@ -86,12 +85,12 @@ def tap(
 def check_chain(
     collected: list[Attention], model: keras.Model, n_examples: int, asker: str
 ) -> None:
-    """Raises `ValueError` unless there is attention, all of it of one sequence to itself.
+    """Raises `ValueError` unless all attention is from one sequence to itself, and there is some.
 
     Args:
-        collected: what `tap` collected in one forward pass.
-        model: the model that ran.
-        n_examples: how many examples it ran on.
+        collected: attention that `tap` collected in one forward pass.
+        model: model that ran.
+        n_examples: number of examples that it ran on.
         asker: name of the method that asks, for the error.
     """
     if not collected:
@@ -125,15 +124,16 @@ def check_chain(
             )
 
 
-def row_of(
+def read_token(
     flow: Float32[tf.Tensor, "n t t"], collected: list[Attention], token: int | None, asker: str
 ) -> Float32[tf.Tensor, "n t"]:
-    """Returns what the tokens give to the one that the model reads its output from.
+    """Returns what each token gives to the token that the model reads its output from.
 
     Args:
-        flow: how much each token (second axis) has of each (last axis).
-        collected: what `tap` collected.
-        token: place of the token; None for the mean over all tokens that are not padding.
+        flow: share that each token (second axis) has of each token (last axis).
+        collected: attention that `tap` collected.
+        token: place of the token that the output is read from; None for the mean over all tokens
+            but padding.
         asker: name of the method that asks, for the error.
 
     Raises:

@@ -9,7 +9,8 @@ from jaxtyping import Shaped
 def inputs_or_places(
     attributions: Shaped[tf.Tensor, "n ..."], inputs: Shaped[tf.Tensor, "n ..."]
 ) -> Literal["inputs", "places"]:
-    """Returns what attributions of parts of the inputs are attributed to: "inputs" if each value of
-    an input has its own, else "places".
+    """Returns "inputs" if the attributions have the inputs' own shape, else "places".
+
+    For methods that attribute to parts of the inputs, where a part may be a single value.
     """
     return "inputs" if attributions.shape[1:] == inputs.shape[1:] else "places"

@@ -1,9 +1,8 @@
-"""Gradients by rules of one's own: walks the operations of a traced function from its value back to
-its inputs.
+"""Carries gradients back through a traced function by rules of one's own.
 
 Wherever an operation comes from (a layer, its activation, a Lambda, a subclassed model's `call`),
-it is one of the same few kinds in the graph, so a rule for the kind reaches it. Model, layers and
-TensorFlow's registry of gradients stay as they are: there is nothing to put back.
+it is one of the same few kinds in the graph, so a rule for the kind reaches it. The model, its
+layers and TensorFlow's registry of gradients stay as they are: there is nothing to put back.
 """
 
 import re
@@ -27,11 +26,10 @@ _RELUS = {"Relu", "Relu6"}
 
 
 def between(source: tf.Tensor, value: tf.Tensor) -> list[tf.Operation]:
-    """Returns the operations by which `value` depends on `source`, of the same graph, each after
-    those it uses.
+    """Returns the operations by which `value` depends on `source`, each after those it uses.
 
-    Whole numbers that are made only of what the model takes for constants (`tf.stop_gradient`)
-    depend on nothing.
+    Both tensors are of the same graph. Whole numbers that depend on the source only through what
+    the model takes for constants (`tf.stop_gradient`) depend on nothing.
     """
     if value is source:
         return []
@@ -60,8 +58,9 @@ def between(source: tf.Tensor, value: tf.Tensor) -> list[tf.Operation]:
 
 
 def derivative(operation: tf.Operation, gradients: Gradients) -> Gradients:
-    """Returns TensorFlow's gradient at each input of an operation, given those at its outputs: the
-    `Rule` of backpropagation.
+    """Returns TensorFlow's gradients at an operation's inputs from those at its outputs.
+
+    It is the `Rule` of ordinary backpropagation.
     """
     function = ops.get_gradient_function(operation)
     if function is None:
@@ -77,9 +76,9 @@ def derivative(operation: tf.Operation, gradients: Gradients) -> Gradients:
 
 
 def has_gradient(operation: tf.Operation) -> bool:
-    """Whether TensorFlow knows the gradient of an operation.
+    """Returns whether TensorFlow knows the gradient of an operation.
 
-    Where it does not, `tf.gradients` fails, or takes it for 0.
+    Where it does not, `tf.gradients` fails, or takes the gradient for 0.
     """
     try:
         return (
@@ -93,17 +92,17 @@ def has_gradient(operation: tf.Operation) -> bool:
 def propagate(
     source: tf.Tensor, value: tf.Tensor, path: Sequence[tf.Operation], rule: Rule
 ) -> tf.Tensor | None:
-    """Carries ones from `value` back to `source`.
+    """Carries ones from `value` back to `source`, operation by operation.
 
     Args:
-        source: where to.
-        value: where from, of the same graph.
-        path: what `between` returned for them.
-        rule: gets an operation and what has arrived at its outputs; returns what it sends to its
-            inputs. `derivative` makes a gradient.
+        source: tensor to carry to.
+        value: tensor to start from, of the same graph.
+        path: operations that `between` returned for the two.
+        rule: function of an operation and what has arrived at its outputs that returns what it
+            sends to its inputs; `derivative` makes it the gradient.
 
     Returns:
-        What has arrived, of the shape of `source`; None if nothing has.
+        The sum of what arrived at `source`, of its shape; None if nothing did.
     """
     arrived = {value.ref(): tf.ones_like(value)}
     for operation in reversed(path):
@@ -127,14 +126,14 @@ def through_relus(
 ) -> Float32[tf.Tensor, "n ..."]:
     """Returns the gradient of the score at the inputs, with another rule for rectifiers.
 
-    `max(x, 0)`, and `min(max(x, 0), 6)`.
+    Rectifiers are `max(x, 0)` and `min(max(x, 0), 6)`.
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`, computed in float32.
-        targets: `[n]`, what the score selects.
-        score: what is explained.
-        relu: the rule of each rectifier.
+        inputs: examples `[n, ...]`; computed in float32.
+        targets: what the score selects for each example, `[n]`.
+        score: scalar to explain, by name or as a function.
+        relu: rule for each rectifier.
         asker: name of the method that asks, for errors.
 
     Raises:
@@ -183,8 +182,9 @@ def through_relus(
 
 
 def place(operation: tf.Operation, model: keras.Model) -> str:
-    """Returns the names of the layers around an operation, outermost first, joined by `/`; the
-    operation's own name if there are none.
+    """Returns the names of the layers around an operation, outermost first, joined by `/`.
+
+    An operation outside of all layers is called by its own name.
     """
     names = {layer.name for layer in model._flatten_layers()}
     around = []
@@ -195,8 +195,9 @@ def place(operation: tf.Operation, model: keras.Model) -> str:
 
 
 def _within(operation: tf.Operation) -> Iterator[tf.Operation]:
-    """Yields the operations of the functions that an operation calls: bodies of loops, branches,
-    and tf.functions.
+    """Yields the operations inside the functions that an operation calls.
+
+    Such functions are bodies of loops, branches, and tf.functions.
     """
     for attribute in operation.node_def.attr.values():
         if attribute.HasField("func") and attribute.func.name:

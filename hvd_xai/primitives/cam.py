@@ -1,4 +1,4 @@
-"""What class activation maps are made of: what a layer returns, and its gradient, channels last."""
+"""Runs a model and returns a layer's activations and their gradient, channels last."""
 
 import keras
 import tensorflow as tf
@@ -17,16 +17,18 @@ def activations(
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`.
-        layer: name of the layer, or as much of its path as tells it apart; the last one with a
-            spatial output if left out.
+        inputs: examples `[n, ...]`.
+        layer: name of a layer, or as much of its path as identifies it; by default the last layer
+            with a spatial output.
         asker: name of the method that asks, for the error.
 
     Returns:
-        Activations, channels on the last axis; and the axis on which the layer itself has them.
+        Activations with their channels on the last axis, and the axis on which the layer itself has
+        them.
 
     Raises:
-        ValueError: if the layer is not there, is not one, or has no spatial output.
+        ValueError: if the model has no such layer, several match, or the layer has no spatial
+            output.
     """
     with layers.tap(model) as calls:
         model(inputs, training=False)
@@ -44,24 +46,26 @@ def activations_and_gradient(
     *,
     asker: str,
 ) -> tuple[Float32[tf.Tensor, "n *places channels"], Float32[tf.Tensor, "n *places channels"]]:
-    """Runs the model forward and back to a layer, and returns what the layer returns and the
-    score's gradient there.
+    """Runs the model forward, and back to a layer, in inference mode.
+
+    Returns the layer's activations and the score's gradient with respect to them.
 
     Args:
         model: any built Keras model of one input.
-        inputs: `[n, ...]`.
-        targets: `[n]`, what the score selects.
-        score: what is explained: a name of `hvd_xai.scores`, or a function of outputs and targets.
-        layer: name of the layer, or as much of its path as tells it apart; the last one with a
-            spatial output if left out.
+        inputs: examples `[n, ...]`.
+        targets: what the score selects for each example, `[n]`.
+        score: scalar to explain: name of a score in `hvd_xai.scores`, or a function of outputs and
+            targets.
+        layer: name of a layer, or as much of its path as identifies it; by default the last layer
+            with a spatial output.
         asker: name of the method that asks, for the error.
 
     Returns:
         Activations and gradient, channels on the last axis wherever the layer has them.
 
     Raises:
-        ValueError: if the layer is not there, is not one, has no spatial output, or the score does
-            not depend on it.
+        ValueError: if the model has no such layer, several match, the layer has no spatial output,
+            or the score does not depend on it.
     """
     with (
         tf.GradientTape(watch_accessed_variables=False) as tape,
@@ -87,8 +91,9 @@ def places(maps: Float32[tf.Tensor, "n *places channels"]) -> list[int]:
 def _channel_axis(calls: list[Call], call: Call) -> int:
     """Returns the axis of a layer's channels.
 
-    Activations, normalisations and sums do not say where their channels are: these are where the
-    layer before them that does say so has put them. A layer that moves axes ends the search.
+    Activations, normalisations and sums do not say where their channels are: the channels are where
+    the last layer before them that does say so has put them. A layer that moves axes ends the
+    search.
     """
     last = len(call.shape or ()) - 1
     for before in reversed(calls[: calls.index(call) + 1]):

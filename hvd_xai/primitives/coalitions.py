@@ -1,10 +1,9 @@
-"""Inputs with some of their features absent: what all methods share that look at a model by taking
-parts of its inputs away.
+"""Takes features of the inputs away, for methods that look at a model in that manner.
 
-A coalition says which features are present, yes or no, or from 0 to 1 for one that may be half
-there. Features are the cells of a grid over the places of an input: pixels, time steps, voxels, all
-channels of a place together; of tabular inputs, each value is a place. What stands where a feature
-is absent is the baseline's business.
+A coalition says of each feature whether it is present, or, from 0 to 1, how much of it is. Features
+are the cells of a grid over the places of an input: pixels, time steps, voxels, all channels of a
+place together. In a table each value is a place. What stands where a feature is absent is the
+baseline's business.
 """
 
 import math
@@ -25,11 +24,12 @@ CELLS_OF_AN_AXIS = 7
 
 
 class Cells(NamedTuple):
-    """How the places of an input are divided into features.
+    """Division of the places of an input into features.
 
     Attributes:
-        along: for each axis, the cell that each of its places belongs to, `[size of the axis]`.
-        counts: cells along each axis.
+        along: cell that each place of an axis belongs to, one array `[size of the axis]` for each
+            axis.
+        counts: number of cells along each axis.
     """
 
     along: tuple[Int[np.ndarray, "_"], ...]
@@ -37,17 +37,17 @@ class Cells(NamedTuple):
 
     @property
     def n_features(self) -> int:
-        """How many features there are."""
+        """Number of features."""
         return math.prod(self.counts)
 
 
 class Cut(NamedTuple):
-    """How (example x coalition) rows are cut into micro-batches.
+    """Division of (example x coalition) rows into micro-batches.
 
     Attributes:
-        n_examples: examples of a micro-batch.
-        n_rows: rows of an example.
-        n_at_once: as many of them as go through the model at once.
+        n_examples: number of examples in a micro-batch.
+        n_rows: number of coalitions of an example.
+        n_at_once: number of an example's coalitions that go through the model at once.
     """
 
     n_examples: int
@@ -56,8 +56,9 @@ class Cut(NamedTuple):
 
 
 def places(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the axes of an input along which it has places: all of them of a table's row, all but
-    the channels of anything else.
+    """Returns the axes of an input along which it has places.
+
+    A table's row has places along its only axis; everything else along all axes but the channels.
 
     Raises:
         ValueError: if an input is a single number.
@@ -102,8 +103,8 @@ def divide(shape: tuple[int, ...], patch: int | tuple[int, ...] | None) -> Cells
     differ by one place at most.
 
     Args:
-        shape: shape of an input, without the examples.
-        patch: as in `sides`.
+        shape: shape of one input, without the axis of examples.
+        patch: side of a feature in places, as for `sides`.
 
     Raises:
         ValueError: as `sides`.
@@ -117,8 +118,9 @@ def divide(shape: tuple[int, ...], patch: int | tuple[int, ...] | None) -> Cells
 
 
 def spread(cells: Cells, present: Shaped[tf.Tensor, "a r m"]) -> Shaped[tf.Tensor, "a r ..."]:
-    """Returns whether, or how much, each place is present, `[a, r, h, w]`: as its feature is, `[a,
-    r, m]`.
+    """Returns whether, or how much, each place is present, from what its feature is.
+
+    The features `[a, r, m]` become places `[a, r, h, w]`.
     """
     lead = present.shape[:2]
     spread_out = tf.reshape(present, [lead[0] * lead[1], *cells.counts])
@@ -132,8 +134,9 @@ def spread(cells: Cells, present: Shaped[tf.Tensor, "a r m"]) -> Shaped[tf.Tenso
 def settled(
     model: keras.Model, present: Float32[tf.Tensor, "a r ..."]
 ) -> Float32[tf.Tensor, "a r ..."]:
-    """Returns how much each place is present, whole numbers among packed inputs either wholly or
-    not: half a token is another token.
+    """Returns how much each place is present, rounded to all or nothing for whole numbers.
+
+    Only packed inputs have such values: half a token is another token.
     """
     is_whole = packed_model.whole_numbers(model)
     return present if is_whole is None else tf.where(is_whole, tf.round(present), present)
@@ -144,14 +147,17 @@ def mix(
     absent: Float32[tf.Tensor, "n ..."],
     present: Shaped[tf.Tensor, "a r ..."],
 ) -> Float32[tf.Tensor, "n r ..."]:
-    """Returns each input once for each row, with what is absent in its place where it is not
-    present. What is present keeps its very value.
+    """Returns a version of each input for each coalition.
+
+    A place shows the input where it is present and `absent` where it is not. What is present keeps
+    its very value.
 
     Args:
-        inputs: `[n, ...]`.
-        absent: of the shape of the inputs, or `[n, r, ...]`, another one for each row.
-        present: whether each place is present, or how much, from 0 to 1: `[n, r, h, w]`, or `[1, r,
-            h, w]` for the same of each input.
+        inputs: examples `[n, ...]`.
+        absent: values of absent places: of the shape of the inputs, or `[n, r, ...]` with other
+            values for each coalition.
+        present: whether, or how much from 0 to 1, each place is present: `[n, r, h, w]`, or `[1, r,
+            h, w]` where all inputs share the coalitions.
     """
     if absent.shape.rank == inputs.shape.rank:
         absent = absent[:, None]
@@ -163,7 +169,7 @@ def mix(
 
 
 def cut(n_rows: int, micro_batch: int) -> Cut:
-    """Cuts rows so that whole examples, or equal parts of one example, fit a micro-batch.
+    """Cuts coalitions so that whole examples, or equal parts of one, fit a micro-batch.
 
     Raises:
         ValueError: if `micro_batch` is less than 1.
@@ -180,9 +186,7 @@ def evaluate(
     targets: Shaped[tf.Tensor, "n"],
     score: str | Score,
 ) -> Float32[tf.Tensor, "n r"]:
-    """Returns the scores of several versions of each example, which all go through the model at
-    once.
-    """
+    """Returns the scores of several versions of each example, all computed at once."""
     n_examples, n_rows = points.shape[:2]
     values = scores.evaluate(
         model, tf.reshape(points, [-1, *points.shape[2:]]), tf.repeat(targets, n_rows), score
@@ -197,16 +201,15 @@ def evaluate_rows(
     score: str | Score,
     cut: Cut,
 ) -> Float32[tf.Tensor, "n r"]:
-    """Returns the scores of all rows of `cut.n_examples` examples, computed a micro-batch at a
-    time.
+    """Returns the scores of all coalitions of a block of examples, a micro-batch at a time.
 
     Args:
         model: any built Keras model of one input.
-        points: gets numbers of rows `[r]`, from 0 on; returns these versions of each example, `[n,
-            r, ...]`.
-        targets: what the score selects.
-        score: what is explained.
-        cut: how the rows are cut.
+        points: function of numbers of coalitions `[r]`, from 0 on, that returns these versions of
+            each example, `[n, r, ...]`.
+        targets: what the score selects for each example, `[n]`.
+        score: scalar to explain, by name or as a function.
+        cut: division into micro-batches.
     """
     if cut.n_at_once == cut.n_rows:
         return evaluate(model, points(tf.range(cut.n_rows)), targets, score)
@@ -214,15 +217,16 @@ def evaluate_rows(
     def of_rows(row: tf.Tensor) -> tf.Tensor:
         return tf.transpose(evaluate(model, points(row), targets, score))
 
-    values = micro_batches.map_rows(of_rows, (tf.range(cut.n_rows),), cut.n_at_once)
+    values = micro_batches.map_blocks(of_rows, (tf.range(cut.n_rows),), cut.n_at_once)
     return tf.ensure_shape(tf.transpose(values), [cut.n_examples, cut.n_rows])
 
 
 def uniform(
     seed: int, ids: Int64[tf.Tensor, "n"], shape: tuple[int, ...]
 ) -> Float32[tf.Tensor, "n ..."]:
-    """Returns numbers between 0 and 1, `[n, *shape]`, that depend on the seed and on each example's
-    sample id alone.
+    """Returns random numbers between 0 and 1, `[n, *shape]`.
+
+    An example's numbers depend on the seed and its sample id alone.
     """
     return tf.map_fn(
         lambda sample_id: tf.random.stateless_uniform(
@@ -234,7 +238,8 @@ def uniform(
 
 
 def orders(drawn: Float32[tf.Tensor, "*any m"]) -> Int32[tf.Tensor, "*any m"]:
-    """Returns random orders, the place of each of `m` features in a permutation, from numbers drawn
-    independently.
+    """Returns random orders made of independent random numbers.
+
+    Each order says of `m` features which place they have in it.
     """
     return tf.argsort(drawn, axis=-1)

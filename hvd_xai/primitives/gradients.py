@@ -1,4 +1,4 @@
-"""Gradients of a score with respect to the inputs, and integrals of them along paths."""
+"""Differentiates a score by the inputs, and integrates such gradients along paths."""
 
 import keras
 import tensorflow as tf
@@ -8,14 +8,15 @@ from hvd_xai import scores
 from hvd_xai.protocols import Score
 
 
-def of_score(
+def differentiate(
     model: keras.Model,
     inputs: Float32[tf.Tensor, "n ..."],
     targets: Shaped[tf.Tensor, "n"],
     score: str | Score,
 ) -> Float32[tf.Tensor, "n ..."]:
-    """Returns the gradient of each example's score with respect to its input; those of the weights
-    are not computed.
+    """Returns the gradient of each example's score with respect to its input.
+
+    Gradients of the weights are not computed.
 
     Raises:
         ValueError: if the score has no gradient there.
@@ -41,23 +42,26 @@ def integrate(
     targets: Shaped[tf.Tensor, "n"],
     score: str | Score,
 ) -> Float32[tf.Tensor, "n ..."]:
-    """Returns what some points of each example's path add to its integral, `Σ_s weight_s *
-    velocity_s * ∂F(points_s)`.
+    """Returns what some points of each example's path add to the integral along it.
+
+        Σ_s weight_s * velocity_s * ∂F(points_s)
 
     Args:
         model: any built Keras model of one input.
-        points: points of the paths; all of them go through the model at once.
-        velocity: how the points move, per unit of the weights.
+        points: points of the paths, which all go through the model at once.
+        velocity: change of the points per unit of the weights.
         weight: weights of a quadrature rule.
         targets: what the score selects, the same all along a path.
-        score: what is integrated.
+        score: scalar to integrate.
 
     Raises:
-        ValueError: as `of_score`.
+        ValueError: if the score has no gradient at the points.
     """
     n_examples, n_points, *shape = points.shape
     flat = tf.reshape(points, [n_examples * n_points, *shape])
-    gradient = tf.reshape(of_score(model, flat, tf.repeat(targets, n_points), score), points.shape)
+    gradient = tf.reshape(
+        differentiate(model, flat, tf.repeat(targets, n_points), score), points.shape
+    )
     return tf.reduce_sum(
         tf.reshape(weight, [1, n_points, *[1] * len(shape)]) * velocity * gradient, axis=1
     )
@@ -71,8 +75,9 @@ def convergence_delta(
     targets: Shaped[tf.Tensor, "n"],
     score: str | Score,
 ) -> Float32[tf.Tensor, "n"]:
-    """Returns by how much the sum of each example's attributions misses what the score gains from
-    `start` to the input.
+    """Returns by how much each example's attributions miss what the score gains.
+
+    The gain is the score at the input minus the score at `start`.
     """
     at_end, at_start = tf.split(
         scores.evaluate(model, tf.concat([inputs, start], 0), tf.tile(targets, [2]), score), 2

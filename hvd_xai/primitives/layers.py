@@ -29,13 +29,13 @@ class Call:
     """One call of a layer within a forward pass.
 
     Attributes:
-        layer: the layer.
+        layer: layer that was called.
         path: names of the model, the layers around this one, and this one, joined by `/`.
-        number: which of the layer's calls it is, from 0.
-        output: what it returned; None if that was not one tensor, or one of a loop that cannot be
-            reached from outside.
-        is_new: the layer computed its output, and did not pass on another layer's (as dropout does
-            in inference, or a nested model).
+        number: number of this call among the layer's calls, from 0.
+        output: tensor that the call returned; None if it returned anything but one tensor, or one
+            of a loop that cannot be reached from outside.
+        is_new: whether the layer computed its output, and did not pass on another layer's (as
+            dropout does in inference, or a nested model).
     """
 
     layer: keras.Layer
@@ -46,12 +46,12 @@ class Call:
 
     @property
     def name(self) -> str:
-        """The path and, in brackets, the number, by which this call is told from all others."""
+        """Path and, in brackets, number, by which this call is told from all others."""
         return f"{self.path}[{self.number}]"
 
     @property
     def shape(self) -> tuple[int | None, ...] | None:
-        """Shape of the output, the axis of examples as None."""
+        """Shape of the output, None for the axis of examples."""
         return (
             None
             if self.output is None or self.output.shape.rank == 0
@@ -59,7 +59,7 @@ class Call:
         )
 
     def answers_to(self, name: str) -> bool:
-        """Whether `name` is this call's path or its last parts, with the number or without."""
+        """Returns whether `name` is the path, or its last parts, with or without the number."""
         return f"/{self.path}".endswith(f"/{name}") or f"/{self.name}".endswith(f"/{name}")
 
 
@@ -67,13 +67,13 @@ class Call:
 def tap(
     model: keras.Model, watch: Callable[[tf.Tensor], None] | None = None, layer: str | None = None
 ) -> Iterator[list[Call]]:
-    """Collects the calls of the model's layers for as long as the context lasts, in the order in
-    which they end.
+    """Collects the calls of the model's layers while the context lasts, in the order they end.
 
     Args:
-        model: the model to run within the context; once.
-        watch: gets each layer's output before anything uses it, such as `tf.GradientTape.watch`.
-        layer: watches only the layers of that name or path, or the call of that name; all calls are
+        model: model to run once within the context.
+        watch: function that gets each layer's output before anything uses it, such as
+            `tf.GradientTape.watch`.
+        layer: name or path of the layers to watch, or name of one call; calls of all layers are
             collected all the same.
 
     Yields:
@@ -118,16 +118,15 @@ def tap(
 
 @contextmanager
 def put(at: Call, function: Callable[[tf.Tensor], tf.Tensor]) -> Iterator[None]:
-    """Hands a function of what a call of a layer returns, of the same shape, to all that follows,
-    for as long as the context lasts.
+    """Replaces what one call of a layer returns while the context lasts.
 
-    It leaves with the dtype and the Keras mask of what the layer returned. What the layer returns
-    to other calls stays.
+    The replacement has the same shape and leaves with the dtype and the Keras mask of the layer's
+    own output. Other calls of the layer are left alone.
 
     Args:
-        at: a call that returned one tensor; the model is to run within the context once, as it ran
+        at: call that returned one tensor; the model is to run once within the context, as it ran
             then.
-        function: gets the output; returns what stands in for it.
+        function: function of the output that returns its replacement.
     """
     numbers = itertools.count()
 
@@ -150,21 +149,21 @@ def put(at: Call, function: Callable[[tf.Tensor], tf.Tensor]) -> Iterator[None]:
 
 
 def spatial(calls: list[Call], layer: str | None, asker: str, *, otherwise: str = "") -> Call:
-    """Returns the call of the layer of that name, or the last one whose output has places: rank 3
-    (series), 4 (images) or 5 (volumes).
+    """Returns the call of the named layer, or the last call whose output has places.
+
+    Such an output has rank 3 (series), 4 (images) or 5 (volumes).
 
     Args:
-        calls: what `tap` collected in one forward pass.
-        layer: name of a layer, or as much of its path as tells it apart, such as `backbone/conv`,
-            and of one that is called several times the number of the call, `conv[0]`; None for the
-            last that will do.
+        calls: calls that `tap` collected in one forward pass.
+        layer: name of a layer, or as much of its path as identifies it, such as `backbone/conv`,
+            followed by the number of the call where a layer is called several times, `conv[0]`;
+            None for the last call that will do.
         asker: name of the method that asks, for the error.
-        otherwise: what the error says where no layer has a spatial output, beside what layers there
-            are.
+        otherwise: text that the error adds where no layer has a spatial output.
 
     Raises:
-        ValueError: if there is no such layer, if it has no spatial output, if several layers have
-            the name, or if it was called twice and the name does not say which call is meant.
+        ValueError: if there is no such layer, it has no spatial output, several layers have the
+            name, or it was called several times and the name does not say which call is meant.
     """
     fit = [call for call in calls if call.shape is not None and len(call.shape) in _SPATIAL_RANKS]
     if layer is None:
@@ -182,15 +181,16 @@ def spatial(calls: list[Call], layer: str | None, asker: str, *, otherwise: str 
 
 
 def single(calls: list[Call], layer: str, asker: str) -> Call:
-    """Returns the call of the layer of that name, whose output is one tensor of floats.
+    """Returns the call of the named layer, whose output is one tensor of floats.
 
     Args:
-        calls: what `tap` collected in one forward pass.
-        layer: as `spatial`.
+        calls: calls that `tap` collected in one forward pass.
+        layer: name of a layer, as for `spatial`.
         asker: name of the method that asks, for the error.
 
     Raises:
-        ValueError: as `spatial`, or if there is no such output.
+        ValueError: if there is no such layer or output, several layers have the name, or it was
+            called several times and the name does not say which call is meant.
     """
     fit = [
         call
@@ -245,8 +245,9 @@ def _only(of_layer: list[Call], calls: list[Call], asker: str) -> Call:
 
 
 def _own(tensor: tf.Tensor) -> tf.Tensor:
-    """Returns a copy, Keras mask included, that only what follows the layer uses: else gradients
-    leak past a layer that passes on.
+    """Returns a copy, Keras mask included, that only what follows the layer uses.
+
+    Otherwise gradients would leak past a layer that passes its input on.
     """
     return _masked_as(tensor, tf.identity(tensor))
 
@@ -260,8 +261,9 @@ def _masked_as(tensor: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
 
 
 def _shown(calls: list[Call], among: list[Call]) -> list[str]:
-    """Returns what the last few calls are to be named by, and their shapes: the path or the number
-    only where they tell calls apart.
+    """Returns names and shapes of the last few calls, for an error.
+
+    A name has the path or the number only where they tell calls apart.
     """
     named: dict[str, set[int]] = {}
     n_calls: Counter[int] = Counter()

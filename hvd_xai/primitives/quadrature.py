@@ -1,4 +1,4 @@
-"""Rules that turn an integral over a path into a weighted sum over a few of its points.
+"""Quadrature rules: weighted sums over a few points that stand for an integral over a path.
 
 Every rule here is open: it never evaluates the ends of the path. At the baseline itself, a network
 of rectifiers whose biases are zero has no gradient, and a rule that looks there loses that node's
@@ -30,14 +30,17 @@ def midpoint(n_nodes: int) -> tuple[Float64[np.ndarray, "s"], Float64[np.ndarray
 
 
 def nested_midpoint(level: int) -> Float64[np.ndarray, "s"]:
-    """Returns the nodes that the midpoint rule of `3 ** level` nodes has and that of a third as
-    many has not.
+    """Returns the nodes that a midpoint rule adds to the rule with a third as many nodes.
 
-    Cutting each part of a midpoint rule in three keeps its nodes, so a rule is refined by adding to
-    what was computed of it.
+    Cutting each part of a midpoint rule in three keeps its nodes, so that a rule is refined by
+    adding nodes and none is computed twice.
+
+        level 0        .        o        .
+        level 1    o       (level 0)     o        and so on in each third
 
     Args:
-        level: at least 0, where the middle alone is the rule.
+        level: number of times that the parts were cut, at least 0, where the middle alone is the
+            rule.
 
     Returns:
         Nodes, `[1]` at level 0, `[2 * 3 ** (level - 1)]` above. Each has the weight `3 ** -level`,
@@ -48,8 +51,7 @@ def nested_midpoint(level: int) -> Float64[np.ndarray, "s"]:
 
 
 def gauss_legendre(n_nodes: int) -> tuple[Float64[np.ndarray, "s"], Float64[np.ndarray, "s"]]:
-    """Returns the nodes of Gauss and Legendre on (0, 1), exact for polynomials up to degree `2 *
-    n_nodes - 1`.
+    """Returns the Gauss-Legendre nodes on (0, 1), exact for polynomials up to degree 2 n - 1.
 
     Worth it where the score is smooth along the path (gelu, tanh, no max-pooling): a handful of
     nodes then does the work of 50.

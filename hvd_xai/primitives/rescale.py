@@ -1,11 +1,11 @@
-"""DeepLIFT's rescale rule for each kind of operation: how the change of an output is shared among
-the changes of the inputs.
+"""DeepLIFT's rescale rule for each kind of operation.
 
-A multiplier `m` says what a unit of change of a value contributes to the change of the score. Each
-rule here gets the multipliers of an operation's outputs and returns those of its inputs, such that
+A rule says how the change of an operation's output is shared among the changes of its inputs. A
+multiplier `m` says what a unit of change of a value contributes to the change of the score. Each
+rule gets the multipliers of an operation's outputs and returns those of its inputs, such that
 nothing is lost on the way: `Σ m_in · Δin = Σ m_out · Δout`, where `Δ` is the value in the run on
-the inputs minus that in the run on the baseline. Where the two runs are equal, every rule is the
-gradient.
+the inputs minus the value in the run on the baseline. Where the two runs are equal, every rule is
+the gradient.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,12 +19,12 @@ from hvd_xai.primitives.backward import Gradients, derivative
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Twins:
-    """One operation in both runs.
+    """One operation, as it is in both runs.
 
     Attributes:
-        operation: in the run on the inputs.
-        other: the same in the run on the baseline.
-        varies: of each input, whether it depends on the model's inputs.
+        operation: operation in the run on the inputs.
+        other: the same operation in the run on the baseline.
+        varies: whether each input of the operation depends on the model's inputs.
     """
 
     operation: tf.Operation
@@ -40,8 +40,10 @@ _SMALL = 1e-5
 
 
 def find(twins: Twins) -> Rule | None:
-    """Returns the rule for an operation, or None: of another kind, of several that vary where one
-    may, or where whole numbers vary.
+    """Returns the rule for an operation; None where there is none.
+
+    There is none for unknown kinds, for kinds of which one input may vary where several do, and
+    where whole numbers vary.
     """
     operation = twins.operation
     varying = [
@@ -58,12 +60,12 @@ def find(twins: Twins) -> Rule | None:
 
 
 def _linear(twins: Twins, gradients: Gradients) -> Gradients:
-    """What is linear in all its inputs together has one gradient everywhere."""
+    """Sends the gradient back: an operation that is linear in all inputs has one everywhere."""
     return derivative(twins.operation, gradients)
 
 
 def _quadratic(twins: Twins, gradients: Gradients) -> Gradients:
-    """The gradient half way is exact up to degree two.
+    """Sends back the gradient half way between the runs, exact up to degree two.
 
     `Δ(ab) = (b + b')/2 · Δa + (a + a')/2 · Δb`, for products of any kind.
     """
@@ -84,7 +86,7 @@ def _quadratic(twins: Twins, gradients: Gradients) -> Gradients:
 
 
 def _elementwise(twins: Twins, gradients: Gradients) -> Gradients:
-    """Shrikumar et al., equation 12: `m = Δy / Δx`, element by element."""
+    """Applies Shrikumar et al., equation 12, element by element: `m = Δy / Δx`."""
     operation, other = twins.operation, twins.other
     (place,) = (index for index, varies in enumerate(twins.varies) if varies)
     slope = derivative(operation, [tf.ones_like(operation.outputs[0])])[place]
@@ -96,11 +98,11 @@ def _elementwise(twins: Twins, gradients: Gradients) -> Gradients:
 
 
 def _extreme(twins: Twins, gradients: Gradients) -> Gradients:
-    """The change of a maximum goes to where it is, up to the larger of the two runs' maxima, and to
-    where it was, from there on.
+    """Gives the change of a maximum to the place where it is, and to the place where it was.
 
-    `Δy = (z - y') + (y - z)` with `z = max(y, y')`: one part is 0, and the place of the other has
-    changed by as much or more, so that multipliers lie between 0 and 1. The same with minima.
+    `Δy = (z - y') + (y - z)` with `z = max(y, y')`: the first part goes to where the maximum is,
+    the second to where it was. One of the parts is 0, and the place of the other has changed by as
+    much or more, so that multipliers lie between 0 and 1. Minima are treated alike.
     """
     operation, other = twins.operation, twins.other
     arrived: tf.Tensor = gradients[0]
@@ -127,8 +129,9 @@ def _extreme(twins: Twins, gradients: Gradients) -> Gradients:
 
 
 def _quotient_of_two(twins: Twins, gradients: Gradients) -> Gradients:
-    """A quotient is the product of `a` and `1/b`, and `Δ(1/b) = -Δb / (b b')`; where 1/0 is 0,
-    `Δ(1/b) = Δb / b²` from there.
+    """Shares the change of a quotient as that of the product of `a` and `1/b`.
+
+    `Δ(1/b) = -Δb / (b b')`; where 1/0 is taken for 0, `Δ(1/b) = Δb / b²` from there.
     """
     (a, b), (a_other, b_other) = twins.operation.inputs, twins.other.inputs
     reciprocal = (
@@ -142,12 +145,12 @@ def _quotient_of_two(twins: Twins, gradients: Gradients) -> Gradients:
 
 
 def _softmax(twins: Twins, gradients: Gradients) -> Gradients:
-    """With `L_i`, the logarithmic mean of `y_i` and `y'_i`, `Δy_i = L_i · Δlog y_i`, and `Δlog y_i
-    = Δx_i - Σ_j L_j Δx_j / Σ_j L_j`.
+    """Shares the change of a softmax by logarithmic means.
 
-    The second holds as the `y_i` sum to 1 in both runs. It is the gradient of softmax with `L / ΣL`
-    in place of the probabilities, and for two classes the rescale rule of the sigmoid of their
-    difference.
+    With `L_i`, the logarithmic mean of `y_i` and `y'_i`, `Δy_i = L_i · Δlog y_i`, and `Δlog y_i =
+    Δx_i - Σ_j L_j Δx_j / Σ_j L_j`. The second holds as the `y_i` sum to 1 in both runs. It is the
+    gradient of softmax with `L / ΣL` in place of the probabilities, and for two classes the rescale
+    rule of the sigmoid of their difference.
     """
     arrived: tf.Tensor = gradients[0]
     mean = _logarithmic_mean(twins)
@@ -159,7 +162,7 @@ def _softmax(twins: Twins, gradients: Gradients) -> Gradients:
 
 
 def _log_softmax(twins: Twins, gradients: Gradients) -> Gradients:
-    """`Δlog y_i` as for softmax."""
+    """Shares the change of a log-softmax: `Δlog y_i` as in `_softmax`."""
     arrived: tf.Tensor = gradients[0]
     mean, m = _logarithmic_mean(twins), _float32(arrived)
     sent = m - mean / tf.reduce_sum(mean, axis=-1, keepdims=True) * tf.reduce_sum(
@@ -169,8 +172,9 @@ def _log_softmax(twins: Twins, gradients: Gradients) -> Gradients:
 
 
 def _logarithmic_mean(twins: Twins) -> tf.Tensor:
-    """Returns `(y - y') / (log y - log y')` of the softmax of both runs' inputs, `y` where they are
-    equal.
+    """Returns the logarithmic mean of both runs' softmax, `y` where the runs are equal.
+
+    L = (y - y') / (log y - log y')
     """
     logs = [
         tf.nn.log_softmax(_float32(operation.inputs[0]))
@@ -185,22 +189,23 @@ def _logarithmic_mean(twins: Twins) -> tf.Tensor:
 
 
 def _nothing(twins: Twins, gradients: Gradients) -> Gradients:
-    """What the model stops, stops here, too."""
+    """Sends nothing back: what the model stops, stops here too."""
     del gradients
     return [None] * len(twins.operation.inputs)
 
 
 def _custom(twins: Twins, gradients: Gradients) -> Gradients:
-    """`tf.custom_gradient` hands on results and arguments, and puts its gradient there.
+    """Hands on what arrives at a `tf.custom_gradient`.
 
-    What computed the results has rules of its own.
+    That operation passes on results and arguments and puts its gradient there; the operations that
+    computed the results have rules of their own.
     """
     n_inputs = len(twins.operation.inputs)
     return [*gradients, *[None] * (n_inputs - len(gradients))]
 
 
 def _quotient(change: tf.Tensor, here: tf.Tensor, there: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
-    """Returns change by `here - there`, the slope where that is next to nothing."""
+    """Returns the change divided by `here - there`, or the slope where that is next to nothing."""
     here, there = _float32(here), _float32(there)
     distance = here - there
     is_small = tf.abs(distance) <= _SMALL * (tf.abs(here) + tf.abs(there))
@@ -224,22 +229,24 @@ def _as_shape_of(sent: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
 _KINDS: dict[Rule, str] = {
     _linear: (
         """
-        Add AddN AddV2 AvgPool AvgPool3D BatchToSpaceND BiasAdd BroadcastTo Cast CheckNumerics ConcatV2 Cumsum DepthToSpace EnsureShape
-        ExpandDims GatherNd GatherV2 Identity MatrixBandPart MatrixDiagPartV3 MatrixDiagV3 Mean MirrorPad Neg Pack Pad PadV2 Reshape
-        ResizeBicubic ResizeBilinear ResizeNearestNeighbor ReverseSequence ReverseV2 Roll Select SelectV2 Slice SpaceToBatchND SpaceToDepth
-        Split SplitV Squeeze StridedSlice Sub Sum Tile Transpose Unpack
+        Add AddN AddV2 AvgPool AvgPool3D BatchToSpaceND BiasAdd BroadcastTo Cast CheckNumerics
+        ConcatV2 Cumsum DepthToSpace EnsureShape ExpandDims GatherNd GatherV2 Identity
+        MatrixBandPart MatrixDiagPartV3 MatrixDiagV3 Mean MirrorPad Neg Pack Pad PadV2 Reshape
+        ResizeBicubic ResizeBilinear ResizeNearestNeighbor ReverseSequence ReverseV2 Roll Select
+        SelectV2 Slice SpaceToBatchND SpaceToDepth Split SplitV Squeeze StridedSlice Sub Sum Tile
+        Transpose Unpack
     """
     ),
     _quadratic: (
         """
-        BatchMatMul BatchMatMulV2 BatchMatMulV3 Conv2D Conv2DBackpropInput Conv3D Conv3DBackpropInputV2 DepthwiseConv2dNative Einsum MatMul
-        Mul Square SquaredDifference
+        BatchMatMul BatchMatMulV2 BatchMatMulV3 Conv2D Conv2DBackpropInput Conv3D
+        Conv3DBackpropInputV2 DepthwiseConv2dNative Einsum MatMul Mul Square SquaredDifference
     """
     ),
     _elementwise: (
         """
-        Abs Acos Asin Asinh Atan Atanh ClipByValue Cos Cosh Elu Erf Erfc Exp Expm1 LeakyRelu Log Log1p Pow Reciprocal Relu Relu6 Rsqrt Selu
-        Sigmoid Sin Sinh Softplus Softsign Sqrt Tan Tanh
+        Abs Acos Asin Asinh Atan Atanh ClipByValue Cos Cosh Elu Erf Erfc Exp Expm1 LeakyRelu Log
+        Log1p Pow Reciprocal Relu Relu6 Rsqrt Selu Sigmoid Sin Sinh Softplus Softsign Sqrt Tan Tanh
     """
     ),
     _extreme: "Max Maximum MaxPool MaxPool3D Min Minimum",

@@ -1,4 +1,4 @@
-"""Functions that are traced once for each shape of an example, and kept."""
+"""Traces a function once for each shape and dtype of an example, and keeps the result."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -11,16 +11,18 @@ EXAMPLES_AT_ONCE = (
 )
 # inputs handed to TensorFlow at once; more examples go in several calls
 _BYTES_PER_CALL = 256 * 2**20
-Signature: TypeAlias = tuple[tuple[int, ...], str, str]
+ExampleSignature: TypeAlias = tuple[tuple[int, ...], str, str]
 
 
 class Compiled:
-    """A function of `(inputs, targets, ids)`, traced once for each shape and dtype of an example,
-    for any number of them.
+    """Calls a TensorFlow function on any number of examples.
+
+    The function is traced once for each shape and dtype of an example; the number of examples stays
+    open.
 
     Args:
-        function: returns a nest of tensors `[n, ...]`.
-        micro_batch: examples are handed over in multiples of it.
+        function: function of `(inputs, targets, ids)` that returns a nest of tensors `[n, ...]`.
+        micro_batch: number of which every call but the last gets a multiple of examples.
     """
 
     def __init__(
@@ -29,11 +31,11 @@ class Compiled:
         self.n_traces = 0
         self._function = function
         self._micro_batch = micro_batch
-        self._traced: dict[Signature, Any] = {}
+        self._traced: dict[ExampleSignature, Any] = {}
 
     def trace(self, inputs: np.ndarray, targets: np.ndarray) -> Any:
-        """Returns TensorFlow's concrete function for such inputs and targets."""
-        signature = signature_of(inputs, targets)
+        """Returns TensorFlow's concrete function for inputs and targets like these."""
+        signature = read_signature(inputs, targets)
         if signature not in self._traced:
             shape, input_dtype, target_dtype = signature
 
@@ -49,9 +51,9 @@ class Compiled:
         return self._traced[signature]
 
     def __call__(self, inputs: np.ndarray, targets: np.ndarray, ids: np.ndarray) -> Any:
-        """Returns the function's nest as NumPy arrays."""
+        """Runs the function on the examples and returns its nest as NumPy arrays."""
         compiled = self.trace(inputs, targets)
-        shape, input_dtype, target_dtype = signature_of(inputs, targets)
+        shape, input_dtype, target_dtype = read_signature(inputs, targets)
         n_bytes = max(1, int(np.prod(shape)) * np.dtype(input_dtype).itemsize)
         n_per_call = self._micro_batch * max(1, _BYTES_PER_CALL // n_bytes // self._micro_batch)
         parts = []
@@ -70,9 +72,11 @@ class Compiled:
         )
 
 
-def signature_of(inputs: np.ndarray, targets: np.ndarray) -> Signature:
-    """Returns the shape of an example, and the dtypes its input and its target are handed over in:
-    integer inputs stay what they are.
+def read_signature(inputs: np.ndarray, targets: np.ndarray) -> ExampleSignature:
+    """Returns the shape of an example and the dtypes of its input and its target in TensorFlow.
+
+    Floats of any width become float32. Integer inputs keep their dtype; integer targets become
+    int64.
     """
     input_dtype = "float32" if np.issubdtype(inputs.dtype, np.floating) else str(inputs.dtype)
     target_dtype = "float32" if np.issubdtype(targets.dtype, np.floating) else "int64"

@@ -1,5 +1,6 @@
-"""Puts others in place of the methods of a model's layers for a while, on the instances, and takes
-them back, whatever happens.
+"""Replaces methods of a model's layers for a while.
+
+The replacement is set on each instance and taken back at the end of the context, whatever happens.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,13 +15,14 @@ import tensorflow as tf
 def replaced(
     layers: Iterable[keras.Layer], name: str, make: Callable[[keras.Layer, Any], Any]
 ) -> Iterator[None]:
-    """Puts `make(layer, value)` in place of an attribute's value on each of the layers, and takes
-    it back at the end, whatever happens.
+    """Replaces an attribute of each layer by `make(layer, value)` while the context lasts.
+
+    The values of before are put back at the end, whatever happens.
 
     Args:
-        layers: layers that have the attribute, themselves or by their class.
+        layers: layers that have the attribute, on the instance or on the class.
         name: name of the attribute.
-        make: gets a layer and its value; returns the one to use meanwhile.
+        make: function that gets a layer and its value and returns the replacement.
     """
     # Past Keras's __setattr__, which would track what it is given.
     own = [(of, name in vars(of), vars(of).get(name)) for of in layers]
@@ -38,14 +40,14 @@ def replaced(
 
 @contextmanager
 def unwrapped(model: keras.Model) -> Iterator[None]:
-    """Puts its body in place of each method, `call` above all, of the model or a layer that is a
-    tf.function, while the context lasts.
+    """Replaces each method that is a tf.function by its Python body while the context lasts.
 
-    A tf.function is a single operation, perhaps traced long ago, in which layers and operations are
-    out of reach; and what is put in their place while it is traced would stay in it.
+    This holds for the model and all of its layers, and above all for `call`. A tf.function is a
+    single operation that may have been traced long ago: layers and operations inside it are out of
+    reach, and a replacement that is in place while it is traced would stay in it.
 
     Args:
-        model: the model to run within the context.
+        model: model to run within the context.
     """
     kind = tf.types.experimental.PolymorphicFunction
 

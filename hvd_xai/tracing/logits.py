@@ -45,13 +45,12 @@ _COMBINING = {
 _GIVEN = {"Const", "Placeholder", "ReadVariableOp"}
 
 
-def before_activation(tensor: tf.Tensor) -> tuple[Float32[tf.Tensor, "..."], Activation | None]:
-    """Returns the logits of what a model returned, and the activation that stands behind them; None
-    where it returned logits.
+def find_logits(tensor: tf.Tensor) -> tuple[Float32[tf.Tensor, "..."], Activation | None]:
+    """Returns the logits behind a model's output, and the activation that follows them.
 
-    They are found in the graph that the model was just traced into, as Keras's own cross-entropy
-    finds them, so that neither the model nor its layers are touched, and it does not matter which
-    of them applied the activation, or how.
+    The activation is None where the model returned logits. Both are found in the graph that the
+    model was just traced into, as Keras's own cross-entropy finds them: neither the model nor its
+    layers are touched, and it does not matter which of them applied the activation, or how.
 
     Raises:
         ValueError: if no graph is being traced, or the model ends neither in a softmax or sigmoid
@@ -77,8 +76,9 @@ def before_activation(tensor: tf.Tensor) -> tuple[Float32[tf.Tensor, "..."], Act
 
 
 def ends_in_sigmoid(tensor: tf.Tensor) -> bool:
-    """Returns whether what a model returned, in the graph that it was just traced into, is what a
-    sigmoid made of its logits.
+    """Returns whether a model's output is what a sigmoid made of its logits.
+
+    Looks at the graph that the model was just traced into.
     """
     return _ACTIVATIONS.get(_behind_shaping(tensor).op.type) == "sigmoid"
 
@@ -90,8 +90,10 @@ def _behind_shaping(tensor: tf.Tensor) -> tf.Tensor:
 
 
 def _is_linear(tensor: tf.Tensor) -> bool:
-    """Whether the tensor was made by linear layers last: sums of such, but nothing that bends
-    values, like a softmax made by hand.
+    """Returns whether linear operations alone made the tensor, back to the last layer's weights.
+
+    Sums of such tensors are linear too; anything that bends values is not, such as a softmax made
+    by hand.
     """
     open_ends: list[tf.Tensor] = [tensor]
     seen: set[object] = set()

@@ -1,10 +1,10 @@
-"""The loops that all methods share: many rows through a model, in micro-batches of a fixed size.
+"""Runs many examples through a model in micro-batches of one fixed size.
 
-Nothing here depends on how many examples there are: a micro-batch always has the same shape, and an
-example's rows are always split and summed in the same way. So one example alone, ten thousand, and
-any shard of them give the same numbers, and memory is bounded by the micro-batch. A micro-batch
-that is not full repeats a row that it has anyway, so that padding can bring in neither a NaN nor a
-new value.
+Nothing here depends on how many examples there are: a micro-batch always has the same shape, and
+what belongs to an example is always split and summed in the same way. So one example alone, ten
+thousand examples, and any shard of them give the same numbers, and the micro-batch bounds the
+memory. A micro-batch that is not full repeats a row that it holds anyway, so that padding can bring
+in neither a NaN nor a new value.
 """
 
 import math
@@ -21,12 +21,12 @@ _FEWEST = 10
 
 
 class Blocks(NamedTuple):
-    """How (example x node) rows are cut into micro-batches.
+    """Nodes and weights of a quadrature rule, cut to fit micro-batches of (example x node) rows.
 
     Attributes:
-        n_examples: examples of a micro-batch.
-        nodes: `[chunk, s]`, the nodes each of its examples is evaluated at, `s` at a time.
-        weights: `[chunk, s]`, their weights.
+        n_examples: number of examples in a micro-batch.
+        nodes: nodes at which each example is evaluated, `s` of them at a time, `[chunk, s]`.
+        weights: weights of the nodes, `[chunk, s]`.
     """
 
     n_examples: int
@@ -34,13 +34,13 @@ class Blocks(NamedTuple):
     weights: Float64[np.ndarray, "chunk s"]
 
 
-def fitting(shape: tuple[int, ...]) -> int:
-    """Returns how many inputs of this shape to put through a model at once: 256 small ones down to
-    10 large ones.
+def propose_size(shape: tuple[int, ...]) -> int:
+    """Returns how many inputs of this shape to put through a model at once.
 
-    A million input values keep the cores busy, and the activations of a usual convolutional network
-    below some gigabytes: 256 images of 28 x 28, 10 of 224 x 224 x 3. It depends on the shape alone,
-    so that every rank, and every number of ranks, computes alike.
+    It proposes 256 for small inputs, down to 10 for large ones. A million input values keep the
+    cores busy and the activations of a usual convolutional network below some gigabytes: 256 images
+    of 28 x 28, 10 of 224 x 224 x 3. The number depends on the shape alone, so that every rank, and
+    every number of ranks, computes alike.
     """
     n_values = max(1, math.prod(shape))
     return (
@@ -62,20 +62,19 @@ def check_micro_batch(micro_batch: int) -> None:
 def cut(
     nodes: Float64[np.ndarray, "s"], weights: Float64[np.ndarray, "s"], micro_batch: int
 ) -> Blocks:
-    """Cuts nodes and weights so that whole examples, or equal parts of one example, fit a
-    micro-batch.
+    """Cuts nodes and weights so that whole examples, or equal parts of one, fit a micro-batch.
 
-    Where the parts are not equal, the last node is repeated and its weight shared between the
-    copies: the sum stays what it was.
+    Where the parts would not be equal, the last node is repeated and its weight shared between the
+    copies: the weighted sum stays what it was.
 
     Args:
-        nodes: nodes of a quadrature rule.
-        weights: their weights.
-        micro_batch: the most rows that go through the model at once.
+        nodes: nodes of a quadrature rule, `[s]`.
+        weights: weights of the nodes, `[s]`.
+        micro_batch: largest number of rows that go through the model at once.
 
     Returns:
-        The cut; `n_examples * s` is never more than `micro_batch`, and there is room for both ends
-        of the path of each example.
+        The cut. `n_examples * s` is never more than `micro_batch`, and leaves room for both ends of
+        each example's path.
 
     Raises:
         ValueError: if `micro_batch` is less than 1.
@@ -99,9 +98,10 @@ def sum_over_chunks(
     """Returns the sum of `function(nodes, weights)` over the chunks of `blocks`, in float32.
 
     Args:
-        function: gets nodes and weights `[s]`, float32; returns float32 of `shape`.
-        blocks: a cut of a quadrature rule.
-        shape: shape of what the function returns.
+        function: function of nodes and weights, float32 `[s]` each, that returns float32 of
+            `shape`.
+        blocks: cut quadrature rule.
+        shape: shape of the function's result.
     """
     nodes, weights = tf.constant(blocks.nodes, tf.float32), tf.constant(blocks.weights, tf.float32)
     if len(blocks.nodes) == 1:
@@ -115,19 +115,17 @@ def sum_over_chunks(
     return total
 
 
-def map_rows(function: Callable[..., Any], arrays: tuple[tf.Tensor, ...], n_rows: int) -> Any:
-    """Applies a function to blocks of exactly `n_rows` examples, one after the other, and joins
-    what it returns.
+def map_blocks(function: Callable[..., Any], arrays: tuple[tf.Tensor, ...], n_rows: int) -> Any:
+    """Applies a function to blocks of exactly `n_rows` rows, one by one, and joins the results.
 
     Args:
-        function: gets a block of each array, `[n_rows, ...]`; returns a nest of tensors `[n_rows,
-            ...]`. Traced once.
-        arrays: `[n, ...]` each; `n` may be 0, and unknown while tracing.
-        n_rows: examples of a block; the last block repeats the last example where it is not full.
+        function: function of one block of each array, `[n_rows, ...]`, that returns a nest of
+            tensors `[n_rows, ...]`; it is traced once.
+        arrays: arrays `[n, ...]` with the same n, which may be 0, and may be unknown while tracing.
+        n_rows: number of rows in a block; the last block repeats the last row where it is not full.
 
     Returns:
-        The same nest with tensors `[n, ...]`; `n` is known of them while tracing if it is known of
-        the arrays.
+        The same nest with tensors `[n, ...]`; n is known while tracing if the arrays' n is.
 
     Raises:
         ValueError: if the function returns anything whose first axis is not the block's examples.

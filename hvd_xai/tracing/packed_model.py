@@ -1,6 +1,4 @@
-"""A model of several inputs, as a model of the rows that they are packed into, so that every method
-can explain it.
-"""
+"""Wraps a model of several inputs as a model of packed rows, which every method can explain."""
 
 from typing import Any
 
@@ -12,19 +10,19 @@ from jaxtyping import Bool, Float32
 from hvd_xai.probe.packing import Packing
 
 
-class RowModel(keras.Model):  # type: ignore[misc]  # keras ships no types
-    """Takes packed rows, and runs a model on the inputs that they hold.
+class PackedModel(keras.Model):  # type: ignore[misc]  # keras ships no types
+    """A model of packed rows that runs a model of several inputs on what each row holds.
 
-    It has no weights of its own, and changes nothing of the model.
+    It has no weights of its own and changes nothing in the model.
 
     Args:
-        model: a built model of several inputs.
-        packing: how its inputs lie in a row.
+        model: built model of several inputs.
+        packing: where each input lies in a row.
 
     Attributes:
-        is_whole: `[f]`, which values of a row are whole numbers. A path between two tokens leads
-            over others, which mean something else: on paths, and under noise, such values stay what
-            they are, and get no attributions. Methods that replace values explain them.
+        is_whole: values of a row that are whole numbers, `[f]`. A path between two tokens leads
+            over other tokens, which mean something else: on paths, and under noise, such values
+            stay what they are and get no attributions. Methods that replace values explain them.
     """
 
     def __init__(self, model: keras.Model, packing: Packing) -> None:
@@ -36,7 +34,7 @@ class RowModel(keras.Model):  # type: ignore[misc]  # keras ships no types
         self.built = model.built
 
     def call(self, inputs: Float32[tf.Tensor, "n f"], training: bool = False) -> Any:
-        """Returns what the model returns."""
+        """Unpacks the rows and returns what the model returns for them."""
         packing = self._packing
         arrays = {}
         for name, shape, dtype, part in zip(
@@ -56,13 +54,14 @@ class RowModel(keras.Model):  # type: ignore[misc]  # keras ships no types
 
 
 def whole_numbers(model: keras.Model) -> Bool[np.ndarray, "f"] | None:
-    """Returns which values of a model's inputs are whole numbers, as `RowModel` has them; None
-    where none are.
+    """Returns which values of a model's inputs are whole numbers; None where none are.
+
+    Only a `PackedModel` knows of such values.
     """
     is_whole: np.ndarray | None = getattr(model, "is_whole", None)
     return None if is_whole is None or not is_whole.any() else is_whole
 
 
-def of_rows(model: keras.Model, packing: Packing | None) -> keras.Model:
-    """Returns the model as one of packed rows; the model itself where nothing was packed."""
-    return model if packing is None else RowModel(model, packing)
+def accept_packed(model: keras.Model, packing: Packing | None) -> keras.Model:
+    """Returns the model, wrapped to accept packed rows if its inputs were packed."""
+    return model if packing is None else PackedModel(model, packing)

@@ -1,4 +1,4 @@
-"""Runs a model in another precision than its own, for as long as it takes to trace it."""
+"""Makes a model compute in another precision for as long as it takes to trace it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +9,8 @@ import keras
 Precision: TypeAlias = Literal["bfloat16"]
 
 
-def check(precision: str | None) -> None:
-    """Raises `ValueError` unless a model can be made to compute so."""
+def check_precision(precision: str | None) -> None:
+    """Raises `ValueError` unless `computing_in` knows the precision."""
     if precision not in {None, "bfloat16"}:
         raise ValueError(
             f"precision must be 'bfloat16', or None for the model's own; got {precision!r}"
@@ -19,17 +19,16 @@ def check(precision: str | None) -> None:
 
 @contextmanager
 def computing_in(model: keras.Model, precision: Precision | None) -> Iterator[None]:
-    """Makes all layers that compute in float32 compute in `precision`, for as long as the context
-    lasts.
+    """Makes all float32 layers of a model compute in `precision` while the context lasts.
 
-    Each such layer has Keras's mixed policy meanwhile: its inputs are cast, and its weights as they
-    are read. The weights themselves stay float32, and what is traced here reads the values that
-    they have when it runs. Layers of another precision, and those that do not let Keras cast for
-    them, keep theirs. The policies are put back afterwards, whatever happens.
+    Each such layer has Keras's mixed policy meanwhile: its inputs are cast, and so are its weights
+    when they are read. The weights themselves stay float32, and the traced function reads the
+    values that they have when it runs. Layers of another precision, and layers that do not let
+    Keras cast for them, keep their own. The policies are put back at the end, whatever happens.
 
     Args:
-        model: the model to trace within the context.
-        precision: what to compute in; None changes nothing.
+        model: model to trace within the context.
+        precision: precision of the computation; None changes nothing.
     """
     if precision is None:
         yield

@@ -14,7 +14,7 @@ import pytest
 
 from hvd_xai import Probe, scores
 from hvd_xai.compute.attribute import Compute
-from hvd_xai.tracing.packed_model import of_rows
+from hvd_xai.tracing.packed_model import accept_packed
 from tests import models_under_test as models
 from tests.attributions.methods_under_test import (
     CASES,
@@ -80,7 +80,7 @@ def test_several_inputs_are_as_one_row_and_no_other_words_are_shown(name: str) -
     probe, model = Probe.of_several(*models.several_examples(N)), of_several()
     inputs, targets, ids = probe.inputs, probe.targets, probe.sample_ids
     before = models.state_of(model)
-    compute = Compute(of_rows(model, probe.packing), CASES[name])
+    compute = Compute(accept_packed(model, probe.packing), CASES[name])
     refused = refusal(compute, inputs, targets)
     if refused is not None:
         assert re.fullmatch(rf"`{name}` needs .*; .*\. (Pass|Take) .*\.", refused), refused

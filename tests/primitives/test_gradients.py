@@ -12,7 +12,7 @@ SQUARE, CUBE = 1, 2
 
 
 def test_gradients_are_those_of_each_examples_own_score() -> None:
-    got = gradients.of_score(
+    got = gradients.differentiate(
         functions(), tf.constant(POINTS), tf.constant([SQUARE, CUBE]), "output"
     )
     np.testing.assert_allclose(got, [2 * POINTS[0], 3 * POINTS[1] ** 2], rtol=1e-6)
@@ -24,7 +24,7 @@ def test_a_score_without_gradient_is_refused() -> None:
         lambda x: tf.cast(tf.cast(x[:, :1], tf.int32), tf.float32), output_shape=(1,)
     )
     with pytest.raises(ValueError, match="has no gradient there"):
-        gradients.of_score(
+        gradients.differentiate(
             keras.Model(inputs, counted(inputs)), tf.constant(POINTS), tf.constant([0, 0]), "output"
         )
 

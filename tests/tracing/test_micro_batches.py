@@ -33,7 +33,7 @@ def test_a_cut_fills_the_micro_batch_with_whole_examples() -> None:
 
 def compiled(function: Callable[..., object], n_rows: int) -> Callable[..., object]:
     joined: Callable[..., object] = tf.function(
-        lambda *arrays: micro_batches.map_rows(function, arrays, n_rows), autograph=False
+        lambda *arrays: micro_batches.map_blocks(function, arrays, n_rows), autograph=False
     )
     return joined
 
@@ -68,14 +68,14 @@ def test_a_nan_stays_in_its_row() -> None:
 
 def test_works_eagerly() -> None:
     np.testing.assert_array_equal(
-        micro_batches.map_rows(lambda block: -block, (tf.range(5),), 2), -tf.range(5)
+        micro_batches.map_blocks(lambda block: -block, (tf.range(5),), 2), -tf.range(5)
     )
 
 
 def test_blocks_within_blocks_keep_their_shape() -> None:
     # so that a method which forms micro-batches can be called by one that is given them
     joined = compiled(
-        lambda block: micro_batches.map_rows(lambda inner: 2 * inner, (block,), 3), 4
+        lambda block: micro_batches.map_blocks(lambda inner: 2 * inner, (block,), 3), 4
     )(tf.range(6))
     np.testing.assert_array_equal(joined, 2 * tf.range(6))
 
@@ -116,4 +116,4 @@ def test_no_rows_at_a_time_are_refused() -> None:
     ],
 )
 def test_a_micro_batch_fits_its_inputs(shape: tuple[int, ...], n: int) -> None:
-    assert micro_batches.fitting(shape) == n
+    assert micro_batches.propose_size(shape) == n

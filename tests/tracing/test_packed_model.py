@@ -22,7 +22,7 @@ from hvd_xai.explain.recompute import recompute
 from hvd_xai.explain.runner import explain
 from hvd_xai.primitives import coalitions
 from hvd_xai.scores import output
-from hvd_xai.tracing.packed_model import RowModel, of_rows
+from hvd_xai.tracing.packed_model import PackedModel, accept_packed
 from tests import models_under_test as models
 
 N = 5
@@ -58,7 +58,7 @@ def model() -> keras.Model:
 
 def rows_of(probe: Probe, model: keras.Model, method: Callable[..., Any]) -> dict[str, np.ndarray]:
     assert probe.packing is not None
-    compute = Compute(of_rows(model, probe.packing), method)
+    compute = Compute(accept_packed(model, probe.packing), method)
     return probe.packing.taken_apart(
         compute(probe.inputs, probe.targets, probe.sample_ids).attributions
     )
@@ -68,10 +68,10 @@ def test_a_model_runs_on_rows_as_on_its_inputs(model: keras.Model) -> None:
     probe = Probe.of_several(INPUTS, TARGETS)
     assert probe.packing is not None
     want = model(INPUTS, training=False)
-    got = RowModel(model, probe.packing)(probe.inputs, training=False)
+    got = PackedModel(model, probe.packing)(probe.inputs, training=False)
     for head in ("kind", "size"):
         np.testing.assert_array_equal(got[head], want[head])
-    assert of_rows(model, None) is model
+    assert accept_packed(model, None) is model
 
 
 def test_a_list_of_inputs_goes_in_as_a_list() -> None:
@@ -135,7 +135,7 @@ def test_tokens_are_there_or_not_where_others_are_half_there(model: keras.Model)
     assert probe.packing is not None
     present = tf.random.stateless_uniform([1, 50, probe.packing.n_features], [3, 4])
     settled = probe.packing.taken_apart(
-        coalitions.settled(of_rows(model, probe.packing), present)[0].numpy()
+        coalitions.settled(accept_packed(model, probe.packing), present)[0].numpy()
     )
     assert np.unique(settled["tokens"]).tolist() == [0, 1]
     for name, values in probe.packing.taken_apart(present[0].numpy()).items():
@@ -158,7 +158,9 @@ def test_what_replaces_values_explains_tokens_too(model: keras.Model) -> None:
 
 def test_layers_inside_are_reached(model: keras.Model) -> None:
     probe = Probe.of_several(INPUTS, TARGETS)
-    compute = Compute(of_rows(model, probe.packing), partial(grad_cam, layer="conv", score=KIND))
+    compute = Compute(
+        accept_packed(model, probe.packing), partial(grad_cam, layer="conv", score=KIND)
+    )
     assert compute(probe.inputs, probe.targets, probe.sample_ids).attributions.shape == (N, 4, 4)
 
 

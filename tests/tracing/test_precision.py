@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from hvd_xai.primitives import layers
-from hvd_xai.tracing.precision import check, computing_in
+from hvd_xai.tracing.precision import check_precision, computing_in
 from tests import models_under_test as models
 
 
@@ -74,4 +74,4 @@ def test_other_names_are_refused() -> None:
     with pytest.raises(
         ValueError, match="precision must be 'bfloat16', or None for the model's own; got 'float8'"
     ):
-        check("float8")
+        check_precision("float8")

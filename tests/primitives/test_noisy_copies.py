@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvd_xai.primitives import noisy
+from hvd_xai.primitives import noisy_copies
 from hvd_xai.protocols import Attributed
 from tests.attributions.functions_under_test import functions
 
@@ -59,7 +59,7 @@ def moments(method: Any, rows: slice | list[int] = slice(None), **options: Any) 
         **options,
     }
     ids = tf.constant(IDS[rows], tf.int64)
-    mean, variance = noisy.moments(
+    mean, variance = noisy_copies.moments(
         method, functions(), tf.constant(INPUTS[rows]), tf.constant(IDS[rows] % 5), ids, **settings
     )
     return [mean.attributions.numpy(), variance.numpy()]

@@ -1,4 +1,4 @@
-"""What a method says of noisy copies of an example: mean and variance of the attributions."""
+"""Explains noisy copies of examples: mean and variance of a method's attributions."""
 
 import dataclasses
 import inspect
@@ -31,31 +31,32 @@ def moments(
     score: str | Score,
     micro_batch: int,
 ) -> tuple[Attributed, Float32[tf.Tensor, "n ..."]]:
-    """Returns mean and variance of a method's attributions over copies of each example with normal
-    noise.
+    """Returns mean and variance of a method's attributions over noisy copies of each example.
 
-    The noise comes from `(seed, sample id)`, so an example has the same copies in any batch and on
-    any rank. A method that is random itself is given the sample id too, and so is equally random
-    for each copy. What it returns beside the attributions is about the copies, and is dropped.
+    The normal noise comes from `(seed, sample id)`, so an example has the same copies in any batch
+    and on any rank. A method that is random itself gets the sample id too, and so is equally random
+    for each copy. What the method returns beside the attributions is about single copies, and is
+    dropped.
 
     Args:
-        method: whose attributions are meant, a name or a function; it gets `score`, and
-            `micro_batch` unless that is bound, where it has such options.
+        method: method to average, a name or a function; it gets `score`, and `micro_batch` unless
+            that is bound, where it has such options.
         model: any built Keras model of one input.
-        inputs: computed in float32.
-        targets: what the score selects.
-        ids: sample ids.
-        n_samples: copies of an example, at least 1.
-        noise: standard deviation of the noise.
-        is_relative: the noise is a share of each example's range, its largest value minus its
-            smallest; else in units of the inputs.
-        seed: another seed, other noise.
-        score: what is explained.
-        micro_batch: the most copies that are handed to the method at once.
+        inputs: examples `[n, ...]`; computed in float32.
+        targets: what the score selects for each example, `[n]`.
+        ids: sample ids, `[n]`, which seed the noise.
+        n_samples: number of copies of each example, at least 1.
+        noise: standard deviation of the noise, at least 0.
+        is_relative: whether the noise is a share of each example's range, its largest value minus
+            its smallest, instead of in the inputs' units.
+        seed: seed of the noise.
+        score: scalar to explain, by name or as a function.
+        micro_batch: largest number of copies that the method gets at once.
 
     Returns:
-        Mean and variance, each of the shape of the method's attributions; the mean says of itself
-        what the method says of its attributions. The variance divides by the number of copies.
+        Mean and variance, each of the shape of the method's attributions; the facts of the mean are
+        those that the method states of its attributions. The variance divides by the number of
+        copies.
 
     Raises:
         ValueError: if an option is out of range, or a score is bound to the method.
@@ -126,7 +127,7 @@ def moments(
         of_copies = dataclasses.replace(first, attributions=pivot[:, 0] + mean, per_sample={})
         return of_copies, tf.maximum(mean_square - mean**2, 0.0)
 
-    of_noise: tuple[Attributed, tf.Tensor] = micro_batches.map_rows(
+    of_noise: tuple[Attributed, tf.Tensor] = micro_batches.map_blocks(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), blocks.n_examples
     )
     return of_noise
@@ -151,8 +152,9 @@ def _bound(
 
 
 def normal(shape: list[int], seed: int, sample_ids: tf.Tensor) -> tf.Tensor:
-    """Returns `[n, *shape]` normal numbers, those of each example from `(seed, sample id)`, by the
-    same generator on any device.
+    """Returns normal random numbers `[n, *shape]`.
+
+    An example's numbers come from `(seed, sample id)`, by the same generator on any device.
     """
 
     def draw(sample_id: tf.Tensor) -> tf.Tensor:
