@@ -106,6 +106,7 @@ def blurred(
         weights = np.exp(-0.5 * (np.subtract.outer(places, places) / sigma) ** 2)
         weights[np.abs(np.subtract.outer(places, places)) > max(1.0, _WIDTH * sigma)] = 0
         weights = tf.constant(weights / weights.sum(axis=1, keepdims=True), tf.float32)
+        # tensordot puts the new axis last; it goes back to where it was.
         last_axes = [*range(axis), inputs.shape.rank - 1, *range(axis, inputs.shape.rank - 1)]
         inputs = tf.transpose(tf.tensordot(inputs, weights, [[axis], [1]]), last_axes)
     return inputs
@@ -151,6 +152,7 @@ def uniform(
         ids,
         fn_output_signature=tf.TensorSpec(shape, tf.float32),
     )
+    #     [n, b, ...] -> [b, n, ...]
     return tf.transpose(noise, [1, 0, *range(2, len(shape) + 1)])
 
 
@@ -256,6 +258,7 @@ def references(
     function: Callable[..., Any] = resolve(baseline)
     options = {"ids": ids} if "ids" in inspect.signature(function).parameters else {}
     returned = tf.cast(function(inputs, **options), tf.float32)
+    # One reference each is a list of one.
     several = returned if returned.shape.rank == inputs.shape.rank + 1 else returned[None]
     one_each = several.shape[1:].is_compatible_with(inputs.shape)
     same_for_all = several.shape[1:].is_compatible_with([1, *inputs.shape[1:]])

@@ -148,6 +148,7 @@ def log_odds(
     selected = _of_class(logits, targets, "log_odds")
     if activation == "sigmoid":
         return selected
+    # The lowest number there is, added to the target's own logit, leaves it out of the sum.
     others = tf.one_hot(targets, logits.shape[-1], on_value=logits.dtype.min, off_value=0.0)
     # not tf.reduce_logsumexp, which stops the gradient of the largest: it cancels, but what follows
     # changes themselves would miss it

@@ -65,6 +65,7 @@ def attention_rollout(
     identity = tf.eye(collected[0].scores.shape[-1])
     flow = identity[None]
     for attended in collected:
+        # A_l = 1/2 W_l + 1/2 I up to a factor, which the sum of each row takes out
         passed = tf.reduce_mean(tf.cast(attended.scores, tf.float32), axis=1) + identity
         # Keras lets padding attend to nothing: it passes on itself alone, also to a later layer
         # that knows of no mask

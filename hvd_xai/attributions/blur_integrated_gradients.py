@@ -97,6 +97,12 @@ def blur_integrated_gradients(
     path = np.exp(
         np.multiply.outer(-np.square(sigma * np.linspace(1, 0, 2 * n_steps + 1) ** 2) / 2, squares)
     )[..., None]
+    # The path's odd entries are the middles of its steps, the even ones their ends:
+    #
+    #     u        0     1/2     1     3/2     2   ...
+    #     path   start  middle  end   middle  end  ...
+    #
+    # A step's change, its end minus its start, is dL/dσ dσ.
     middles, changes = (
         tf.constant(path[1::2], tf.float32),
         tf.constant(path[2::2] - path[:-1:2], tf.float32),

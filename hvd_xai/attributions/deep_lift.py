@@ -94,6 +94,7 @@ def deep_lift(
                 " A model of integer inputs (tokens, a cast) has none: take"
                 " `layer_integrated_gradients` at its embedding."
             )
+        # C_{Δx_i} = m_{Δx_i} · Δx_i
         attributions = multipliers * (x - x_start)
         summed = tf.reduce_sum(attributions, axis=list(range(1, x.shape.rank)))
         return Attributed(
@@ -146,6 +147,8 @@ def _rule(
                 f"`deep_lift` has no rule for {where}, of {kinds}. Explain a part of the model that"
                 " does without it, or take `integrated_gradients`."
             )
+        # The operations that make the inputs of twins are twins too. The walk goes back from the
+        # value, so that a twin is known before its operation is reached.
         other.update(
             (mine.op.name, theirs.op)
             for mine, theirs in zip(operation.inputs, twins.other.inputs, strict=True)

@@ -114,6 +114,7 @@ def expected_gradients(
 
         attributions = micro_batches.sum_over_chunks(weighted_gradient, pairs, tuple(x.shape))
         expected = micro_batches.sum_over_chunks(weighted_score, each, (x.shape[0],))
+        # Completeness: Σ_i EG_i = F(x) - mean_b F(b)
         gain = scores.evaluate(model, x, target, score) - expected
         summed = tf.reduce_sum(attributions, axis=list(range(1, x.shape.rank)))
         return Attributed(

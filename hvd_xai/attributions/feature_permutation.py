@@ -97,6 +97,7 @@ def feature_permutation(
         if background is None:
             others = baselines.reference(baseline, x, sample_id)[:, None]
         else:
+            # The first entries of a random order are a draw without repetition.
             drawn = coalitions.orders(coalitions.uniform(seed, sample_id, (n_background,)))[
                 :, :n_drawn
             ]
@@ -121,6 +122,7 @@ def feature_permutation(
             )
 
         values = coalitions.evaluate_rows(model, points, target, score, cut)
+        # Row 0 is F(x); rows 1 + k m + j fall into [example drawn, feature].
         drops = tf.reshape(values[:, :1] - values[:, 1:], [cut.n_examples, n_drawn, *cells.counts])
         return tf.reduce_mean(drops, axis=1)
 

@@ -59,6 +59,8 @@ def grad_cam(
     activations, gradient = cam.activations_and_gradient(
         model, inputs, targets, score, layer, asker="grad_cam"
     )
+    # α_k = 1/Z Σ_ij ∂y / ∂A_ij^k
     alpha = tf.reduce_mean(gradient, axis=cam.places(gradient), keepdims=True)
+    # L = ReLU(Σ_k α_k A^k)
     maps = tf.nn.relu(tf.reduce_sum(alpha * activations, axis=-1))
     return Attributed(maps, attributed_to="places", signed=False)

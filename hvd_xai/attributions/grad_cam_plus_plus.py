@@ -68,6 +68,8 @@ def grad_cam_plus_plus(
     # The equation with g² cancelled, for powers of a small gradient are zero in float32.
     response = tf.reduce_sum(activations, axis=cam.places(activations), keepdims=True)
     weighted = tf.math.divide_no_nan(tf.nn.relu(gradient), 2 + gradient * response)
+    # w_k = Σ_ij α_ij^k ReLU(g)
     weight = tf.reduce_sum(weighted, axis=cam.places(gradient), keepdims=True)
+    # L = ReLU(Σ_k w_k A^k)
     maps = tf.nn.relu(tf.reduce_sum(weight * activations, axis=-1))
     return Attributed(maps, attributed_to="places", signed=False)

@@ -80,6 +80,7 @@ def gradient_x_attention(
                 "`gradient_x_attention` needs a score that depends on all attention; not on that"
                 f" of {attended.layer.name!r}"
             )
+        # Ā_l = E_h (∇A_l ⊙ A_l)^+ and R_l = R_{l-1} + Ā_l R_{l-1}
         product = tf.cast(gradient, tf.float32) * tf.cast(attended.scores, tf.float32)
         relevance += tf.reduce_mean(tf.nn.relu(product), axis=1) @ relevance
     shares = attention.read_token(relevance - identity, collected, token, "gradient_x_attention")

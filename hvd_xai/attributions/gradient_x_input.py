@@ -53,5 +53,6 @@ def gradient_x_input(
     """
     del ids
     x = tf.cast(inputs, tf.float32)
+    # a_i = x_i * ∂F(x) / ∂x_i
     attributions = x * gradients.differentiate(model, x, targets, score)
     return Attributed(attributions, attributed_to="inputs", signed=True)

@@ -84,6 +84,7 @@ def guided_integrated_gradients(
     start = baselines.held(model, x, baselines.reference(baseline, x, ids))
     n_features = x.shape[1:].num_elements()
     difference = x - start
+    # The L1 distance is shared among the features: steps of equal length cover equal shares of it.
     way = tf.reshape(tf.abs(difference), [-1, n_features])
     share_of_way = tf.math.divide_no_nan(way, tf.reduce_sum(way, axis=1, keepdims=True))
 

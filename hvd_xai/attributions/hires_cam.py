@@ -62,5 +62,6 @@ def hires_cam(
     activations, gradient = cam.activations_and_gradient(
         model, inputs, targets, score, layer, asker="hires_cam"
     )
+    # L = Σ_k ∂y / ∂A^k ⊙ A^k
     maps = tf.reduce_sum(gradient * activations, axis=-1)
     return Attributed(maps, attributed_to="places", signed=True)

@@ -121,6 +121,7 @@ def integrated_gradients(
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
         def of_path(one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             x_start = tf.broadcast_to(one, x.shape)
+            # IG_i = (x_i - x'_i) Σ_s w_s ∂F(x' + α_s (x - x')) / ∂x_i
             attributions = (x - x_start) * _weighted_gradients(gradient, blocks, x, x_start, target)
             at_end, at_start = _ends(model, score, x, x_start, target)
             return attributions, _total(attributions) - (at_end - at_start)
@@ -177,6 +178,8 @@ def _refined(
     # them as long as those have no own.
     counts = tf.ones([n_examples, _N_PANELS])
     is_first = tf.tile([[False, True, False] * (_N_PANELS // 3)], [n_examples, 1])
+    #     panels    0   1   2 | 3   4   5 | 6   7   8
+    #     nodes         o     |     o     |     o          each stands for its third
     sums = tf.repeat(
         tf.reshape(added(tf.where(is_first), 0), [n_examples, _N_PANELS // 3, n_values]), 3, axis=1
     )

@@ -96,6 +96,7 @@ def kernel_shap(
             order = coalitions.orders(coalitions.uniform(seed, sample_id, (n_pairs, n_features)))
             drawn = order < tf.constant(drawn_sizes, tf.int32)[:, None]
             present = tf.concat([present, drawn, ~drawn], axis=1)
+        # Rows 0 and 1 are F(0) and F(1), for the constraint; the coalitions of the fit follow.
         ends = tf.tile(tf.constant([[[False], [True]]]), [cut.n_examples, 1, n_features])
         with_ends = tf.concat([ends, present], axis=1)
         absent = baselines.reference(baseline, x, sample_id)
@@ -148,6 +149,8 @@ def _plan(
         math.comb(n_features, int(s)) * (1 if half else 2)
         for s, half in zip(size, is_half, strict=True)
     ):
+        # A size is listed while drawing would give each of its coalitions a turn; the first is
+        # always listed.
         if count > left or (n_listed > 0 and left * mass[n_listed] / mass[n_listed:].sum() < count):
             break
         left, n_listed = left - count, n_listed + 1
@@ -186,5 +189,6 @@ def _fit(
     )
     solved = tf.linalg.cholesky_solve(factor, right)
     free, along = solved[..., 0], solved[..., 1]
+    # Lagrange: φ = free - λ G⁻¹ 1, where λ makes Σ_j φ_j = F(1) - F(0).
     excess = (tf.reduce_sum(free, axis=1) - total) / tf.reduce_sum(along, axis=1)
     return free - along * excess[:, None]

@@ -61,5 +61,6 @@ def layer_cam(
     activations, gradient = cam.activations_and_gradient(
         model, inputs, targets, score, layer, asker="layer_cam"
     )
+    # L = ReLU(Σ_k w_ij^k A_ij^k), with w_ij^k = ReLU(∂y / ∂A_ij^k)
     maps = tf.nn.relu(tf.reduce_sum(tf.nn.relu(gradient) * activations, axis=-1))
     return Attributed(maps, attributed_to="places", signed=False)

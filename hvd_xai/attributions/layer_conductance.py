@@ -88,6 +88,7 @@ def layer_conductance(
             tf.repeat(difference, n_nodes, axis=0),
             tf.repeat(target, n_nodes),
         )
+        # The first run finds the layer's shape, and the scores at both ends of the path.
         with layers.tap(model) as calls:
             both = scores.evaluate(model, tf.concat([x, x_start], 0), tf.tile(target, [2]), score)
         if layer is None:
@@ -120,6 +121,7 @@ def layer_conductance(
                     f"`{_NAME}` needs a layer that the score depends on; it does not depend on"
                     f" layer {call.path!r}"
                 )
+            # ∂F / ∂A_j · dA_j / dα
             flow = tf.cast(gradient, tf.float32) * tf.cast(
                 _forward(model, output, points, change_of_row, call.path), tf.float32
             )

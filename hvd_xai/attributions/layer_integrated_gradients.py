@@ -118,6 +118,7 @@ def layer_integrated_gradients(
                 tf.reshape(weight, of_node) * tf.reshape(gradient, path.shape), axis=1
             )
 
+        # LIG_j = (A_j(x) - A'_j) Σ_s w_s ∂F(A' + α_s (A(x) - A')) / ∂A_j
         attributions = difference * micro_batches.sum_over_chunks(
             weighted_gradient, blocks, tuple(end.shape)
         )

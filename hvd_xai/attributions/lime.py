@@ -91,6 +91,7 @@ def lime(
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
         drawn = coalitions.uniform(seed, sample_id, (n_samples - 1, cells.n_features)) < 0.5
+        # Row 0 is the whole example; in the others each feature is present by the toss of a coin.
         present = tf.concat([tf.fill([cut.n_examples, 1, cells.n_features], True), drawn], axis=1)
         absent = baselines.reference(baseline, x, sample_id)
         values = coalitions.evaluate_rows(
@@ -103,6 +104,7 @@ def lime(
             cut,
         )
         z, y = tf.cast(present, tf.float64), tf.cast(values, tf.float64)
+        # D(z) = 1 - √(|z| / m) and π(z) = exp(-D² / σ²), the cosine distance from all ones
         distance = 1 - tf.sqrt(tf.reduce_mean(z, axis=2))
         coefficients, intercept, r2 = _ridge(z, y, tf.exp(-(distance**2) / kernel_width**2), ridge)
         attributions = tf.reshape(coefficients, [cut.n_examples, *cells.counts])
@@ -133,6 +135,7 @@ def _ridge(
 
     The penalty does not draw the intercept to 0.
     """
+    # Centred by the weighted means, so that the intercept is not drawn to 0.
     shares = weights / tf.reduce_sum(weights, axis=1, keepdims=True)
     z_mean, y_mean = tf.einsum("nr,nrm->nm", shares, z), tf.reduce_sum(shares * y, axis=1)
     z, y = z - z_mean[:, None], y - y_mean[:, None]

@@ -87,6 +87,7 @@ def occlusion(
 
         Row 0 covers nothing.
         """
+        # Row 1 + w covers the w-th position, counted along the last axis first.
         window = tf.unravel_index(tf.maximum(row - 1, 0), counts)
         is_covered = tf.reshape(row > 0, [-1, *[1] * len(covers)])
         for axis, cover in enumerate(covers):

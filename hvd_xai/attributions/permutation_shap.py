@@ -162,6 +162,7 @@ def permutation_shap(
             _largest_error(moments, taken) > (0.0 if tolerance is None else tolerance),
         )
 
+    # Only examples that are still unsure take part in a round; the loop ends with the last of them.
     _, moments, taken, _ = tf.while_loop(
         lambda number, *state: (number < n_rounds) & tf.reduce_any(state[-1]),
         next_round,
@@ -228,6 +229,8 @@ def _gains(
     n_examples, n_orders, n_features = place.shape
     nothing, everything = (tf.tile(values[:, row, None, None], [1, n_orders, 1]) for row in (0, 1))
     between = tf.reshape(values[:, 2:], [n_examples, n_orders, 2, n_features - 1])
+    #     forwards     F(0)   F(1st)      ...  F(1)      gain = after - before
+    #     backwards    F(1)   F(not 1st)  ...  F(0)      gain = before - after
     forwards = tf.concat([nothing, between[:, :, 0], everything], axis=2)
     backwards = tf.concat([everything, between[:, :, 1], nothing], axis=2)
     of_place = (

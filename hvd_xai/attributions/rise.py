@@ -89,6 +89,7 @@ def rise(
     )
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor:
+        # Of each mask: its cells, then its shift along each axis.
         drawn = coalitions.uniform(seed, sample_id, (n_masks, n_cells + len(sizes)))
         absent = baselines.reference(baseline, x, sample_id)
 
@@ -138,6 +139,7 @@ def _masks(
         place = tf.range(sizes[axis], dtype=tf.float32) + tf.floor(
             shifts[:, axis, None] * sides[axis]
         )
+        # Linear weights between the corners: 1 at a corner, 0 one cell away.
         at = tf.clip_by_value((place + 0.5) / sides[axis] - 0.5, 0, n_corners - 1)
         share = tf.nn.relu(1 - tf.abs(at[:, None] - tf.range(n_corners, dtype=tf.float32)[:, None]))
         lines = tf.matmul(

@@ -105,6 +105,7 @@ def score_cam(
         x_start = baselines.reference(baseline, x, sample_id)
 
         def score_of(row: tf.Tensor) -> tf.Tensor:
+            # H_k = s(up(A^k)); row r stands for channel r % n_kept of example r // n_kept
             mask = _between_0_and_1(_resized(tf.gather(maps, row), size))
             if x.shape.rank > mask.shape.rank:
                 mask = tf.expand_dims(mask, channel)
@@ -116,6 +117,7 @@ def score_cam(
             )
 
         values = micro_batches.map_blocks(score_of, (tf.range(n_rows),), n_rows_at_once)
+        # α = softmax_k F(x' + H_k ⊙ (x - x')), then L = ReLU(Σ_k α_k A^k)
         alpha = tf.nn.softmax(tf.reshape(values, [n_examples, n_kept]))
         weight = tf.reshape(alpha, [n_examples, *[1] * len(cam.places(activations)), n_kept])
         return tf.nn.relu(tf.reduce_sum(weight * activations, axis=-1))

@@ -76,10 +76,7 @@ def smoothgrad(
         inputs,
         targets,
         ids,
-        n_samples=n_samples,
-        noise=noise,
-        is_relative=is_relative,
-        seed=seed,
+        noisy_copies.Noise(n_samples, noise, is_relative, seed),
         score=score,
         micro_batch=micro_batch,
     )

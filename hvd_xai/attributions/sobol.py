@@ -108,6 +108,7 @@ def sobol(
 
         values = tf.cast(coalitions.evaluate_rows(model, points, target, score, cut), tf.float64)
         of_design = tf.reshape(values, [cut.n_examples, n_designs, n_features + 1])
+        # S_j = 1/2K Σ_k [F(a_k) - F(a_k with its j-th from b_k)]² / V[F]
         share = tf.reduce_mean((of_design[..., -1:] - of_design[..., :-1]) ** 2, axis=1) / 2
         indices = tf.math.divide_no_nan(
             share, tf.math.reduce_variance(values, axis=1, keepdims=True)

@@ -74,12 +74,10 @@ def squaregrad(
         inputs,
         targets,
         ids,
-        n_samples=n_samples,
-        noise=noise,
-        is_relative=is_relative,
-        seed=seed,
+        noisy_copies.Noise(n_samples, noise, is_relative, seed),
         score=score,
         micro_batch=micro_batch,
     )
+    # E[E²] = E[E]² + V[E]
     squares = mean.attributions**2 + variance
     return Attributed(squares, attributed_to=mean.attributed_to, signed=False)

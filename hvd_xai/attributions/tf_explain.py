@@ -64,7 +64,7 @@ except ImportError as error:
     ) from error
 
 
-def tf_explain(  # noqa: PLR0913  # the options of six explainers
+def tf_explain(
     model: keras.Model,
     inputs: Shaped[tf.Tensor, "n ..."],
     targets: Shaped[tf.Tensor, "n"],
@@ -253,6 +253,7 @@ def _cross_entropies(asked: _Asked, n_copies: int) -> _StandIn:
 
     def probabilities(points: tf.Tensor) -> tf.Tensor:
         values = scores.evaluate(asked.model, points, target, asked.score)
+        # F - F' is 0 in value and has the gradient of F.
         change = (values - tf.stop_gradient(values)) / 2
         return tf.stack([0.5 - change, 0.5 + change], axis=1)
 
@@ -268,6 +269,8 @@ def _integrated_gradients(asked: _Asked, *, n_steps: int, start: Baseline) -> At
         asked.x,
         baselines.held(asked.model, asked.x, baselines.reference(start, asked.x, asked.sample_id)),
     )
+    # A path of equal steps that includes its ends, from half a step in to half a step before the
+    # end, has the nodes of the midpoint rule.
     half_a_step = (x - x_start) / (2 * n_steps)
     path = core.IntegratedGradients.generate_linear_path(
         x_start + half_a_step, x - half_a_step, n_steps

@@ -96,6 +96,7 @@ def _channel_axis(calls: list[Call], call: Call) -> int:
     search.
     """
     last = len(call.shape or ()) - 1
+    # From the layer itself back to the last one before it that says where its channels are.
     for before in reversed(calls[: calls.index(call) + 1]):
         data_format = getattr(before.layer, "data_format", None)
         if data_format is not None:
@@ -107,5 +108,6 @@ def _channel_axis(calls: list[Call], call: Call) -> int:
 
 def _channels_last(maps: tf.Tensor, channel: int) -> tf.Tensor:
     maps = tf.cast(maps, tf.float32)
+    #     [n, channels, h, w] -> [n, h, w, channels]
     axes = [axis for axis in range(maps.shape.rank) if axis != channel]
     return maps if channel == len(axes) else tf.transpose(maps, [*axes, channel])

@@ -123,6 +123,7 @@ def spread(cells: Cells, present: Shaped[tf.Tensor, "a r m"]) -> Shaped[tf.Tenso
     The features `[a, r, m]` become places `[a, r, h, w]`.
     """
     lead = present.shape[:2]
+    #     features [a, r, m] -> cells [a r, h', w'] -> places [a r, h, w] -> [a, r, h, w]
     spread_out = tf.reshape(present, [lead[0] * lead[1], *cells.counts])
     # the last axis first, as long as there is little to copy
     for axis in reversed(range(len(cells.counts))):
@@ -164,6 +165,7 @@ def mix(
     if inputs.shape.rank > 2:
         present = present[..., None]
     if present.dtype.is_bool:
+        # Not a sum of products: 0 times an infinity is NaN, and rounding would change the input.
         return tf.where(present, inputs[:, None], absent)
     return present * inputs[:, None] + (1 - present) * absent
 
@@ -175,6 +177,7 @@ def cut(n_rows: int, micro_batch: int) -> Cut:
         ValueError: if `micro_batch` is less than 1.
     """
     micro_batches.check_micro_batch(micro_batch)
+    # -(-a // b) rounds up.
     n_chunks = -(-n_rows // micro_batch)
     n_at_once = -(-n_rows // n_chunks)
     return Cut(micro_batch // n_at_once, n_rows, n_at_once)
@@ -214,10 +217,10 @@ def evaluate_rows(
     if cut.n_at_once == cut.n_rows:
         return evaluate(model, points(tf.range(cut.n_rows)), targets, score)
 
-    def of_rows(row: tf.Tensor) -> tf.Tensor:
+    def evaluate_chunk(row: tf.Tensor) -> tf.Tensor:
         return tf.transpose(evaluate(model, points(row), targets, score))
 
-    values = micro_batches.map_blocks(of_rows, (tf.range(cut.n_rows),), cut.n_at_once)
+    values = micro_batches.map_blocks(evaluate_chunk, (tf.range(cut.n_rows),), cut.n_at_once)
     return tf.ensure_shape(tf.transpose(values), [cut.n_examples, cut.n_rows])
 
 

@@ -23,6 +23,7 @@ def differentiate(
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(inputs)
+        # No example depends on another, so the gradient of the sum holds each example's own.
         total = tf.reduce_sum(scores.evaluate(model, inputs, targets, score))
     gradient = tape.gradient(total, inputs)
     if gradient is None:
@@ -58,6 +59,8 @@ def integrate(
         ValueError: if the score has no gradient at the points.
     """
     n_examples, n_points, *shape = points.shape
+    #     row    0 ... s-1        s ... 2s-1       of the flat points
+    #            example 0        example 1        and so on, as tf.repeat has the targets
     flat = tf.reshape(points, [n_examples * n_points, *shape])
     gradient = tf.reshape(
         differentiate(model, flat, tf.repeat(targets, n_points), score), points.shape

@@ -88,6 +88,7 @@ def tap(
     def intercepted(of: keras.Layer, call: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(call)
         def call_and_keep(*args: Any, **kwargs: Any) -> Any:
+            # The names of the layers around this call are its path.
             around.append(of.name)
             path = "/".join(around)
             try:
@@ -99,6 +100,7 @@ def tap(
             if not isinstance(output, tf.Tensor) or getattr(output, "graph", None) is not graph:
                 calls.append(Call(of, path, number, None, is_new=False))
                 return output
+            # A layer that passes its input on returns a tensor that was seen before.
             is_new = id(output) not in seen
             if watch is not None and output.dtype.is_floating:
                 taken = Call(of, path, number, output, is_new)

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,17 +18,54 @@ from hvd_xai.protocols import Attributed, Attribution, Score
 from hvd_xai.tracing import micro_batches, packed_model
 
 
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """The noisy copies to make of each example.
+
+    Args:
+        n_samples: number of copies of each example, at least 1.
+        scale: standard deviation of the normal noise, at least 0.
+        is_relative: whether the scale is a share of each example's range, its largest value minus
+            its smallest, instead of in the inputs' units.
+        seed: seed of the noise, besides the sample id.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    n_samples: int
+    scale: float
+    is_relative: bool
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.n_samples < 1:
+            raise ValueError(
+                "n_samples is how many noisy copies of an example are explained, at least 1; got"
+                f" {self.n_samples}"
+            )
+        if not self.scale >= 0:
+            raise ValueError(f"noise is a standard deviation, at least 0; got {self.scale}")
+
+    def copy(
+        self, model: keras.Model, x: Float32[tf.Tensor, "n ..."], ids: Int64[tf.Tensor, "n"]
+    ) -> Float32[tf.Tensor, "n k ..."]:
+        """Returns the copies of each example, `[n, k, ...]`; whole numbers are left alone."""
+        scale = self.scale * _ranges(model, x) if self.is_relative else self.scale
+        moved = x[:, None] + tf.reshape(scale, [-1, *[1] * x.shape.rank]) * normal(
+            [self.n_samples, *x.shape[1:]], self.seed, ids
+        )
+        return baselines.held(model, x[:, None], moved)
+
+
 def moments(
     method: str | Attribution,
     model: keras.Model,
     inputs: Shaped[tf.Tensor, "n ..."],
     targets: Shaped[tf.Tensor, "n"],
     ids: Int64[tf.Tensor, "n"],
+    noise: Noise,
     *,
-    n_samples: int,
-    noise: float,
-    is_relative: bool,
-    seed: int,
     score: str | Score,
     micro_batch: int,
 ) -> tuple[Attributed, Float32[tf.Tensor, "n ..."]]:
@@ -45,11 +83,7 @@ def moments(
         inputs: examples `[n, ...]`; computed in float32.
         targets: what the score selects for each example, `[n]`.
         ids: sample ids, `[n]`, which seed the noise.
-        n_samples: number of copies of each example, at least 1.
-        noise: standard deviation of the noise, at least 0.
-        is_relative: whether the noise is a share of each example's range, its largest value minus
-            its smallest, instead of in the inputs' units.
-        seed: seed of the noise.
+        noise: noisy copies to make.
         score: scalar to explain, by name or as a function.
         micro_batch: largest number of copies that the method gets at once.
 
@@ -59,30 +93,21 @@ def moments(
         copies.
 
     Raises:
-        ValueError: if an option is out of range, or a score is bound to the method.
+        ValueError: if a score is bound to the method.
     """
-    if n_samples < 1:
-        raise ValueError(
-            "n_samples is how many noisy copies of an example are explained, at least 1; got"
-            f" {n_samples}"
-        )
-    if not noise >= 0:
-        raise ValueError(f"noise is a standard deviation, at least 0; got {noise}")
     attribute_rows = _bound(
         load_method(method) if isinstance(method, str) else method, score, micro_batch
     )
     blocks = micro_batches.cut(
-        np.arange(n_samples, dtype=np.float64), np.full(n_samples, 1.0 / n_samples), micro_batch
+        np.arange(noise.n_samples, dtype=np.float64),
+        np.full(noise.n_samples, 1.0 / noise.n_samples),
+        micro_batch,
     )
 
     def attribute(
         x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor
     ) -> tuple[Attributed, tf.Tensor]:
-        scale = noise * _ranges(model, x) if is_relative else noise
-        moved = x[:, None] + tf.reshape(scale, [-1, *[1] * x.shape.rank]) * normal(
-            [n_samples, *x.shape[1:]], seed, sample_id
-        )
-        copies = baselines.held(model, x[:, None], moved)
+        copies = noise.copy(model, x, sample_id)
 
         def attributed_of(chosen: tf.Tensor) -> Attributed:
             chunk = tf.gather(copies, tf.cast(chosen, tf.int32), axis=1)
@@ -123,6 +148,7 @@ def moments(
                 rest,
                 tuple(total.shape),
             )
+        # V[E] = E[(E - pivot)²] - (E[E] - pivot)², which rounding may leave just below 0
         mean, mean_square = tf.unstack(total)
         of_copies = dataclasses.replace(first, attributions=pivot[:, 0] + mean, per_sample={})
         return of_copies, tf.maximum(mean_square - mean**2, 0.0)

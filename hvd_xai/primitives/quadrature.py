@@ -47,6 +47,7 @@ def nested_midpoint(level: int) -> Float64[np.ndarray, "s"]:
         as the earlier ones then have.
     """
     nodes, _ = midpoint(3**level)
+    # Each third node, from the second on, is one of the rule before.
     return nodes if level == 0 else np.delete(nodes, np.s_[1::3])
 
 

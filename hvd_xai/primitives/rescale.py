@@ -72,6 +72,7 @@ def _quadratic(twins: Twins, gradients: Gradients) -> Gradients:
     operation, other = twins.operation, twins.other
     if sum(twins.varies) == 1 and not operation.type.startswith("Square"):
         return derivative(operation, gradients)
+    # An input that does not vary is the same in both runs, and stays what it is.
     half_way = [
         (here + there) / 2 if varies else here
         for here, there, varies in zip(operation.inputs, other.inputs, twins.varies, strict=True)

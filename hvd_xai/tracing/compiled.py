@@ -55,6 +55,7 @@ class Compiled:
         compiled = self.trace(inputs, targets)
         shape, input_dtype, target_dtype = read_signature(inputs, targets)
         n_bytes = max(1, int(np.prod(shape)) * np.dtype(input_dtype).itemsize)
+        # Whole micro-batches, so that only the last call has one that is not full.
         n_per_call = self._micro_batch * max(1, _BYTES_PER_CALL // n_bytes // self._micro_batch)
         parts = []
         for start in range(0, max(1, len(inputs)), n_per_call):

@@ -82,6 +82,7 @@ def cut(
     check_micro_batch(micro_batch)
     n_chunks = -(-len(nodes) // micro_batch)
     per_chunk = -(-len(nodes) // n_chunks)
+    #     7 nodes, at most 3 at once:   a b c | d e f | g g g     g's weight in three parts
     n_copies = n_chunks * per_chunk - len(nodes)
     nodes = np.append(nodes, np.repeat(nodes[-1:], n_copies))
     weights = np.append(weights[:-1], np.repeat(weights[-1:] / (n_copies + 1), n_copies + 1))
@@ -154,6 +155,7 @@ def map_blocks(function: Callable[..., Any], arrays: tuple[tf.Tensor, ...], n_ro
     def body(
         index: tf.Tensor, joined: list[tf.TensorArray]
     ) -> tuple[tf.Tensor, list[tf.TensorArray]]:
+        #     n = 5, n_rows = 2:   0 1 | 2 3 | 4 4     the last row fills up
         examples = tf.minimum(index * n_rows + tf.range(n_rows), n_examples - 1)
         returned = tf.nest.flatten(block(*[tf.gather(array, examples) for array in arrays]))
         return index + 1, [

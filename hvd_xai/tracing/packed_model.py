@@ -36,6 +36,7 @@ class PackedModel(keras.Model):  # type: ignore[misc]  # keras ships no types
     def call(self, inputs: Float32[tf.Tensor, "n f"], training: bool = False) -> Any:
         """Unpacks the rows and returns what the model returns for them."""
         packing = self._packing
+        #     row:   image ... | tokens ... | table ...     cut at the packing's sizes
         arrays = {}
         for name, shape, dtype, part in zip(
             packing.names,

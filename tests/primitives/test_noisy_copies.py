@@ -49,7 +49,7 @@ def given_options(
 
 
 def moments(method: Any, rows: slice | list[int] = slice(None), **options: Any) -> list[np.ndarray]:
-    settings = {
+    settings: dict[str, Any] = {
         "n_samples": 1,
         "noise": 0.1,
         "is_relative": True,
@@ -58,9 +58,17 @@ def moments(method: Any, rows: slice | list[int] = slice(None), **options: Any) 
         "micro_batch": 64,
         **options,
     }
-    ids = tf.constant(IDS[rows], tf.int64)
+    score, micro_batch = settings.pop("score"), settings.pop("micro_batch")
+    settings["scale"] = settings.pop("noise")
     mean, variance = noisy_copies.moments(
-        method, functions(), tf.constant(INPUTS[rows]), tf.constant(IDS[rows] % 5), ids, **settings
+        method,
+        functions(),
+        tf.constant(INPUTS[rows]),
+        tf.constant(IDS[rows] % 5),
+        tf.constant(IDS[rows], tf.int64),
+        noisy_copies.Noise(**settings),
+        score=score,
+        micro_batch=micro_batch,
     )
     return [mean.attributions.numpy(), variance.numpy()]
 
