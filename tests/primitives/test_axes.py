@@ -10,7 +10,3 @@ def test_values_are_inputs_and_coarser_parts_are_places() -> None:
     assert inputs_or_places(tf.zeros([2, 5]), table) == "inputs"
     assert inputs_or_places(tf.zeros([2, 3]), table) == "places"
     assert inputs_or_places(tf.zeros([2, 4, 4]), images) == "places"
-
-
-def test_the_number_of_examples_does_not_matter() -> None:
-    assert inputs_or_places(tf.zeros([0, 5]), tf.zeros([7, 5])) == "inputs"
