@@ -17,8 +17,7 @@ from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Methods, Progress, Sink
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import Recording
-from hvd_xai.tracing.precision import Precision
-from hvd_xai.tracing.precision import check as check_precision
+from hvd_xai.tracing.precision import Precision, check_precision
 
 
 class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
