@@ -18,7 +18,7 @@ from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Progress
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import Recording
-from hvd_xai.recording.unfinished_rows import RowFiles
+from hvd_xai.recording.unfinished_rows import UnfinishedRows
 
 UNFINISHED = "unfinished"
 """Folder of a run that holds the data set as it is read, and the rows that are not committed yet;
@@ -112,7 +112,7 @@ class DatasetJob:
             run=run,
             recording=Recording(overlap=False),
             progress=progress,
-            row_files=RowFiles(unfinished / "rows"),
+            row_files=UnfinishedRows(unfinished / "rows"),
         )
         runner.run(epoch=0, step=0)
         runner.close()

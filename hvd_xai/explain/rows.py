@@ -10,7 +10,7 @@ from hvd_xai.compute.attribute import Compute
 from hvd_xai.compute.predict import Predicted
 from hvd_xai.explain.share import ProbeShare
 from hvd_xai.recording.row_buffer import RowBuffer
-from hvd_xai.recording.unfinished_rows import kept_rows
+from hvd_xai.recording.unfinished_rows import reuse_rows
 
 
 def compute_rows(
@@ -41,7 +41,7 @@ def compute_rows(
         #   predicted:        0 .........  first ... last
         first, last = start - share.start, stop - share.start
         inputs, targets, ids = share.examples(start, stop)
-        rows = kept_rows(buffer, first, ids)
+        rows = reuse_rows(buffer, first, ids)
         if rows is None:
             computed = compute(inputs, targets, ids)
             columns = {

@@ -27,7 +27,7 @@ from hvd_xai.ranks.launcher import is_elastic
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import Recorder, Recording
 from hvd_xai.recording.row_buffer import RowBuffer
-from hvd_xai.recording.unfinished_rows import RowFiles, is_committed
+from hvd_xai.recording.unfinished_rows import UnfinishedRows, is_committed
 from hvd_xai.tracing.precision import Precision
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class Runner:
         sinks: Sequence[Sink] = (),
         recording: Recording = Recording(),
         progress: Progress | None = None,
-        row_files: RowFiles | None = None,
+        row_files: UnfinishedRows | None = None,
     ) -> None:
         self.compiled = compiled
         self._world, self._run, self._sinks = world, run, tuple(sinks)

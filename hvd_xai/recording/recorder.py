@@ -1,10 +1,6 @@
-"""From the rows of all ranks to a committed checkpoint that the sinks have seen, while training
-goes on.
-"""
+"""Makes the ranks' rows a committed checkpoint that the sinks have seen, while training goes on."""
 
 import logging
-import secrets
-import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -15,24 +11,24 @@ from typing import Literal, TypeAlias
 from hvd_xai.checkpoint.manifest import Header
 from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.checkpoint.writer import Writer, Written, write_shards
-from hvd_xai.errors import CheckpointError, is_agreed
+from hvd_xai.errors import CheckpointError, is_agreed, mark_agreed
 from hvd_xai.protocols import Sink
 from hvd_xai.ranks.transport import ROOT
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.merge import Merged, merge
 from hvd_xai.recording.row_buffer import RowBuffer
+from hvd_xai.recording.shared_filesystem import find_ranks_apart
 from hvd_xai.storage.arrays import shard_rows
-from hvd_xai.storage.durable import STAGING, FileEntry
+from hvd_xai.storage.durable import FileEntry
 
 log = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 10.0  # for a commit that is under way when an error ends the job
 
 Merge: TypeAlias = Literal["auto", "direct", "root"]
-"""Who writes the large arrays: the root, each rank its own Zarr shards directly, or that where the
-ranks share the filesystem."""
+"""Who writes the large arrays, as `Recording` says."""
 OnError: TypeAlias = Literal["raise", "warn"]
-"""What an explanation that fails does to training: ends it, or leaves a warning."""
+"""What an explanation that fails does to training, as `Recording` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +66,17 @@ class Recording:
 
 
 @dataclass(slots=True)
-class _Unit:
-    """A checkpoint on its way: what this rank writes of it, and where; on the root the writer that
-    commits it.
+class _Pending:
+    """A checkpoint that is not committed yet, as this rank sees it.
+
+    Attributes:
+        header: what is known of the checkpoint beforehand.
+        merged: rows that this rank writes.
+        staged: folder that the files are written to.
+        writer: on the root, the writer that commits the checkpoint; None elsewhere.
+        writing: the thread's task of writing this rank's files.
+        is_gathered: whether the root knows what all ranks wrote; the same on every rank.
+        committing: on the root, once it knows that, the thread's task of committing.
     """
 
     header: Header
@@ -80,30 +84,30 @@ class _Unit:
     staged: Path
     writer: Writer | None
     writing: "Future[Written]"
-    is_gathered: bool = False  # the root knows what all ranks wrote; the same on every rank
-    committing: "Future[None] | None" = None  # on the root, once it knows
+    is_gathered: bool = False
+    committing: "Future[None] | None" = None
 
 
 class Recorder:
-    """Merges the ranks' rows, and has them written, committed and shown to the sinks.
+    """Merges the ranks' rows, then has them written, committed and shown to the sinks.
 
     Collective: every rank must make one.
 
-    Files are written by a thread, so that training can go on meanwhile; the ranks talk to each
-    other in the caller's thread alone. `merge` hands rows over, `advance` looks in now and then,
-    and `settle` waits until all is committed. Between a `settle` and the next lies one epoch: more
-    is never on its way. Where an error ends the job, `World.finish` has committed what still can
-    be.
+    A thread works on files, so that training can go on meanwhile; the ranks talk to each other in
+    the caller's thread alone. `merge` hands rows over, `advance` commits what is written by then,
+    and `settle` waits until all is committed. Only one epoch is on its way at a time: call `settle`
+    before the next one's first `merge`. When an error ends the job, `World.finish` commits whatever
+    still can be.
 
     Args:
         world: the ranks.
         run: the run that explanations are committed to; the root has opened it.
-        sinks: called on the root with the run and each committed explanation.
+        sinks: what the root calls with the run and each committed explanation.
         recording: how rows are written, and what a loss does to training.
 
     Raises:
-        CheckpointError: on all ranks, if `merge` is "direct" and some cannot write where the root
-            does.
+        CheckpointError: on all ranks, if merging is "direct" and some rank cannot write where the
+            root does.
     """
 
     def __init__(
@@ -115,55 +119,44 @@ class Recorder:
     ) -> None:
         self._world, self._run, self._sinks = world, run, tuple(sinks)
         self._recording = recording
-        self._is_direct = recording.merge != "root" and self._share_files(
-            required=recording.merge == "direct"
-        )
+        self._ranks_write_themselves = recording.merge != "root" and self._share_filesystem()
+        # a single thread, which does its tasks in the order in which they are handed over: the
+        # root's own files are written before their checkpoint is committed, and checkpoints are
+        # committed in the order of methods. It never calls a collective: those must come in one
+        # order on all ranks, and only the caller's thread knows it.
         self._thread = ThreadPoolExecutor(1, "hvd_xai-writing")
-        self._units: list[_Unit] = []
+        self._pending: list[_Pending] = []
         self._lost: list[tuple[Header, Exception]] = []
         self._has_failed = False
         world.under_way.append(self._finish)
 
-    def _share_files(self, *, required: bool) -> bool:
+    def _share_filesystem(self) -> bool:
         """Returns whether every rank can write where the root does.
 
         Collective: every rank must call this.
         """
         world, folder = self._world, self._run.explanations_dir
-        phase = "finding out who shares the filesystem"
-        # nobody else's, and never looked up before
-        name = world.from_root(phase, f"{STAGING}{secrets.token_hex(8)}")
-        with world.together(phase):
-            if world.is_root:
-                (folder / name).mkdir()
-        can_write = True
-        try:
-            (folder / name / str(world.rank)).touch()
-        except OSError:
-            can_write = False
-        answers = world.allgather(phase, can_write)
-        with world.together(phase):
-            if world.is_root:
-                shutil.rmtree(folder / name)
-        apart = [rank for rank, answer in enumerate(answers) if not answer]
-        if apart and required:
-            where = (
-                f"rank {apart[0]} on {world.hosts[apart[0]]} cannot write to {folder} of rank 0 on"
-                f" {world.hosts[ROOT]}"
-            )
-            world.agree(
-                phase,
-                CheckpointError(f"{where}. Give a folder that all hosts share, or merge='root'."),
+        apart = find_ranks_apart(world, folder)
+        if apart and self._recording.merge == "direct":
+            # every rank has the same answer, so that all raise here without another collective
+            raise mark_agreed(
+                CheckpointError(
+                    f"rank {apart[0]} on {world.hosts[apart[0]]} cannot write to {folder} of rank 0"
+                    f" on {world.hosts[ROOT]}. Give a folder that all hosts share, or merge='root'."
+                )
             )
         return not apart
 
     def has_settled(self, epoch: int) -> bool:
-        """Returns whether all of epochs up to this one is committed, or given up; known on the
-        root, as soon as it is so.
+        """Returns whether everything up to an epoch is committed, or given up.
+
+        Only the root knows. An epoch counts as settled as soon as the root's thread is done with
+        it; nobody has to call `settle` before.
         """
-        units = [unit for unit in self._units if unit.header.epoch <= epoch]
+        earlier = [pending for pending in self._pending if pending.header.epoch <= epoch]
         return not self._has_failed and all(
-            unit.committing is not None and self._is_over(unit.committing) for unit in units
+            pending.committing is not None and self._is_over(pending.committing)
+            for pending in earlier
         )
 
     def _is_over(self, committing: "Future[None]") -> bool:
@@ -172,19 +165,21 @@ class Recorder:
         )
 
     def merge(self, header: Header, buffer: RowBuffer) -> None:
-        """Brings all ranks' rows to those that write them, and begins to write.
+        """Brings all ranks' rows to the ranks that write them, which begin to write.
 
         Collective: every rank must call this.
 
         Args:
-            header: of the checkpoint.
-            buffer: this rank's rows; closed when they are written.
+            header: what is known of the checkpoint beforehand.
+            buffer: this rank's rows; closed once they are written.
 
         Raises:
             PeerError: on all ranks, if any rank failed.
         """
         world, dtype = self._world, buffer.dtype
-        large = [name for name in dtype.names or () if dtype[name].shape] if self._is_direct else []
+        # attributions and thumbnails are large: they have a shape; the others are scalars
+        large = [name for name in dtype.names or () if dtype[name].shape]
+        large = large if self._ranks_write_themselves else []
         shards = {
             name: shard_rows((header.n_samples, *dtype[name].shape), dtype[name].base)
             for name in large
@@ -192,7 +187,7 @@ class Recorder:
         with world.together("beginning an explanation checkpoint"):
             writer = self._run.begin(header, dtype, elsewhere=large) if world.is_root else None
         try:
-            # a name that means the same folder on every rank, wherever each of them stands
+            # told relative to the explanations: ranks may stand in different working directories
             folder = self._run.explanations_dir
             name = None if writer is None else str(writer.staged.relative_to(folder))
             staged = folder / world.from_root("naming the staging folder", name)
@@ -201,51 +196,45 @@ class Recorder:
             if writer is not None:
                 self._run.discard(writer.destination)
             raise
-        self._units.append(
-            _Unit(
-                header,
-                merged,
-                staged,
-                writer,
-                self._thread.submit(_write, header, merged, staged, writer),
-            )
-        )
+        writing = self._thread.submit(_write, header, merged, staged, writer)
+        self._pending.append(_Pending(header, merged, staged, writer, writing))
 
     def advance(self) -> None:
-        """Has committed what all ranks have written by now; waits for nothing.
+        """Commits every checkpoint that all ranks have finished writing; does not block.
 
         Collective: every rank must call this.
 
         Raises:
-            PeerError: on all ranks, if any rank could not write; under "warn" it is remembered.
+            PeerError: on all ranks, if any rank could not write; with "warn", `settle` logs it.
         """
-        waiting = [unit for unit in self._units if not unit.is_gathered]
-        if waiting and all(
-            self._world.allgather(
-                "asking what is written", all(unit.writing.done() for unit in waiting)
-            )
-        ):
-            self._gather()
+        # whether there is anything to ask about is the same on all ranks, unlike what the threads
+        # are done with: only the answers to that decide whether all go on
+        waiting = [pending for pending in self._pending if not pending.is_gathered]
+        if not waiting:
+            return
+        mine = all(pending.writing.done() for pending in waiting)
+        if all(self._world.allgather("asking what is written", mine)):
+            self._gather_written()
 
     def settle(self) -> None:
-        """Waits until all that was merged is committed and shown, or lost.
+        """Waits until everything that was merged is committed and shown, or lost.
 
         Collective: every rank must call this.
 
         Raises:
-            PeerError: on all ranks, if any rank could not write, or the root not commit; under
-                "warn" the root logs what was lost.
+            PeerError: on all ranks, if any rank could not write, or the root could not commit; with
+                "warn", the root logs what is lost instead.
         """
-        self._gather()
-        for unit in list(self._units):
+        self._gather_written()
+        for pending in list(self._pending):
             try:
                 with self._world.together("committing an explanation checkpoint"):
-                    if unit.committing is not None:
-                        unit.committing.result()
+                    if pending.committing is not None:
+                        pending.committing.result()
             except Exception as error:  # noqa: BLE001
-                self._drop(unit)
-                self.lose(unit.header, error)
-        self._units.clear()
+                self._drop(pending)
+                self.lose(pending.header, error)
+        self._pending.clear()
         if self._lost and self._world.is_root:
             what = "; ".join(f"{header.method}: {error}" for header, error in self._lost)
             log.warning(
@@ -255,41 +244,47 @@ class Recorder:
             )
         self._lost.clear()
 
-    def _gather(self) -> None:
-        """Waits for what the ranks write, tells the root, and has it commit.
+    def _gather_written(self) -> None:
+        """Waits until all ranks have written, tells the root what, and has the root commit it.
 
         Collective: every rank must call this.
         """
-        for unit in [unit for unit in self._units if not unit.is_gathered]:
+        for pending in [pending for pending in self._pending if not pending.is_gathered]:
             try:
                 with self._world.together("writing an explanation checkpoint"):
-                    mine = _to_tuple(unit.writing.result())
+                    mine = _to_tuple(pending.writing.result())
             except Exception as error:  # noqa: BLE001
-                self._drop(unit)
-                self.lose(unit.header, error)
+                # every rank comes here, for they have agreed: all drop the same checkpoint, and the
+                # loop is of the same length everywhere
+                self._drop(pending)
+                self.lose(pending.header, error)
                 continue
-            written = [
-                _from_tuple(part)
-                for part in self._world.allgather("gathering what was written", mine)
-            ]
-            unit.is_gathered = True
-            if unit.writer is not None:
-                others = [other.committing for other in self._units if other.committing is not None]
-                is_last = len(others) == len(self._units) - 1 and not self._lost
-                unit.committing = self._thread.submit(
-                    self._commit, unit.writer, written, others if is_last else None
+            theirs = self._world.allgather("gathering what was written", mine)
+            pending.is_gathered = True
+            if pending.writer is not None:
+                written = [_from_tuple(part) for part in theirs]
+                pending.committing = self._thread.submit(
+                    self._commit, pending.writer, written, self._committed_before_last()
                 )
+
+    def _committed_before_last(self) -> "Sequence[Future[None]] | None":
+        """Returns the root's other commits, if the epoch's last is about to join them; else None.
+
+        It is None too where the epoch has lost an explanation.
+        """
+        others = [pending.committing for pending in self._pending if pending.committing is not None]
+        return others if len(others) == len(self._pending) - 1 and not self._lost else None
 
     def _commit(
         self, writer: Writer, written: Sequence[Written], others: "Sequence[Future[None]] | None"
     ) -> None:
-        """Commits, and shows the sinks; on the root, in the thread.
+        """Commits a checkpoint and calls the sinks; runs on the root, in the thread.
 
         Args:
-            writer: of the checkpoint.
-            written: by each rank.
-            others: that are committed before; None if this is not the last of its epoch, or another
-                was lost: then nothing is removed.
+            writer: writer of the checkpoint.
+            written: what each rank wrote of it.
+            others: the epoch's earlier commits, if this one is its last: when all of them have
+                succeeded, older epochs are removed. None if nothing may be removed.
         """
         committed = self._run.commit(writer, written)
         manifest = committed.manifest
@@ -304,16 +299,21 @@ class Recorder:
             )
         for sink in self._sinks:
             sink(self._run, committed)
+        # the single thread has finished the others by now, so that `exception` does not wait
         if others is not None and all(other.exception() is None for other in others):
             self._run.retain()
 
     def lose(self, header: Header, error: Exception) -> None:
-        """Raises an error, or remembers under "warn" that it has cost a checkpoint; every rank must
-        do so.
+        """Raises an error that costs a checkpoint; with "warn", remembers it for `settle` to log.
+
+        Every rank must call this, with the error that it met.
+
+        Args:
+            header: header of the checkpoint that is lost.
+            error: error that was met.
 
         Raises:
-            Exception: `error`, where losses are not borne, or where other ranks may not have met
-                it.
+            Exception: `error`, unless `on_error` is "warn" and all ranks raise this error.
         """
         if self._recording.on_error == "raise" or not is_agreed(error):
             self._has_failed = True
@@ -323,49 +323,54 @@ class Recorder:
     def _finish(self, together: bool) -> None:
         """Commits what it can before an error ends the job.
 
-        Where all ranks are `together`, that is all that was merged. A rank that is alone cannot ask
-        what the others wrote: it gives the root time to commit what it was told of, and sees that
-        by the staging folder, where it has the root's filesystem.
+        Args:
+            together: whether all ranks call this; then everything that was merged is committed.
+                A rank that calls it alone cannot ask what the others wrote: it gives the root time
+                to commit what the root was told of.
         """
         if together:
-            for _ in list(self._units):
+            # `settle` raises at the first loss under "raise", and drops it: so once for each
+            for _ in list(self._pending):
                 try:
                     self.settle()
                 except Exception as error:  # noqa: BLE001
                     if self._world.is_root:
                         log.warning("an explanation is lost: %s", error)
             return
-        gathered = [unit for unit in self._units if unit.is_gathered]
-        wait(
-            [unit.committing for unit in gathered if unit.committing is not None], _PATIENCE_SECONDS
-        )
+        gathered = [pending for pending in self._pending if pending.is_gathered]
+        commits = [pending.committing for pending in gathered if pending.committing is not None]
+        wait(commits, _PATIENCE_SECONDS)
+        # elsewhere than on the root, a staging folder that is gone tells that the root has
+        # committed; a rank without the root's filesystem sees none, and does not wait
         until = time.monotonic() + _PATIENCE_SECONDS
         while (
             not self._world.is_root
-            and any(unit.staged.exists() for unit in gathered)
+            and any(pending.staged.exists() for pending in gathered)
             and time.monotonic() < until
         ):
             time.sleep(0.01)
 
     def close(self) -> None:
-        """Discards what was not committed, once the thread is done with it; each rank may do it by
-        itself. Safe to call twice.
+        """Discards what was not committed, once the thread is done with it; safe to call twice.
+
+        It is no collective: each rank may call it by itself.
         """
         if self._finish in self._world.under_way:
             self._world.under_way.remove(self._finish)
+        # waits for the task that is running: it may still write to what is discarded next
         self._thread.shutdown(cancel_futures=True)
-        for unit in list(self._units):
-            self._drop(unit)
+        for pending in list(self._pending):
+            self._drop(pending)
 
-    def _drop(self, unit: _Unit) -> None:
-        self._units.remove(unit)
-        unit.merged.close()
-        if unit.writer is not None:
-            self._run.discard(unit.writer.destination)
+    def _drop(self, pending: _Pending) -> None:
+        self._pending.remove(pending)
+        pending.merged.close()
+        if pending.writer is not None:
+            self._run.discard(pending.writer.destination)
 
 
 def _write(header: Header, merged: Merged, staged: Path, writer: Writer | None) -> Written:
-    """Writes this rank's part of a checkpoint; it touches files only."""
+    """Writes this rank's part of a checkpoint; it touches files only, for it runs in the thread."""
     if writer is not None:
         for rows in merged.rows.blocks():
             writer.append(rows)
@@ -380,7 +385,7 @@ def _write(header: Header, merged: Merged, staged: Path, writer: Writer | None) 
     )
 
 
-# what `World.allgather` carries: non-finite values, negative values, and each file's key, size, hash
+# what `allgather` carries: non-finite values, negative values, each file's key, size and hash
 _WrittenTuple: TypeAlias = tuple[int, int, tuple[tuple[str, int, str], ...]]
 
 

@@ -1,4 +1,4 @@
-"""Rows that wait to be merged or written."""
+"""Keeps rows that wait to be merged or written, in memory or in files."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -12,22 +12,31 @@ from jaxtyping import Shaped
 
 from hvd_xai.storage.durable import writing
 
-ROUND_BYTES = 4 * 2**20
-BUFFER_BYTES = 4 * 2**20
+ROUND_BYTES = 4 * 2**20  # of rows that are sent, or read and written, at a time
+BUFFER_BYTES = 4 * 2**20  # of rows that one buffer holds in memory
 
 
 class RowBuffer:
-    """Rows that wait to be merged or written: in memory while they are few, in temporary files
-    beyond `memory_bytes`.
+    """Keeps rows in memory while they are few, and in temporary files beyond that.
 
-    Each field has a file of its own, so that one can be read without the others. It is a context
-    manager; leaving it closes them.
+    Each field has a file of its own, so that one can be read without the others. The buffer is a
+    context manager, which closes the files.
 
     Args:
-        dtype: of a row, with fields.
-        memory_bytes: how much is held in memory.
-        path: a folder whose files keep the rows, also those of a job that is killed; the buffer
-            begins with the whole rows that are in it.
+        dtype: dtype of a row, with named fields.
+        memory_bytes: most bytes held in memory.
+        path: folder whose files keep the rows even if the job is killed; the buffer then begins
+            with the rows that the folder holds whole. None keeps nothing.
+
+    Raises:
+        CheckpointError: if the folder cannot be written.
+
+    Example:
+        >>> dtype = np.dtype([("sample_id", "<i8"), ("attributions", "<f4", (2,))])
+        >>> with RowBuffer(dtype) as buffer:
+        ...     buffer.append(np.zeros(3, dtype))
+        ...     print(len(buffer), buffer.column("attributions", 1, 3).shape)
+        3 (2, 2)
     """
 
     def __init__(
@@ -38,9 +47,10 @@ class RowBuffer:
         self._place = path or Path(tempfile.gettempdir())
         self._files: dict[str, IO[bytes] | tempfile.SpooledTemporaryFile[bytes]] = {}
         if path is None:
-            in_memory = memory_bytes // dtype.itemsize
+            # every field's file leaves memory at the same row; a file of size 0 would never leave
+            rows_in_memory = memory_bytes // dtype.itemsize
             for name in dtype.names or ():
-                n_bytes = max(1, in_memory * dtype[name].itemsize)
+                n_bytes = max(1, rows_in_memory * dtype[name].itemsize)
                 self._files[name] = tempfile.SpooledTemporaryFile(  # noqa: SIM115
                     max_size=n_bytes, prefix="hvd_xai-"
                 )
@@ -56,38 +66,48 @@ class RowBuffer:
         return self._n_rows
 
     def append(self, rows: np.ndarray) -> None:
-        """Adds rows at the end.
+        """Adds rows behind those that are there.
 
         Raises:
-            TypeError: if they are of another dtype.
-            CheckpointError: if the disk is full.
+            TypeError: if the rows have another dtype.
+            CheckpointError: if they cannot be written, as on a full disk; none is added then.
         """
         if rows.dtype != self.dtype:
             raise TypeError(f"the buffer holds rows of {self.dtype}; got {rows.dtype}")
         with writing(self._place):
             for name, file in self._files.items():
+                # by number, not where the file stands: reading moves that, and a write that failed
+                # leaves part of a row
                 file.seek(self._n_rows * self.dtype[name].itemsize)
                 file.write(np.ascontiguousarray(rows[name]).data)
                 file.flush()
         self._n_rows += len(rows)
 
     def truncate(self, n_rows: int) -> None:
-        """Drops the rows after the first `n_rows`."""
+        """Drops all rows but the first `n_rows`."""
         for name, file in self._files.items():
             file.truncate(n_rows * self.dtype[name].itemsize)
         self._n_rows = n_rows
 
     def read(self, start: int, stop: int, names: Sequence[str] | None = None) -> np.ndarray:
-        """Returns rows `start` to `stop`, with the fields of these names, or all."""
-        rows = np.empty(stop - start, self.dtype if names is None else fields_of(self.dtype, names))
+        """Returns the rows from `start` up to `stop`, with some of their fields.
+
+        Args:
+            start: number of the first row.
+            stop: number of the row behind the last.
+            names: names of the fields, in the order wanted; None for all.
+        """
+        dtype = self.dtype if names is None else select_fields(self.dtype, names)
+        rows = np.empty(stop - start, dtype)
         for name in rows.dtype.names or ():
             rows[name] = self.column(name, start, stop)
         return rows
 
     def column(self, name: str, start: int, stop: int) -> Shaped[np.ndarray, "n ..."]:
-        """Returns one field of rows `start` to `stop`."""
+        """Returns one field of the rows from `start` up to `stop`."""
         field, file = self.dtype[name], self._files[name]
-        if start == stop:  # none of some other range
+        # an empty range may lie anywhere, also before the first row, where no file can be read
+        if start == stop:
             return np.empty((0, *field.shape), field.base)
         file.seek(start * field.itemsize)
         return np.frombuffer(file.read((stop - start) * field.itemsize), field.base).reshape(
@@ -95,7 +115,7 @@ class RowBuffer:
         )
 
     def blocks(self, n_bytes: int = ROUND_BYTES) -> Iterator[np.ndarray]:
-        """Goes through all rows in blocks of `n_bytes` at most, or one row."""
+        """Yields all rows in order, in blocks of at most `n_bytes`, or of one row."""
         size = max(1, n_bytes // self.dtype.itemsize)
         for start in range(0, len(self), size):
             yield self.read(start, min(len(self), start + size))
@@ -103,7 +123,8 @@ class RowBuffer:
     def close(self) -> None:
         """Frees memory and files. Safe to call twice."""
         for file in self._files.values():
-            with suppress(OSError):  # of a write that `append` has raised already
+            # closing writes again what a full disk has refused; `append` has raised that already
+            with suppress(OSError):
                 file.close()
 
     def __enter__(self) -> "RowBuffer":
@@ -119,14 +140,25 @@ class RowBuffer:
 
 
 def count_rows(path: Path, dtype: np.dtype) -> int:
-    """Returns how many whole rows a buffer has in its folder: those of which every field is there.
+    """Returns the number of rows that a buffer's folder holds whole, with every field.
+
+    Args:
+        path: folder of a `RowBuffer`.
+        dtype: dtype of a row.
 
     Raises:
         FileNotFoundError: if there is no such buffer.
     """
+    # a job that was killed may have written some fields of its last rows, and not the others
     return min((path / name).stat().st_size // dtype[name].itemsize for name in dtype.names or ())
 
 
-def fields_of(dtype: np.dtype, names: Sequence[str]) -> np.dtype:
-    """Returns a dtype of some of another's fields."""
+def select_fields(dtype: np.dtype, names: Sequence[str]) -> np.dtype:
+    """Returns a dtype with some fields of another, packed, in the order of the names.
+
+    Example:
+        >>> select_fields(np.dtype([("a", "<i8"), ("b", "<f4"), ("c", "<f4")]), ["c", "a"])
+        dtype([('c', '<f4'), ('a', '<i8')])
+    """
+    # not dtype[names], which keeps the offsets, and with them gaps in the bytes that travel
     return np.dtype([(name, dtype[name]) for name in names])

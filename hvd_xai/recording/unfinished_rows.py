@@ -1,6 +1,4 @@
-"""Rows of an explanation that is not finished, on disk, so that a job that was killed goes on
-behind them.
-"""
+"""Keeps the rows of an unfinished explanation on disk, so that a killed job goes on behind them."""
 
 import json
 import shutil
@@ -19,73 +17,88 @@ from hvd_xai.checkpoint.writer import EPOCHS
 from hvd_xai.errors import CheckpointError
 from hvd_xai.recording.row_buffer import ROUND_BYTES, RowBuffer, count_rows
 
-# Who computes which rows stands in a folder's name; where the run lies, on which hosts, and how it
-# was trained changes no number, and how far a precision is off is measured, not asked for. A commit
-# of the user's seldom does; ours tells the version.
+# Fields of the header that change no attribution: where the run lies, how training went, how far a
+# precision is off, and which rank computes which rows, for that stands in a buffer's name. The
+# user's commit seldom changes one; a change of this library shows in `versions`.
 _NOT_IN_DIGEST = ("git_commit", "metrics", "precision_error", "ranks", "run", "world_size")
 
 
-class RowFiles:
-    """A folder with one buffer a rank and method.
+class UnfinishedRows:
+    """Keeps a folder of buffers, one for each rank and method.
 
-    Its name says of which weights, probe, method, options and versions the rows are.
+    A buffer's name is `<method>-<digest>-<start>-<stop>`: the digest tells the weights, probe,
+    options and versions that the rows belong to, and the range tells whose rows they are.
 
     Ranks that do not share a filesystem each have a folder of this name. Where the job before had
-    other ranks, which cut the rows otherwise, each rank begins with what it sees of its own rows in
-    their buffers.
+    another number of ranks, which shared the rows out otherwise, each rank begins with those of its
+    rows that it finds in the earlier buffers.
 
     Args:
-        folder: made when the first buffer is.
+        folder: folder of the buffers, made with the first one.
+
+    Example:
+        >>> unfinished = UnfinishedRows(Path("unfinished"))
+        >>> unfinished.n_rows()
+        0
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._prefix = ""
         self._dtype = np.dtype([])
-        self._own: Path | None = None
-        self._left: list[Path] = []
+        self._mine: Path | None = None
+        self._earlier: list[Path] = []
         self._ranks: tuple[RankRows, ...] = ()
 
     def open(self, header: Header, dtype: np.dtype, rank: int) -> RowBuffer:
-        """Opens the buffer of a rank's rows, with those that an earlier job has left in it."""
+        """Opens the buffer of a rank's rows, with the rows that an earlier job has left there.
+
+        Args:
+            header: what is known of the checkpoint beforehand.
+            dtype: dtype of the rows.
+            rank: this rank.
+        """
         record = {
             name: value for name, value in asdict(header).items() if name not in _NOT_IN_DIGEST
         }
         text = json.dumps(plain({**record, "dtype": str(dtype.descr)}), sort_keys=True)
         self._prefix = f"{header.method}-{xxhash.xxh3_64_hexdigest(text.encode())}"
         self._dtype, self._ranks = dtype, header.ranks
-        self._own, self._left = None, []
+        self._mine, self._earlier = None, []
         mine = header.ranks[rank]
-        # there is nothing to keep, and several such ranks would have one folder
+        # several ranks without rows may have the same empty range, and would share one buffer
         if mine.start == mine.stop:
             return RowBuffer(dtype)
-        self._own = self._path(mine)
-        buffer = RowBuffer(dtype, path=self._own)
+        self._mine = self._buffer_path(mine)
+        buffer = RowBuffer(dtype, path=self._mine)
         self._take_over(buffer, mine)
         return buffer
 
     def _take_over(self, buffer: RowBuffer, mine: RankRows) -> None:
-        """Adds what a job of other ranks has left, as far as it follows on the rows that are
-        there.
-        """
-        cut_now = {self._path(rows) for rows in self._ranks}
-        self._left = [
-            path for path in self._folder.glob(f"{self._prefix}-*") if path not in cut_now
-        ]
+        """Appends the rows that a job of other ranks has left, up to the first one that lacks."""
+        now = {self._buffer_path(rows) for rows in self._ranks}
+        self._earlier = [path for path in self._folder.glob(f"{self._prefix}-*") if path not in now]
         size = max(1, ROUND_BYTES // self._dtype.itemsize)
-        for start, path in sorted((int(path.name.split("-")[-2]), path) for path in self._left):
-            with RowBuffer(self._dtype, path=path) as other:
-                first, stop = mine.start + len(buffer), min(mine.stop, start + len(other))
+        # in the order of rows, for a buffer grows at its end alone:
+        #
+        #     row              0 1 2 3 4 5 6 7 8 9
+        #     earlier buffers  x x x . . x x x x .     start 0 with 3 rows, start 5 with 4
+        #     mine                     4 ------- 9     takes over none: row 4 lacks
+        #     or mine                    5 ----- 9     takes over rows 5 to 8
+        for start, path in sorted((int(path.name.split("-")[-2]), path) for path in self._earlier):
+            with RowBuffer(self._dtype, path=path) as earlier:
+                first, stop = mine.start + len(buffer), min(mine.stop, start + len(earlier))
                 for begin in range(first, stop, size) if first >= start else ():
-                    rows = other.read(begin - start, min(begin + size, stop) - start)
+                    rows = earlier.read(begin - start, min(begin + size, stop) - start)
                     rows["rank"] = mine.rank
                     buffer.append(rows)
 
     def n_rows(self) -> int:
-        """Returns how many rows all ranks have; of a rank whose buffer cannot be seen from here, as
-        large a share as this rank has.
+        """Returns the number of rows that all ranks have computed; an estimate for unseen buffers.
+
+        A rank whose buffer cannot be seen from here counts as being as far as the others.
         """
-        sizes = {rows: self._size(rows) for rows in self._ranks}
+        sizes = {rows: self._count(rows) for rows in self._ranks}
         seen = [
             (size, rows.stop - rows.start)
             for rows, size in sizes.items()
@@ -98,30 +111,40 @@ class RowFiles:
         )
 
     def remove(self) -> None:
-        """Removes this rank's rows, and those of the job before, once they are committed; and the
-        folder if they were the last.
+        """Removes this rank's rows and the earlier job's, once they are committed.
+
+        The folder goes with the last of its buffers.
         """
-        if self._own is not None:
-            shutil.rmtree(self._own)
-            self._own = None
-        for path in self._left:
-            shutil.rmtree(path, ignore_errors=True)  # other ranks remove them as well
-        with suppress(OSError):  # rows of others are in it, or another rank was first
+        if self._mine is not None:
+            shutil.rmtree(self._mine)
+            self._mine = None
+        for path in self._earlier:
+            # the other ranks remove the earlier job's rows as well, at the same time
+            shutil.rmtree(path, ignore_errors=True)
+        # buffers of other ranks are still in it, or another rank has removed it
+        with suppress(OSError):
             self._folder.rmdir()
 
-    def _path(self, rows: RankRows) -> Path:
+    def _buffer_path(self, rows: RankRows) -> Path:
         return self._folder / f"{self._prefix}-{rows.start}-{rows.stop}"
 
-    def _size(self, rows: RankRows) -> int | None:
+    def _count(self, rows: RankRows) -> int | None:
         try:
-            return count_rows(self._path(rows), self._dtype)
+            return count_rows(self._buffer_path(rows), self._dtype)
         except FileNotFoundError:
             return None
 
 
-def kept_rows(buffer: RowBuffer, start: int, sample_ids: np.ndarray) -> np.ndarray | None:
-    """Returns the rows of these samples if the buffer has them from `start` on, whole; cuts it off
-    there if it has them otherwise.
+def reuse_rows(buffer: RowBuffer, start: int, sample_ids: np.ndarray) -> np.ndarray | None:
+    """Returns the rows of these samples if the buffer holds them intact, else None.
+
+    If the buffer holds other or damaged rows from `start` on, they are dropped, so that the rows
+    computed anew can be appended.
+
+    Args:
+        buffer: rows that were computed before.
+        start: number, in the buffer, of the row of the first sample.
+        sample_ids: sample ids of the rows wanted.
     """
     if len(buffer) <= start:
         return None
@@ -136,11 +159,15 @@ def kept_rows(buffer: RowBuffer, start: int, sample_ids: np.ndarray) -> np.ndarr
 
 
 def is_committed(explanations_dir: Path, header: Header) -> bool:
-    """Returns whether this very explanation was committed already, and is whole.
+    """Returns whether this very explanation is committed, and undamaged.
+
+    Args:
+        explanations_dir: `<run>/explanations`.
+        header: what is known of the explanation beforehand.
 
     Raises:
-        CheckpointError: if one of other weights, method or options was: whoever goes on with a run
-            does not mean to replace that.
+        CheckpointError: if an explanation of other weights, method or options stands in its place;
+            somebody who goes on with a run does not mean to replace that.
     """
     directory = explanations_dir / EPOCHS / f"{header.epoch:06d}" / header.method
     if not (directory / MANIFEST).exists():

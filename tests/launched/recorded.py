@@ -102,7 +102,7 @@ def fail() -> None:
         with world.together("testing"):
             if world.rank == who:
                 raise RuntimeError("a rank has had enough")
-    while not all(unit.is_gathered for unit in recorder._units):
+    while not all(pending.is_gathered for pending in recorder._pending):
         recorder.advance()
     if world.rank == who:
         raise RuntimeError("a rank has had enough")

@@ -22,7 +22,7 @@ from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Attribution, Methods
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import Recording
-from hvd_xai.recording.unfinished_rows import RowFiles
+from hvd_xai.recording.unfinished_rows import UnfinishedRows
 from tests.checkpoint.small import make_attributions, make_header, make_rows
 from tests.models_under_test import functional
 
@@ -87,7 +87,7 @@ def run(
         world=World.alone(),
         run=directory,
         recording=Recording(overlap=False),
-        row_files=RowFiles(path / "rows"),
+        row_files=UnfinishedRows(path / "rows"),
     )
     runner.run(0, 0)
     runner.close()
@@ -183,13 +183,13 @@ def test_what_is_committed_is_not_replaced_by_another_and_is_computed_again_wher
 def test_the_rows_of_all_ranks_are_counted(tmp_path: Path) -> None:
     rows = make_rows(make_attributions(30, (2,)))
     header = make_header(90, (2,), world_size=3)
-    mine, other = RowFiles(tmp_path), RowFiles(tmp_path)
+    mine, other = UnfinishedRows(tmp_path), UnfinishedRows(tmp_path)
     with mine.open(header, rows.dtype, 0) as first, other.open(header, rows.dtype, 1) as second:
         first.append(rows[:20])
         second.append(rows[:10])
         # of the third, which is on another host, half of its 30 are taken to be there
         assert mine.n_rows() == 45
-        with RowFiles(tmp_path).open(header, rows.dtype, 2) as third:
+        with UnfinishedRows(tmp_path).open(header, rows.dtype, 2) as third:
             third.append(rows)
             assert mine.n_rows() == 60
     assert header.ranks[2] == RankRows(2, "host2", 60, 90)
@@ -199,20 +199,20 @@ def test_other_ranks_take_over_what_follows_on_the_rows_they_have(tmp_path: Path
     rows = make_rows(make_attributions(90, (2,)))
     before, now = (make_header(90, (2,), world_size=size) for size in (3, 2))
     for rank, n_left in enumerate([20, 30, 10]):
-        with RowFiles(tmp_path).open(before, rows.dtype, rank) as buffer:
+        with UnfinishedRows(tmp_path).open(before, rows.dtype, rank) as buffer:
             buffer.append(rows[30 * rank :][:n_left])
     for rank, found in enumerate([rows[:20], rows[45:70]]):
         expected = found.copy()
         expected["rank"] = rank
         for _ in range(2):  # what was taken over once is there
-            with RowFiles(tmp_path).open(now, rows.dtype, rank) as buffer:
+            with UnfinishedRows(tmp_path).open(now, rows.dtype, rank) as buffer:
                 assert buffer.read(0, len(buffer)).tobytes() == expected.tobytes()
 
 
 def test_ranks_without_rows_keep_none(tmp_path: Path) -> None:
     rows = make_rows(make_attributions(1, (2,)))
     header = make_header(1, (2,), world_size=3)
-    files = [RowFiles(tmp_path / "rows") for _ in header.ranks]
+    files = [UnfinishedRows(tmp_path / "rows") for _ in header.ranks]
     for rank, one in enumerate(files):
         with one.open(header, rows.dtype, rank) as buffer:
             buffer.append(rows[: header.ranks[rank].stop - header.ranks[rank].start])
