@@ -1,9 +1,11 @@
 """Starts ranks as a user would, and waits for them as long as they get on."""
 
+import json
 import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -12,7 +14,9 @@ from tests.processes import Ended, Limits, Running, run
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
-Launcher: TypeAlias = Literal["mpirun", "horovodrun", "gloo", "two hosts"]
+Launcher: TypeAlias = Literal["mpirun", "horovodrun", "horovodrun --gloo", "gloo", "two hosts"]
+COMMANDS = str(Path(__file__).with_name("commands.py"))
+HOROVODRUN = (sys.executable, str(Path(__file__).with_name("horovodrun.py")))
 
 _SPIN_SECONDS = 0.2
 
@@ -24,37 +28,22 @@ _sessions = tempfile.TemporaryDirectory(prefix="sessions-", ignore_cleanup_error
 def command(launcher: Launcher, size: int, program: Sequence[str]) -> list[str]:
     """Returns the command line that starts `size` ranks of a program on this machine."""
     if launcher == "mpirun":
-        return [
-            str(BIN / "mpirun"),
-            "-np",
-            str(size),
-            "--oversubscribe",
-            "--mca",
-            "mpi_yield_when_idle",
-            "1",
-            *program,
-        ]
-    hosts = ["-np", str(size), "-H", f"localhost:{size}"]
-    if launcher == "two hosts":  # as Horovod counts them: each rank is the first on its host
-        return [
-            str(BIN / "horovodrun"),
-            "--gloo",
-            "-np",
-            str(size),
-            "-H",
-            f"localhost:{size - size // 2},127.0.0.1:{size // 2}",
-            *program,
-        ]
+        options = ["-np", str(size), "--oversubscribe", "--mca", "mpi_yield_when_idle", "1"]
+        return [str(BIN / "mpirun"), *options, *program]
+    n = ["-np", str(size)]
+    on_one = ["-H", f"localhost:{size}"]
+    # as Horovod counts them: each rank is the first on its host
+    on_two = ["-H", f"localhost:{size - size // 2},127.0.0.1:{size // 2}"]
+    if launcher == "two hosts":
+        return [*HOROVODRUN, "--gloo", *n, *on_two, *program]
     if launcher == "gloo":
-        return [str(BIN / "horovodrun"), "--gloo", *hosts, *program]
+        return [*HOROVODRUN, "--gloo", *n, *on_one, *program]
+    if launcher == "horovodrun --gloo":
+        return [str(BIN / "horovodrun"), "--gloo", *n, *on_one, *program]
     # Open MPI 5 does not know the spelling of the binding arguments that Horovod 0.28 passes by
     # itself
-    return [
-        str(BIN / "horovodrun"),
-        "--binding-args=--bind-to none --map-by slot:oversubscribe",
-        *hosts,
-        *program,
-    ]
+    binding = "--binding-args=--bind-to none --map-by slot:oversubscribe"
+    return [str(BIN / "horovodrun"), binding, *n, *on_one, *program]
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -111,6 +100,53 @@ def launch(
     """
     with start(launcher, size, *program, env=env, cwd=cwd, limits=limits) as job:
         return job.end()
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one rank said in one command, and the code that the command ended with; None if it did
+    not end.
+    """
+
+    text: str
+    code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """Commands that one set of ranks ran: how the job ended, and by command what each rank said."""
+
+    ended: Ended
+    said: dict[str, list[Said]]
+
+    def text(self, name: str) -> str:
+        """Returns what the ranks said in a command, which must have ended well on all of them."""
+        assert [said.code for said in self.said[name]] == ["0"] * len(self.said[name]), (
+            f"{name}: {self.said[name]}, {self.ended.output[-3000:]}"
+        )
+        return "".join(said.text for said in self.said[name])
+
+
+def launch_commands(
+    launcher: Launcher,
+    size: int,
+    folder: Path,
+    commands: Mapping[str, Sequence[str]],
+    cwd: Path | None = None,
+) -> Commands:
+    """Starts ranks and runs commands on them, one after the other: `commands.py` says how."""
+    listed = Path(tempfile.mkdtemp(dir=folder)) / "commands.json"
+    listed.write_text(json.dumps(commands))
+    env = {"HVD_XAI_DEADLINE": "600"}
+    ended = launch(launcher, size, sys.executable, COMMANDS, str(listed), env=env, cwd=cwd)
+    outputs = [listed.with_name(f"{listed.name}.{rank}").read_text() for rank in range(size)]
+    return Commands(ended, {name: [_said(name, text) for text in outputs] for name in commands})
+
+
+def _said(name: str, output: str) -> Said:
+    begun = output.partition(f"=== begins {name}\n")[2]
+    text, ends, rest = begun.partition(f"\n=== ended {name} with ")
+    return Said(text, rest.partition("\n")[0] if ends else None)
 
 
 def slowness() -> float:

@@ -1,11 +1,9 @@
 """What users get wrong: one clear line, the same exit code on every rank, nothing hung, nothing
 half-written."""
 
-import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 
 from hvd_xai.checkpoint.run_directory import claim
 from hvd_xai.checkpoint.verify import verify
-from tests.launched.launch import BIN, environment, launch
+from tests.launched.launch import BIN, Said, environment, launch_commands
 from tests.processes import run
 
 pytestmark = pytest.mark.launched
@@ -72,15 +70,11 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-def _problems(name: str, message: str, outputs: list[str]) -> Iterator[str]:
-    """What is not as it should be of one case, from what each rank said; no message means that
-    nothing is wrong with it."""
-    of_case = [
-        output.partition(f"=== begins {name}\n")[2].partition(f"=== ended {name} with ")
-        for output in outputs
-    ]
-    said = "".join(before for before, _, _ in of_case)
-    codes = [after.partition("\n")[0] for _, _, after in of_case]
+def _problems(name: str, message: str, of_ranks: list[Said]) -> Iterator[str]:
+    """Returns what is not as it should be of one case; no message means that nothing is wrong with
+    it.
+    """
+    said, codes = "".join(of.text for of in of_ranks), [of.code for of in of_ranks]
     expected = "2" if "not both" in message else "1" if message else "0"
     if set(codes) != {expected}:
         yield f"{name}: the ranks ended with {codes}, not {expected}: {said}"
@@ -200,22 +194,13 @@ def test_every_mistake_is_one_clear_line_on_all_ranks(
             "another job is writing to",
         ),
     }
-    (tmp_path / "cases.json").write_text(
-        json.dumps({name: words for name, (words, _) in cases.items()})
-    )
-    program = str(Path(__file__).with_name("bad_inputs.py"))
-    ended = launch(
-        "mpirun",
-        2,
-        sys.executable,
-        program,
-        str(tmp_path / "cases.json"),
-        env={"HVD_XAI_DEADLINE": "600"},
-    )
-    assert ended.code == 0, ended.output[-5000:]
-    outputs = [(tmp_path / f"cases.json.{rank}").read_text() for rank in range(2)]
+    commands = {name: ["hvd-xai", *words] for name, (words, _) in cases.items()}
+    job = launch_commands("mpirun", 2, tmp_path, commands)
+    assert job.ended.code == 0, job.ended.output[-5000:]
     wrong = [
-        text for name, (_, message) in cases.items() for text in _problems(name, message, outputs)
+        text
+        for name, (_, message) in cases.items()
+        for text in _problems(name, message, job.said[name])
     ]
     assert not wrong, "\n\n".join(wrong)
     assert unpacked.read_text() == "of another job, which reads it"

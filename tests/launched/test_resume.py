@@ -2,7 +2,9 @@
 
 import io
 import json
+import shutil
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -11,8 +13,7 @@ import pytest
 
 from hvd_xai import open_explanations
 from hvd_xai.checkpoint.verify import verify
-from tests.launched.launch import BIN, launch
-from tests.processes import Ended
+from tests.launched.launch import launch_commands
 
 pytestmark = pytest.mark.launched
 
@@ -101,29 +102,68 @@ def _train(
     *words: str,
     dies: str = "never -1 -1",
     epochs: int = EPOCHS,
-    size: int = 2,
-) -> Ended:
-    options = [
-        "--callback",
-        str(recipes / "mortal.py"),
-        "--epochs",
-        str(epochs),
-        "--warmup-epochs",
-        "2",
-        "--output",
-        str(run),
-    ]
-    program = [str(BIN / "hvd-xai"), "train", str(recipes / "tiny.py"), *options, *words]
-    return launch("mpirun", size, *program, env={"DIES": dies})
+) -> list[str]:
+    """Returns the words of a command that trains."""
+    program = [f"DIES={dies}", "hvd-xai", "train", str(recipes / "tiny.py")]
+    options = ["--callback", str(recipes / "mortal.py"), "--warmup-epochs", "2"]
+    return [*program, *options, "--epochs", str(epochs), "--output", str(run), *words]
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Runs of two ranks, after jobs in which what was left of one run was resumed and another was
+    begun: starting the ranks takes longer than training.
+
+    Attributes:
+        whole: nothing has happened to it.
+        killed: killed twice and resumed each time.
+        overlapped: killed while files were written, and resumed.
+        left: names of model files, and explained epochs, as each killed job left them.
+        said: what the ranks said in each command.
+    """
+
+    whole: Path
+    killed: Path
+    overlapped: Path
+    left: list[tuple[list[str], list[int]]]
+    said: dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def whole(recipes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing has happened to."""
-    run = tmp_path_factory.mktemp("runs") / "run"
-    ended = _train(recipes, run)
-    assert ended.code == 0, ended.output[-4000:]
-    return run
+def runs(recipes: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Makes the runs in four jobs, of which three are killed."""
+    folder = tmp_path_factory.mktemp("runs")
+    runs = Runs(folder / "whole", folder / "killed", folder / "overlapped", [], {})
+    overlap = ("--set", "overlap=true")
+
+    def job(commands: dict[str, list[str]], dies: Path | None) -> None:
+        """Runs commands, of which the last is killed if a run that dies is given."""
+        done = launch_commands("mpirun", 2, folder, commands)
+        *lives, last = commands
+        for name in lives if dies else commands:
+            runs.said[name] = done.text(name)
+        if dies is None:
+            assert done.ended.code == 0, done.ended.output[-4000:]
+            return
+        assert done.ended.code != 0, done.ended.output[-4000:]
+        assert [said.code for said in done.said[last]] == [None, None], done.said[last]
+        models = sorted(path.name for path in (dies / "models").glob("*"))
+        runs.left.append((models, open_explanations(dies).epochs))
+
+    # within the warm-up, on rank 1
+    first = _train(recipes, runs.killed, dies="training 1 1")
+    job({"whole": _train(recipes, runs.whole), "first": first}, runs.killed)
+    # explained and not saved, on the root
+    second = _train(recipes, runs.killed, "--resume", dies="saving 2 0")
+    done = _train(recipes, runs.whole, "--resume")
+    job({"done": done, "second": second}, runs.killed)
+    # as a job leaves it that is killed while it saves
+    (runs.killed / "models" / ".writing-epoch-000002.keras").write_bytes(b"torn")
+    third = _train(recipes, runs.killed, "--resume")
+    writing = _train(recipes, runs.overlapped, *overlap, dies="training 2 1")
+    job({"third": third, "writing": writing}, runs.overlapped)
+    job({"fourth": _train(recipes, runs.overlapped, "--resume", *overlap)}, None)
+    return runs
 
 
 def _state(run: Path) -> dict[str, np.ndarray]:
@@ -143,37 +183,23 @@ def _state(run: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def test_a_killed_run_ends_as_one_that_was_not(recipes: Path, whole: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    # within the warm-up, on rank 1; explained and not saved, on the root
-    for number, dies in enumerate(["training 1 1", "saving 2 0"]):
-        killed = _train(recipes, run, *(["--resume"] if number else []), dies=dies)
-        assert killed.code != 0, killed.output[-4000:]
-        assert [path.name for path in (run / "models").iterdir()] == [f"epoch-{number:06d}.keras"]
-    assert open_explanations(run).epochs == [0, 1, 2]
-    # as a job leaves it that is killed while it saves
-    (run / "models" / ".writing-epoch-000002.keras").write_bytes(b"torn")
-    resumed = _train(recipes, run, "--resume")
-    assert resumed.code == 0, resumed.output[-4000:]
-    assert "WARNING" not in resumed.output, resumed.output[-4000:]
-    _assert_equal(run, whole)
+def test_a_killed_run_ends_as_one_that_was_not(runs: Runs) -> None:
+    assert runs.left[0] == (["epoch-000000.keras"], [0])
+    assert runs.left[1] == (["epoch-000001.keras"], [0, 1, 2])
+    assert "WARNING" not in runs.said["third"]
+    _assert_equal(runs.killed, runs.whole)
 
 
 def test_a_run_that_was_killed_while_files_were_written_ends_as_one_that_was_not(
-    recipes: Path, whole: Path, tmp_path: Path
+    runs: Runs,
 ) -> None:
-    run = tmp_path / "run"
-    killed = _train(recipes, run, "--set", "overlap=true", dies="training 2 1")
-    assert killed.code != 0, killed.output[-4000:]
-    published = [path.name for path in (run / "models").glob("epoch-*.keras")]
-    committed = open_explanations(run).epochs
+    models, committed = runs.left[2]
+    published = [name for name in models if not name.startswith(".")]
     assert committed in ([0], [0, 1])
     # a model that is there has its explanations
     assert published in [[f"epoch-{epoch:06d}.keras"] for epoch in committed] + [[]]
-    resumed = _train(recipes, run, "--resume", "--set", "overlap=true")
-    assert resumed.code == 0, resumed.output[-4000:]
-    _assert_equal(run, whole)
-    assert not list((run / "explanations").rglob(".staging-*"))
+    _assert_equal(runs.overlapped, runs.whole)
+    assert not list((runs.overlapped / "explanations").rglob(".staging-*"))
 
 
 def _assert_equal(run: Path, whole: Path) -> None:
@@ -199,18 +225,17 @@ def _assert_equal(run: Path, whole: Path) -> None:
         assert digests[0] == digests[1]
 
 
-def test_a_run_that_is_done_is_left_alone(recipes: Path, whole: Path) -> None:
-    done = _train(recipes, whole, "--resume")
-    assert done.code == 0, done.output[-3000:]
-    assert (
-        f"has its {EPOCHS} epochs already; to train on, give --epochs {EPOCHS + 1}" in done.output
-    )
+def test_a_run_that_is_done_is_left_alone(runs: Runs) -> None:
+    more = f"has its {EPOCHS} epochs already; to train on, give --epochs {EPOCHS + 1}"
+    assert more in runs.said["done"]
 
 
 def test_a_run_goes_on_with_more_epochs_and_other_ranks_and_says_so(
-    recipes: Path, whole: Path
+    recipes: Path, runs: Runs, tmp_path: Path
 ) -> None:
-    more = _train(recipes, whole, "--resume", epochs=EPOCHS + 1, size=1)
-    assert more.code == 0, more.output[-3000:]
-    assert "was trained by 2 ranks and goes on with 1" in more.output
-    assert open_explanations(whole).epochs == list(range(EPOCHS + 1))
+    run = tmp_path / "run"
+    shutil.copytree(runs.whole, run)
+    more = _train(recipes, run, "--resume", epochs=EPOCHS + 1)
+    said = launch_commands("mpirun", 1, tmp_path, {"more": more}).text("more")
+    assert "was trained by 2 ranks and goes on with 1" in said
+    assert open_explanations(run).epochs == list(range(EPOCHS + 1))

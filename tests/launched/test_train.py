@@ -1,48 +1,132 @@
-"""The main job as a user starts it.
+"""The main job as users start it, under each launcher: the script in the README, and
+`hvd-xai train`, and what they leave behind.
 
-`hvd-xai train` under each launcher, and what it leaves behind.
+What one launcher starts runs in one job.
 """
 
+import functools
 import re
-import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from hvd_xai import open_explanations
+from hvd_xai.checkpoint.verify import verify
+from hvd_xai.cli.main import build
 from tests import processes
-from tests.launched.launch import BIN, ROOT, Launcher, environment, launch
+from tests.launched.launch import BIN, ROOT, Commands, Launcher, environment, launch_commands
 
 pytestmark = pytest.mark.launched
 
-HVD_XAI = str(BIN / "hvd-xai")
 LINE = re.compile(
     r"epoch (\d+)  accuracy \S+  loss \S+  val_accuracy (\S+)  val_loss \S+  convergence_delta"
     r" (\S+)"
     r"  \|  train \S+ s  attributing \S+ s  merging \S+ s  writing \S+ s"
 )
+SCRIPT, NOTEBOOK = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
-def _hvd_xai(*words: str) -> processes.Ended:
-    return processes.run([HVD_XAI, *words], env=environment())
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one job of two ranks did in a folder that was empty."""
+
+    folder: Path
+    commands: Commands
 
 
-def test_horovodrun_trains_explains_and_says_how_to_look(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    ended = launch(
-        "horovodrun", 2, HVD_XAI, "train", "digits_cnn", "--epochs", "3", "--output", str(run)
+def _hvd_xai(*words: str) -> str:
+    """Runs a command that needs no ranks; it must end well. Returns what it said."""
+    done = CliRunner().invoke(build(), list(words))
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def _run(launcher: Launcher, folder: Path) -> Job:
+    here, elsewhere = folder / "here", folder / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    script = elsewhere / "script.py"
+    script.write_text(SCRIPT)
+    names = {name: elsewhere / f"my_{name}.py" for name in ("digits_cnn", "explain_every_epoch")}
+    for name, path in names.items():
+        _hvd_xai("copy", name, str(path))
+    train = ["hvd-xai", "train"]
+    settings = ["filters=4", "n_steps=3", "layer=conv2"]
+    mine = [
+        *train,
+        str(names["digits_cnn"]),
+        *("--callback", str(names["explain_every_epoch"])),
+        *(word for setting in settings for word in ("--set", setting)),
+        *("--output", str(here / "mine")),
+    ]
+    chosen = [
+        *train,
+        "digits_cnn",
+        *("--method", "grad_cam", "--method", "integrated_gradients"),
+        *("--set", "n_steps=4"),
+    ]
+    unknown = [*train, "digits_cnn", "--method", "grad_cm"]
+    commands = {
+        "horovodrun": {
+            "train": [*train, "digits_cnn", "--epochs", "3", "--output", str(here / "run")]
+        },
+        "horovodrun --gloo": {"mine": [*mine, "--epochs", "1"]},
+        "mpirun": {
+            "dry run": [*chosen, "--dry-run"],
+            "unknown": [*unknown, "--dry-run"],
+            "mine": [*mine, "--epochs", "1"],
+            "mine again": [*mine, "--epochs", "2", "--resume"],
+        },
+    }[launcher]
+    return Job(
+        here,
+        launch_commands(launcher, 2, folder, {**commands, "script": [str(script)]}, cwd=here),
     )
-    assert ended.code == 0, ended.output[-4000:]
-    lines = LINE.findall(ended.output)
-    assert [epoch for epoch, _, _ in lines] == ["0", "1", "2"], ended.output[-4000:]
+
+
+@pytest.fixture(scope="module")
+def job_under(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Launcher], Job]:
+    """Runs the job of each launcher once."""
+    return functools.cache(lambda launcher: _run(launcher, tmp_path_factory.mktemp("job")))
+
+
+@pytest.mark.parametrize("launcher", ["mpirun", "horovodrun", "horovodrun --gloo"])
+def test_the_readmes_script_trains_and_explains(
+    launcher: Launcher, job_under: Callable[[Launcher], Job]
+) -> None:
+    job = job_under(launcher)
+    job.commands.text("script")
+    path = job.folder / "runs/script"
+    run = open_explanations(path)
+    assert run.epochs == [0, 1, 2]
+    assert all(explanation.manifest.world_size == 2 for explanation in run)
+    assert not verify(path, deep=True)
+
+    names: dict[str, object] = {}
+    notebook = NOTEBOOK.replace('"runs/script"', repr(str(path)))
+    exec(compile(notebook, "README.md", "exec"), names)
+    assert isinstance(names["attributions"], np.ndarray)
+    assert names["attributions"].shape == (16, 8, 8, 1)
+
+
+def test_horovodrun_trains_explains_and_says_how_to_look(
+    job_under: Callable[[Launcher], Job], tmp_path: Path
+) -> None:
+    job = job_under("horovodrun")
+    run, said = job.folder / "run", job.commands.text("train")
+    lines = LINE.findall(said)
+    assert [epoch for epoch, _, _ in lines] == ["0", "1", "2"], said
     assert float(lines[-1][1]) > 0.9
     for words in (
         f"hvd-xai show {run}\n",
         f"hvd-xai show {run} --sample 17 --epoch 2 --png out.png",
         f"tensorboard --logdir {run}",
     ):
-        assert words in ended.output
+        assert words in said
 
     explanations = open_explanations(run)
     assert explanations.epochs == [0, 1, 2]
@@ -60,100 +144,54 @@ def test_horovodrun_trains_explains_and_says_how_to_look(tmp_path: Path) -> None
     assert list((run / "tensorboard").rglob("events.out.tfevents.*"))
     assert [path.name for path in (run / "models").iterdir()] == ["epoch-000002.keras"]
 
-    assert _hvd_xai("verify", str(run), "--deep").code == 0
-    shown = _hvd_xai("show", str(run))
-    assert shown.stdout.count("integrated_gradients") == 3
+    _hvd_xai("verify", str(run), "--deep")
+    assert _hvd_xai("show", str(run)).count("integrated_gradients") == 3
     picture = tmp_path / "out.png"
-    assert (
-        _hvd_xai("show", str(run), "--sample", "17", "--epoch", "2", "--png", str(picture)).code
-        == 0
-    )
+    _hvd_xai("show", str(run), "--sample", "17", "--epoch", "2", "--png", str(picture))
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("launcher", ["mpirun", "gloo"])
-def test_a_users_own_recipes_run_with_options_and_resume(
-    launcher: Launcher, tmp_path: Path
+@pytest.mark.parametrize("launcher", ["mpirun", "horovodrun --gloo"])
+def test_a_users_own_recipes_run_with_options(
+    launcher: Launcher, job_under: Callable[[Launcher], Job]
 ) -> None:
-    for name in ("digits_cnn", "explain_every_epoch"):
-        assert _hvd_xai("copy", name, str(tmp_path / f"my_{name}.py")).code == 0
-    recipe = [
-        str(tmp_path / "my_digits_cnn.py"),
-        "--callback",
-        str(tmp_path / "my_explain_every_epoch.py"),
-    ]
-    options = [
-        "--set",
-        "filters=4",
-        "--set",
-        "n_steps=3",
-        "--set",
-        "layer=conv2",
-        "--output",
-        str(tmp_path / "run"),
-    ]
-    first = launch(launcher, 2, HVD_XAI, "train", *recipe, *options, "--epochs", "1")
-    assert first.code == 0, first.output[-4000:]
-    run = open_explanations(tmp_path / "run")
+    job = job_under(launcher)
+    assert [epoch for epoch, _, _ in LINE.findall(job.commands.text("mine"))] == ["0"]
+    run = open_explanations(job.folder / "mine")
     assert run.explanation(0, "integrated_gradients").manifest.options["n_steps"] == 3
     assert run.explanation(0, "grad_cam").sample_shape == (8, 8)
-    if launcher == "gloo":
-        return
-    again = launch(launcher, 2, HVD_XAI, "train", *recipe, *options, "--epochs", "2", "--resume")
-    assert again.code == 0, again.output[-4000:]
-    assert [epoch for epoch, _, _ in LINE.findall(again.output)] == ["1"]
-    assert run.epochs == [0, 1]
+
+
+def test_a_users_own_recipes_are_resumed(job_under: Callable[[Launcher], Job]) -> None:
+    job = job_under("mpirun")
+    assert [epoch for epoch, _, _ in LINE.findall(job.commands.text("mine again"))] == ["1"]
+    assert open_explanations(job.folder / "mine").epochs == [0, 1]
 
 
 def test_a_dry_run_says_what_the_chosen_methods_will_take_and_writes_nothing(
-    tmp_path: Path,
+    job_under: Callable[[Launcher], Job],
 ) -> None:
-    words = [
-        "train",
-        "digits_cnn",
-        "--method",
-        "grad_cam",
-        "--method",
-        "integrated_gradients",
-        "--set",
-        "n_steps=4",
-    ]
-    ended = launch("mpirun", 2, HVD_XAI, *words, "--dry-run", cwd=tmp_path)
-    assert ended.code == 0, ended.output[-4000:]
-    assert re.findall(r"^(\w+) +256 +[0-9.e-]+ +[0-9,]+$", ended.output, re.MULTILINE) == [
+    job = job_under("mpirun")
+    said = job.commands.text("dry run")
+    assert re.findall(r"^(\w+) +256 +[0-9.e-]+ +[0-9,]+$", said, re.MULTILINE) == [
         "grad_cam",
         "integrated_gradients",
     ]
-    assert ended.output.count("each explained epoch") == 1  # by the root alone
-    assert list(tmp_path.iterdir()) == []
-    wrong = launch(
-        "mpirun",
-        1,
-        HVD_XAI,
-        "train",
-        "digits_cnn",
-        "--method",
-        "grad_cm",
-        "--dry-run",
-        cwd=tmp_path,
-    )
-    assert wrong.code != 0
-    assert "there is no method 'grad_cm' (did you mean 'grad_cam'?)" in wrong.output
+    assert said.count("each explained epoch") == 1  # by the root alone
+    of_others = {Path("mine"), Path("runs"), Path("runs/script")}
+    assert {path.relative_to(job.folder) for path in job.folder.glob("*")} <= of_others
+    assert {path.relative_to(job.folder) for path in job.folder.glob("runs/*")} <= of_others
+
+
+def test_an_unknown_method_is_named_by_a_dry_run(job_under: Callable[[Launcher], Job]) -> None:
+    root, other = job_under("mpirun").commands.said["unknown"]
+    assert (root.code, other.code) == ("1", "1")
+    assert "there is no method 'grad_cm' (did you mean 'grad_cam'?)" in root.text
 
 
 def test_mpirun_reads_the_sample_hostfile(tmp_path: Path) -> None:
-    program = (
-        "from hvd_xai.ranks.world import World; world = World.connect(); print('size', world.size)"
-    )
-    words = [
-        str(BIN / "mpirun"),
-        "--hostfile",
-        str(ROOT / "mpi_hosts"),
-        "-np",
-        "2",
-        sys.executable,
-        "-c",
-        program,
-    ]
+    program = "from tests.launched.mpi_world import connect; print('size', connect().size)"
+    hosts = ["--hostfile", str(ROOT / "mpi_hosts"), "-np", "2"]
+    words = [str(BIN / "mpirun"), *hosts, str(BIN / "python"), "-c", program]
     ended = processes.run(words, env=environment(), cwd=tmp_path)
     assert ended.stdout.count("size 2") == 2, ended.stderr[-3000:]
