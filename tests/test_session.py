@@ -1,9 +1,10 @@
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import processes
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,7 +33,5 @@ def test_a_launched_session_in_which_no_test_ran_fails(
         "-k",
         "no_such_test",
     ]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, timeout=120, check=False
-    )
-    assert done.returncode == expected
+    done = processes.run(command, cwd=ROOT, env=environment)
+    assert done.code == expected

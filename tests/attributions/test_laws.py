@@ -10,7 +10,6 @@ import functools
 import importlib
 import inspect
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ import tensorflow as tf
 from hvd_xai.compute.attribute import Compute, Computed
 from hvd_xai.protocols import Attributed, Attribution
 from tests import models_under_test as models
+from tests import processes
 from tests.attributions.methods_under_test import (
     CASES,
     METHODS,
@@ -322,16 +322,12 @@ for word in sys.argv[1:]:
 """
     root = Path(__file__).parents[2]
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-c", code, *(f"{name}:{family_of(name).name}" for name in METHODS)],
         cwd=root,
         env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
 
 
 @contextmanager

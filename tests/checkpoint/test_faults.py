@@ -20,6 +20,7 @@ from hvd_xai.checkpoint.writer import Writer, sweep
 from hvd_xai.errors import CheckpointError
 from hvd_xai.probe.probe import Probe
 from hvd_xai.storage.staging import leftovers
+from tests import processes
 from tests.checkpoint.small import begin, make_attributions, make_rows, write
 
 N_KILLS = int(os.environ.get("HVD_XAI_TEST_KILLS", "100"))
@@ -50,12 +51,9 @@ def test_kills_at_random_instants_leave_whole_checkpoints_and_sweepable_rests(
 ) -> None:
     explanations_dir = open_run(tmp_path, config={})
     delays = [str(random.Random(kill).uniform(0.02, 0.25)) for kill in range(N_KILLS)]
-    subprocess.run(
-        [sys.executable, "-c", KILLED_AT_RANDOM, str(explanations_dir), *delays],
-        check=True,
-        timeout=60 + 2 * N_KILLS,
-        cwd=REPOSITORY,
-    )
+    words = [sys.executable, "-c", KILLED_AT_RANDOM, str(explanations_dir), *delays]
+    done = processes.run(words, cwd=REPOSITORY, limits=processes.Limits(cpu=60 + 2 * N_KILLS))
+    assert done.code == 0, done.stderr
     left = leftovers(explanations_dir / "epochs")
     committed = open_explanations(tmp_path).epochs
     assert left
@@ -81,10 +79,8 @@ writer = begin(Path(sys.argv[1]), make_rows(make_attributions(20, (4, 4))))
 writer.append(make_rows(make_attributions(20, (4, 4)))[:7])
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    killed = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60, cwd=REPOSITORY
-    )
-    assert killed.returncode == -9
+    killed = processes.run([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY)
+    assert killed.code == -9
     assert len(leftovers(tmp_path / "epochs")) == 1
     assert write(tmp_path, rows).rows().tobytes() == rows.tobytes()
     sweep(tmp_path)
@@ -213,7 +209,7 @@ def test_two_jobs_commit_one_checkpoint(tmp_path: Path, same: bool) -> None:
         )
         for job in range(3)
     ]
-    verdicts = sorted(job.communicate(timeout=60)[0].strip() for job in jobs)
+    verdicts = sorted(job.communicate()[0].strip() for job in jobs)
     assert verdicts == (["won", "won", "won"] if same else ["lost", "lost", "won"])
     assert sorted(path.name for path in (tmp_path / "epochs").iterdir()) == ["000000"]
     assert verify(tmp_path, deep=True) == []

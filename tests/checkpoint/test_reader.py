@@ -1,4 +1,3 @@
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from hvd_xai.errors import CheckpointError
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import AttributedTo
 from hvd_xai.storage import arrays
+from tests import processes
 from tests.checkpoint.small import (
     SHAPES,
     make_attributions,
@@ -236,12 +236,8 @@ assert verify({str(tmp_path)!r}, deep=True) == []
 heavy = {{"tensorflow", "keras", "mpi4py", "horovod", "xarray", "jax", "torch"}} & set(sys.modules)
 assert not heavy, heavy
 """
-    subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        check=True,
-        timeout=60,
-        cwd=Path(__file__).parents[2],
-    )
+    done = processes.run([sys.executable, "-W", "error", "-c", code], cwd=Path(__file__).parents[2])
+    assert done.code == 0, done.stderr
 
 
 def test_method_names_lead_nowhere_else(tmp_path: Path) -> None:

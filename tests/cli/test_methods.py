@@ -1,4 +1,3 @@
-import subprocess
 import sys
 
 import pytest
@@ -7,6 +6,7 @@ from typer.testing import CliRunner
 from hvd_xai.cli.main import build
 from hvd_xai.errors import RecipeError
 from hvd_xai.lookup.methods import shipped_methods
+from tests import processes
 
 
 def methods(*words: str) -> str:
@@ -40,4 +40,5 @@ def test_it_needs_no_tensorflow() -> None:
         "import sys; from hvd_xai.cli.methods import methods; methods(); methods('saliency');"
         " assert 'tensorflow' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    done = processes.run([sys.executable, "-c", code])
+    assert done.code == 0, done.stderr

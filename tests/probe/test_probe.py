@@ -1,4 +1,3 @@
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -6,6 +5,7 @@ import numpy as np
 import pytest
 
 from hvd_xai import Probe
+from tests import processes
 
 INPUTS = np.zeros((3, 2, 2, 1), np.float32)
 TARGETS = np.array([0, 1, 2])
@@ -27,9 +27,7 @@ import numpy as np
 from hvd_xai import Probe
 Probe(**{{"inputs": np.zeros((3, 2)), "targets": np.arange(3), "{name}": [0, 1, 2]}})
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = processes.run([sys.executable, "-c", program])
     assert f"TypeError: the probe's '{name}' must be a NumPy array; got list" in done.stderr
 
 
@@ -107,9 +105,7 @@ from hvd_xai import Probe
 print(Probe(np.zeros((1, 2)), np.zeros(1), feature_names=np.array(["age", "income"])).feature_names)
 print(Probe(np.zeros((1, 2)), np.zeros(1), vocabulary=["", "fine"]).vocabulary)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = processes.run([sys.executable, "-c", program])
     assert done.stdout == "('age', 'income')\n('', 'fine')\n"
 
 

@@ -3,7 +3,6 @@
 import io
 import json
 import struct
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.sinks.tensorboard import FOLDER, TensorBoard, histogram
 from hvd_xai.storage.paths import Place
 from hvd_xai.views import pixels
+from tests import processes
 from tests.runs_under_test import add_explanation, make_probe, make_run
 
 FLOAT32_ROUNDING = 1e-6  # scalars are stored in single precision
@@ -291,11 +291,6 @@ def test_neither_tensorflow_nor_mpi_is_loaded(run: Path) -> None:
         " sink.close()\nprint(json.dumps(sorted({name.split('.')[0] for name in sys.modules} &"
         " {'tensorflow', 'keras', 'mpi4py', 'horovod'})))"
     )
-    said = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+    said = processes.run([sys.executable, "-W", "error", "-c", script])
+    assert said.code == 0, said.stderr
     assert json.loads(said.stdout) == []

@@ -1,7 +1,6 @@
 """Models as files: plain Keras reads ours, we read plain Keras's, and what is torn is never taken
 up."""
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from hvd_xai.keras.model_files import (
     stage_model,
 )
 from hvd_xai.ranks.world import World
+from tests import processes
 
 
 class Quick(keras.optimizers.RMSprop):  # type: ignore[misc]  # keras ships no types
@@ -141,10 +141,8 @@ def test_saved_models_load_where_hvd_xai_cannot_be_imported(world: World, tmp_pa
         )
     if world.is_root:
         words = [sys.executable, "-c", PLAIN, str(tmp_path)]
-        ended = subprocess.run(
-            words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-        )
-        assert ended.returncode == 0, ended.stderr[-4000:]
+        ended = processes.run(words, cwd=tmp_path)
+        assert ended.code == 0, ended.stderr[-4000:]
         assert dict(line.split() for line in ended.stdout.splitlines() if line) == {
             name: KINDS.get(name, "Adam") for name in SAVED
         }
