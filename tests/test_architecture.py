@@ -88,6 +88,7 @@ WITHOUT_TEST = {
     "hvd_xai/checkpoint/epochs.py",
     "hvd_xai/checkpoint/integrity.py",
     "hvd_xai/checkpoint/json_record.py",
+    "hvd_xai/checkpoint/layout.py",
     "hvd_xai/checkpoint/probe_reader.py",
     "hvd_xai/checkpoint/rows.py",
     "hvd_xai/cli/console.py",
