@@ -6,6 +6,8 @@ import sys
 
 from horovod.runner import launch
 
-launch.gloo_built = lambda **_: True
-sys.argv[0] = "horovodrun"
-launch.run_commandline()
+# Horovod starts each rank through a process that imports this file again.
+if __name__ == "__main__":
+    launch.gloo_built = lambda **_: True
+    sys.argv[0] = "horovodrun"
+    launch.run_commandline()

@@ -139,7 +139,9 @@ def launch_commands(
     listed.write_text(json.dumps(commands))
     env = {"HVD_XAI_DEADLINE": "600"}
     ended = launch(launcher, size, sys.executable, COMMANDS, str(listed), env=env, cwd=cwd)
-    outputs = [listed.with_name(f"{listed.name}.{rank}").read_text() for rank in range(size)]
+    written = [listed.with_name(f"{listed.name}.{rank}") for rank in range(size)]
+    assert all(path.is_file() for path in written), ended.output[-4000:]
+    outputs = [path.read_text() for path in written]
     return Commands(ended, {name: [_said(name, text) for text in outputs] for name in commands})
 
 
