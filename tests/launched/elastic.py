@@ -25,7 +25,7 @@ from hvd_xai.keras.elastic import KerasState
 
 EPOCHS, BATCH = 6, 8
 HOST = os.environ["HOROVOD_HOSTNAME"]
-NOTICE_SECONDS = 60
+NOTICE_SECONDS = 600
 
 
 class Count(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
