@@ -117,10 +117,8 @@ WITHOUT_TEST = {
     "hvd_xai/keras/start.py",
     "hvd_xai/keras/xla.py",
     "hvd_xai/log.py",
-    "hvd_xai/ranks/connect.py",
     "hvd_xai/ranks/over_horovod.py",
     "hvd_xai/ranks/over_mpi.py",
-    "hvd_xai/recording/recorder.py",
     "hvd_xai/views/kinds/image.py",
     "hvd_xai/views/kinds/series.py",
 }
