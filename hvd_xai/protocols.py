@@ -165,8 +165,9 @@ class Sink(Protocol):
     """Where a committed explanation goes."""
 
     def __call__(self, run: "RunDirectory", explanation: "Explanation", /) -> None:
-        """Takes a committed explanation of a run; everything that is made of it is on disk when this
-        returns.
+        """Takes a committed explanation of a run.
+
+        Everything that is made of it is on disk when this returns.
         """
 
     def close(self) -> None:

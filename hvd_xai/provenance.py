@@ -1,6 +1,4 @@
-"""What was run, on what, with which versions: the part of a record that lets somebody else repeat
-it.
-"""
+"""Says what was run, on what, and with which versions, so that somebody else can repeat it."""
 
 import platform
 import subprocess
@@ -39,8 +37,9 @@ _BLOCK_BYTES = 32 * 2**20
 
 
 def digest(*arrays: np.ndarray) -> str:
-    """Returns the xxh3-128 of shapes, dtypes and values, in hexadecimal; reads a memory-mapped
-    array in blocks of 32 MiB.
+    """Returns the xxh3-128 of shapes, dtypes and values, in hexadecimal.
+
+    A memory-mapped array is read in blocks of 32 MiB.
 
     Raises:
         TypeError: if an array holds Python objects, whose bytes are addresses.
@@ -61,8 +60,9 @@ def digest(*arrays: np.ndarray) -> str:
 
 
 def weights_digest(model: "keras.Model") -> str:
-    """Returns the digest of all that a model predicts with: weights and moving statistics, but no
-    metrics and no random seeds.
+    """Returns the digest of everything that a model predicts with.
+
+    Weights and moving statistics count; metrics and random seeds do not.
 
     Names are left out: the second model that a process builds has other names and the same weights.
     """
@@ -70,8 +70,9 @@ def weights_digest(model: "keras.Model") -> str:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of what decides the numbers, of hvd_xai itself first; what is not
-    installed is left out.
+    """Returns the versions of whatever decides the numbers, hvd_xai's first.
+
+    What is not installed is left out.
     """
     found = {"hvd_xai": __version__, "python": platform.python_version()}
     for name, distributions in _DISTRIBUTIONS.items():
@@ -85,8 +86,9 @@ def versions() -> dict[str, str]:
 
 
 def git_commit(folder: Path | None = None) -> str | None:
-    """Returns the commit that `folder` (the current one) is checked out at, with `-dirty` after it
-    if files differ; None outside of git.
+    """Returns the commit that `folder` (the current one) is checked out at; None outside of git.
+
+    It ends in `-dirty` if files differ from the commit.
     """
     folder = folder or Path.cwd()
     try:

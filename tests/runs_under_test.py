@@ -1,5 +1,7 @@
-"""Small runs of explanation checkpoints for tests, made without TensorFlow: random attributions of
-random images, or of what is given."""
+"""Small runs of explanation checkpoints for tests, made without TensorFlow.
+
+They hold random attributions of random images, or of a given probe.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from hvd_xai.checkpoint.manifest import Header, RankRows
+from hvd_xai.checkpoint.probe_writer import write_probe
 from hvd_xai.checkpoint.rows import encode, row_dtype
-from hvd_xai.checkpoint.run_directory import open_run, write_probe
+from hvd_xai.checkpoint.run_directory import open_run
 from hvd_xai.checkpoint.writer import Writer
 from hvd_xai.probe.probe import Probe
 
@@ -39,8 +42,10 @@ def make_run(
     cam: bool = True,
     with_probe: bool = True,
 ) -> Path:
-    """Commits `integrated_gradients` and, if asked for, `grad_cam` at each epoch; every third
-    prediction is wrong before the last epoch."""
+    """Commits `integrated_gradients` and, if asked for, `grad_cam` at each epoch.
+
+    Every third prediction is wrong before the last epoch.
+    """
     explanations_dir = open_run(path, config={"recipe": "test"}, mode="resume")
     if with_probe:
         write_probe(explanations_dir, probe)

@@ -82,8 +82,9 @@ def drift(before: Snapshot, after: Snapshot) -> Drift:
 
 
 def similarities(before: Snapshot, after: Snapshot) -> Float64[np.ndarray, "N"]:
-    """Returns the `cosine_similarity` of each sample's attributions in two explanations; NaN where
-    a value of either is not finite.
+    """Returns the `cosine_similarity` of each sample's attributions in two explanations.
+
+    It is NaN where a value of either is not finite.
 
     Raises:
         ValueError: as `drift`.
@@ -123,8 +124,9 @@ def cosine_similarity(
 def _compared(
     before: Snapshot, after: Snapshot
 ) -> Iterator[tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "3"]]]:
-    """Goes through blocks of samples: their cosines, and the squared norms of before, after, and
-    their difference.
+    """Goes through blocks of samples and compares them.
+
+    Yields the cosines of a block, and the squared norms of before, after and their difference.
     """
     if not np.array_equal(before.sample_ids, after.sample_ids):
         raise ValueError(

@@ -1,5 +1,6 @@
-"""An explanation in a few figures, and how it drifted from the epoch before: what the table of a
-run and TensorBoard both show.
+"""Summarises an explanation in a few statistics, and its drift from the epoch before.
+
+The table of a run and TensorBoard both show them.
 """
 
 import logging
@@ -71,8 +72,9 @@ def _drift(run: Explanations, explanation: Explanation) -> Drift | None:
 
 
 def signs(explanations: Iterable[Explanation]) -> dict[str, bool | None]:
-    """Returns whether each method's attributions have a sign, of explanations that are shown side
-    by side; None where that is not known.
+    """Returns by method whether the attributions that are shown side by side have a sign.
+
+    None: that is not known.
 
     A method that does not say so has one if any of its explanations does.
     """
@@ -87,9 +89,7 @@ def signs(explanations: Iterable[Explanation]) -> dict[str, bool | None]:
 
 
 def snapshot(explanation: Explanation) -> Snapshot:
-    """Returns what drift looks at of an explanation; its thumbnails are read when they are
-    compared.
-    """
+    """Returns what drift compares of an explanation; its thumbnails are read later, in blocks."""
     return Snapshot(
         explanation.column("sample_id"), explanation.column("prediction"), explanation.thumbnails
     )

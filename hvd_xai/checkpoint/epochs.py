@@ -1,5 +1,6 @@
-"""One method's explanations of the same samples at one epoch or more, as arrays `[epoch, sample,
-...]` that are read piece by piece.
+"""Stacks one method's explanations of the same samples over epochs.
+
+The stack's arrays are `[epoch, sample, ...]`, and are read piece by piece.
 """
 
 from collections.abc import Sequence

@@ -68,8 +68,9 @@ def read_manifest(directory: Place) -> Manifest:
 
 
 def find_damage(directory: Place, files: Iterable[FileEntry]) -> list[Problem]:
-    """Returns which of `files` are missing, no plain files, or of another size than the manifest
-    says; reads none of them.
+    """Returns which files are missing, no plain files, or not of the size the manifest says.
+
+    It reads none of them.
     """
     problems = []
     for file in files:
@@ -107,8 +108,7 @@ def find_changes(directory: Place, files: Iterable[FileEntry]) -> list[Problem]:
 
 
 class CommittedArray:
-    """One array of a committed checkpoint; the files of the rows asked for are held against the
-    manifest before every read.
+    """One array of a committed checkpoint, whose files are checked before each read.
 
     That they are there and of the right size is looked at every time, their content when they are
     first met: a file of the same size in the place of another, whole in itself, can be told in no

@@ -45,8 +45,9 @@ def _digest(record: Mapping[str, Json]) -> str:
 
 
 def seal(record: Mapping[str, Json]) -> bytes:
-    """Returns the record as JSON text with a further key `digest`: the xxh3-128 of everything else
-    in canonical form.
+    """Returns the record as JSON text that carries its own digest.
+
+    The key `digest` is the xxh3-128 of everything else in canonical form.
 
     Raises:
         ValueError: if a number in it is not finite, or it would be longer or deeper than what is

@@ -167,8 +167,9 @@ class Manifest(Header):
 
     @property
     def is_signed(self) -> bool | None:
-        """Whether attributions have a sign: as the method says, or else whether one of them is
-        negative; None if the method does not say and nobody counted.
+        """Whether attributions have a sign; None if that is not known.
+
+        The method's word counts; without it, a sign is there if a value is negative.
         """
         if self.signed is not None or self.negative is None:
             return self.signed
@@ -297,8 +298,9 @@ def _nested(options: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
 
 
 def read_files(record: Fields) -> tuple[FileEntry, ...]:
-    """Reads the files a manifest names; refuses names that lead out of the checkpoint, and a name
-    that stands twice.
+    """Reads the files that a manifest names.
+
+    It refuses names that lead out of the checkpoint, and a name that stands twice.
     """
     files = tuple(
         FileEntry(file.text("key"), file.integer("size"), file.digest("xxh3_128"))

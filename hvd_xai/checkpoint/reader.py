@@ -39,6 +39,10 @@ def open_explanations(run: str | Place) -> "Explanations":
         CheckpointError: if there are none.
         ImportError: if it is a URL, and what reads it is not installed.
         OSError: if it is a URL, and the store cannot be reached.
+
+    Example:
+        >>> open_explanations("runs/example").epochs
+        [0, 1, 2]
     """
     path = place(run)
     for explanations_dir in (path / EXPLANATIONS, path):
@@ -54,8 +58,15 @@ def open_explanations(run: str | Place) -> "Explanations":
 class Explanations:
     """All committed explanations of a run; each is read when it is asked for.
 
+    Args:
+        path: the folder of the run's explanations.
+
     Example:
-        for explanation in open_explanations("runs/demo"): print(explanation.manifest.epoch)
+        >>> explanations = open_explanations("runs/example")
+        >>> explanations.epochs_by_method
+        {'grad_cam': [0, 1, 2], 'integrated_gradients': [0, 1, 2]}
+        >>> [one.manifest.step for one in explanations if one.manifest.method == "grad_cam"]
+        [10, 20, 30]
     """
 
     def __init__(self, path: Place) -> None:
@@ -80,9 +91,7 @@ class Explanations:
         return [number for number in numbers if self.methods(number)]
 
     def methods(self, epoch: int) -> list[str]:
-        """Returns the methods explained at an epoch, by name; none where the epoch has no
-        explanation.
-        """
+        """Returns the methods that explain an epoch, sorted by name."""
         manifests = self._epoch_dir(epoch).glob(f"*/{MANIFEST}")
         return sorted(
             path.parent.name for path in manifests if not path.parent.name.startswith(".")
@@ -123,8 +132,7 @@ class Explanations:
         return explanation
 
     def newest_before(self, epoch: int, method: str) -> "Explanation | None":
-        """Opens the explanation by a method of the newest epoch before this one; None if there is
-        none.
+        """Opens a method's explanation of the newest epoch before this one; None without one.
 
         Raises:
             CheckpointError: as `explanation`.
@@ -151,8 +159,7 @@ class Explanations:
         return self.probe()
 
     def stack(self, method: str, epochs: Sequence[int] | None = None) -> Stack:
-        """Opens the explanations of one method, at all of its epochs or at some, to be compared row
-        by row.
+        """Opens one method's explanations of several epochs, to be compared row by row.
 
         Raises:
             CheckpointError: if there are none, or epochs explain other samples.
@@ -166,16 +173,18 @@ class Explanations:
         return Stack([self.explanation(epoch, method) for epoch in chosen])
 
     def to_xarray(self) -> "xarray.DataTree":
-        """Opens the run as an `xarray.DataTree`, lazily: a node for each method, with the
-        dimensions `epoch` and `sample`.
+        """Opens the run as an `xarray.DataTree`, lazily.
+
+        Each method is a node with the dimensions `epoch` and `sample`.
 
         Raises:
             CheckpointError: if a manifest is damaged, or epochs explain other samples.
             ImportError: if xarray is not installed.
 
         Example:
-            tree = open_explanations("runs/demo").to_xarray()
-            tree["integrated_gradients"].attributions.sel(epoch=4).sel(sample_id=17)
+            >>> tree = open_explanations("runs/example").to_xarray()
+            >>> tree["integrated_gradients"].attributions.sel(epoch=2).sel(sample_id=1).shape
+            (8, 8, 1)
         """
         labelled = _labelled()
         opened: xarray.DataTree = labelled.tree(
@@ -198,10 +207,17 @@ class Explanation:
 
     Args:
         path: the checkpoint's folder.
-        run: what it belongs to; that in whose folder it lies if left out.
+        run: the explanations that it belongs to; found by its folder if left out.
 
     Raises:
         CheckpointError: if there is none, or its manifest is damaged or of a higher schema.
+
+    Example:
+        >>> explanation = open_explanations("runs/example").explanation(2, "integrated_gradients")
+        >>> explanation
+        Explanation('integrated_gradients', epoch 2, ... samples of (8, 8, 1))
+        >>> explanation.attributions(0, 2).shape
+        (2, 8, 8, 1)
     """
 
     def __init__(self, path: Place, run: Explanations | None = None) -> None:
@@ -231,8 +247,9 @@ class Explanation:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the values of one sample's attributions; none unless these are of the features
-        of a table that has names.
+        """Names of the features that have an attribution each.
+
+        There are none unless attributions are of the inputs, and those are a table with names.
 
         Raises:
             CheckpointError: if the probe, which has the names, is damaged.
@@ -245,8 +262,9 @@ class Explanation:
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
-        """The word of each token id of the inputs; none unless the attributions are one a token,
-        and the words are known.
+        """The word of each token id of the inputs.
+
+        There are none unless each token has one attribution, and the words are known.
 
         Raises:
             CheckpointError: if the probe, which has the words, is damaged.
@@ -283,8 +301,9 @@ class Explanation:
         return self._array(name).read(start, stop)
 
     def attributions(self, start: int = 0, stop: int | None = None) -> Float32[np.ndarray, "b ..."]:
-        """Returns the attributions of rows `start` to `stop`, `[b, *sample_shape]`; `blocks` goes
-        through all in bounded memory.
+        """Returns the attributions of rows `start` to `stop`, `[b, *sample_shape]`.
+
+        `blocks` goes through all of them in bounded memory.
 
         Raises:
             CheckpointError: if a file of these rows is missing or damaged.
@@ -308,8 +327,9 @@ class Explanation:
     def blocks(
         self, n_bytes: int = 32 * 2**20
     ) -> Iterator[tuple[int, Float32[np.ndarray, "b ..."]]]:
-        """Goes through all attributions in blocks of `n_bytes` at most (or one sample), each with
-        the row it starts at.
+        """Goes through all attributions in blocks, each with the row it starts at.
+
+        A block has `n_bytes` at most, or one sample.
         """
         size = max(1, n_bytes // (4 * math.prod(self.sample_shape)))
         for start in range(0, self.n_samples, size):
@@ -320,8 +340,7 @@ class Explanation:
         return self._array("thumbnail").read(start, stop)
 
     def rows(self, start: int = 0, stop: int | None = None, *, checked: bool = True) -> np.ndarray:
-        """Returns the records of rows `start` to `stop` as they are stored, `[b]` of the dtype
-        `manifest.dtype`.
+        """Returns rows `start` to `stop` as they are stored, `[b]` of the dtype `manifest.dtype`.
 
         Raises:
             CheckpointError: if a file of these rows is missing or damaged; or, where they are
@@ -333,8 +352,9 @@ class Explanation:
         return rows
 
     def _check(self, rows: np.ndarray, start: int) -> None:
-        """Holds rows against their hashes, which tell a swapped Zarr shard where its own checksums
-        do not.
+        """Refuses rows that do not fit their hashes.
+
+        A Zarr shard that was swapped for another passes its own checksums, but not these.
         """
         changed = np.flatnonzero(content_hashes(rows) != rows["content_hash"])
         if len(changed):
@@ -362,8 +382,9 @@ class Explanation:
         return rows
 
     def to_xarray(self) -> "xarray.Dataset":
-        """Opens the explanation as an `xarray.Dataset`, lazily; its `attributions` are what the
-        method `attributions` returns.
+        """Opens the explanation as an `xarray.Dataset`, lazily.
+
+        Its `attributions` are those that the method `attributions` returns.
 
         Samples are chosen by `dataset.sel(sample_id=17)`. A missing or damaged file is an error
         when its rows are asked for.

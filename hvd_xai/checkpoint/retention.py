@@ -14,20 +14,25 @@ from hvd_xai.storage.durable import remove_durably, writing
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Keeps the epochs that any of these names, and the newest whole one in any case.
+    """Says which epochs of a run are kept: those that any of its rules names.
+
+    The newest epoch that is whole is always kept.
 
     Args:
-        last: how many of the newest.
-        every: those that are a multiple of it, epoch 0 first.
-        best: a metric of the epoch's logs, and whether a small ("min") or a large ("max") one is
-            good; the epoch that has the best is kept, of equal ones the newest.
-        pinned: epochs.
+        last: number of newest epochs that are kept.
+        every: interval of epochs that are kept, counted from epoch 0.
+        best: a metric of the epoch's logs, and whether a small ("min") or a large ("max") value is
+            good; the epoch with the best value is kept, the newest of equal ones.
+        pinned: epochs that are always kept.
 
     Raises:
         ValueError: if nothing is named, or a number is below 1.
 
     Example:
-        Retention(last=3, best=("val_loss", "min"))
+        >>> retention = Retention(last=2, best=("val_loss", "min"))
+        >>> losses = {0: 0.9, 1: 0.4, 2: 0.6, 3: 0.7}
+        >>> sorted(retention.kept({epoch: {"val_loss": loss} for epoch, loss in losses.items()}))
+        [1, 2, 3]
     """
 
     last: int | None = None
@@ -52,7 +57,7 @@ class Retention:
             )
 
     def kept(self, metrics: Mapping[int, Mapping[str, float]]) -> set[int]:
-        """Returns which of these epochs, given with their metrics, are kept."""
+        """Returns the epochs that are kept, of those whose metrics are given."""
         epochs = sorted(metrics)
         kept = {*self.pinned} & {*epochs}
         kept |= {*epochs[-self.last :]} if self.last else set()
@@ -72,9 +77,8 @@ class Retention:
 def retain(explanations_dir: Path, retention: Retention) -> list[int]:
     """Removes the epochs that are not kept, each in one step for those who look.
 
-    Call it when a newer epoch was committed.
-
-    What cannot be read is neither counted nor removed.
+    Call it after a newer epoch was committed. An epoch that cannot be read is neither counted nor
+    removed.
 
     Returns:
         The epochs that were removed.

@@ -178,9 +178,7 @@ def decode(rows: np.ndarray) -> Float32[np.ndarray, "n ..."]:
 
 
 def content_hashes(rows: np.ndarray) -> UInt64[np.ndarray, "n"]:
-    """Returns the xxh3-64 of each row's attributions and scale, as their little-endian bytes lie on
-    disk.
-    """
+    """Returns the xxh3-64 of each row's attributions and scale, as their bytes lie on disk."""
     packed = np.empty(
         len(rows), [("attributions", "<f2", rows.dtype["attributions"].shape), ("scale", "<f4")]
     )

@@ -1,36 +1,30 @@
-"""Starts, resumes and overwrites the explanations of a run, and stores the probe that they
-explain.
-"""
+"""Starts, resumes and overwrites the explanations of a run."""
 
 import fcntl
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-import xxhash
 
-from hvd_xai.checkpoint.integrity import find_damage, read_record
+from hvd_xai.checkpoint.integrity import read_record
 from hvd_xai.checkpoint.json_record import SCHEMA, seal, unseal
 from hvd_xai.checkpoint.layout import EXPLANATIONS, LOCK, RUN
-from hvd_xai.checkpoint.manifest import MANIFEST, Header
-from hvd_xai.checkpoint.probe_reader import PROBE, ProbeReader
+from hvd_xai.checkpoint.manifest import Header
+from hvd_xai.checkpoint.probe_reader import PROBE
+from hvd_xai.checkpoint.probe_writer import another_probe, probe_digest, write_probe
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.checkpoint.retention import Retention, retain
 from hvd_xai.checkpoint.writer import EPOCHS, Writer, Written, sweep
 from hvd_xai.errors import CheckpointError, RunExistsError
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Json
-from hvd_xai.storage import staging
-from hvd_xai.storage.arrays import METADATA, ArrayWriter, create_array, group_metadata
+from hvd_xai.storage.arrays import METADATA, group_metadata
 from hvd_xai.storage.durable import (
     STAGING,
-    FileEntry,
-    digest_file,
     fsync_directory,
     remove_durably,
     remove_trash,
@@ -42,14 +36,11 @@ Mode: TypeAlias = Literal["new", "resume", "overwrite"]
 """What to do with a folder that holds a run: refuse it, go on with it, or delete its
 explanations."""
 
-_BLOCK_BYTES = 16 * 2**20
-
 log = logging.getLogger(__name__)
 
 
 class RunDirectory:
-    """A run on disk: the folder that holds its explanations, its probe and whatever else is written
-    for it.
+    """A run on disk: the folder of its explanations, its probe and what is written beside them.
 
     Making one touches no file, so that every rank may hold it; the root alone opens it and writes.
 
@@ -66,7 +57,7 @@ class RunDirectory:
         retention: which epochs stay when a newer one is committed.
 
     Example:
-        >>> run = RunDirectory(folder / "demo", mode="new", config={"seed": 1})
+        >>> run = RunDirectory("runs/demo", config={"seed": 1})
         >>> run.name
         'demo'
         >>> explanations_dir = run.open()
@@ -135,8 +126,9 @@ class RunDirectory:
             self._lock = claim(self.path)
 
     def open(self, probe: Probe | None = None, facts: Mapping[str, Json] | None = None) -> Path:
-        """Makes the run ready for writers, and stores the probe; a second call does only what the
-        first did not.
+        """Makes the run ready for writers, and stores the probe.
+
+        A second call does only what the first did not.
 
         Args:
             probe: the examples that will be explained.
@@ -161,8 +153,9 @@ class RunDirectory:
         return self._opened
 
     def rejoin(self, job: str) -> None:
-        """Goes on, whatever the mode, with a run that this very job began before its ranks changed;
-        another rank may have begun it.
+        """Goes on, whatever the mode, with a run that this very job began before its ranks changed.
+
+        Another rank may have begun it.
 
         Args:
             job: the job's name, as the run's config has it.
@@ -291,8 +284,9 @@ def claim(path: str | Path) -> int:
 
 
 def open_run(path: str | Path, *, config: Mapping[str, Json], mode: Mode = "new") -> Path:
-    """Makes `<run>/explanations` ready for writers; that the place can be written is found out
-    here, before anything is computed.
+    """Makes `<run>/explanations` ready for writers.
+
+    If the place cannot be written, that shows here, before anything is computed.
 
     Args:
         path: the run's folder, made if it is not there.
@@ -335,8 +329,9 @@ def open_run(path: str | Path, *, config: Mapping[str, Json], mode: Mode = "new"
 
 
 def add_to_config(explanations_dir: Path, facts: Mapping[str, Json]) -> None:
-    """Adds to a run's config what became known after it was opened; a key that is there gets the
-    new value.
+    """Adds facts to a run's config that became known after it was opened.
+
+    A key that is there gets the new value.
 
     Raises:
         CheckpointError: if `run.json` is damaged, or cannot be written.
@@ -351,8 +346,7 @@ def add_to_config(explanations_dir: Path, facts: Mapping[str, Json]) -> None:
 
 
 def job_of(path: str | Path) -> str | None:
-    """Returns the job that a run's config says explains it; None if there is no run, or it does not
-    say.
+    """Returns the job that explains a run, as its config says; None if it does not say.
 
     Raises:
         CheckpointError: if `run.json` is damaged.
@@ -373,68 +367,13 @@ def _check_probe(explanations_dir: Path, config: Mapping[str, Json]) -> None:
     )
     now = config.get("probe_digest")
     if before is not None and now is not None and before != now:
-        raise _another_probe(explanations_dir, str(before), str(now))
-
-
-def _another_probe(explanations_dir: Path, before: str, now: str) -> CheckpointError:
-    return CheckpointError(
-        f"{explanations_dir} explains another probe: its digest is {before}, this one's {now}."
-        " Epochs of one run compare only on one probe: resume with the data the run was started"
-        " with, or start another run."
-    )
-
-
-def write_probe(explanations_dir: Path, probe: Probe) -> None:
-    """Stores the probe beside the explanations, in bounded blocks; one that is stored already gets
-    names at most.
-
-    Args:
-        explanations_dir: as `open_run` returns it.
-        probe: the examples that are explained.
-
-    Raises:
-        CheckpointError: if another probe is stored there, or it cannot be written.
-        ValueError: if the probe's inputs are not numbers, or its names too long.
-    """
-    destination, digest = explanations_dir / PROBE, probe_digest(probe)
-    if not destination.exists():
-        with writing(destination):
-            staged = staging.Staging(explanations_dir, PROBE)
-            try:
-                _fill(staged.directory, probe, digest)
-                staged.publish(destination)
-            except (
-                FileExistsError
-            ):  # another job of this run was first; what it stored is checked below
-                pass
-            finally:
-                staged.discard()
-    stored = ProbeReader(destination)
-    if stored.digest != digest:
-        raise _another_probe(explanations_dir, stored.digest, digest)
-    damage = find_damage(destination, stored.files)
-    if damage:
-        raise CheckpointError(f"{damage[0]}; delete {destination} to have the probe stored again")
-    names = {name: given for name, given in _names(probe).items() if given != getattr(stored, name)}
-    if names:
-        _add_names(destination, names)
-
-
-def probe_digest(probe: Probe) -> str:
-    """Returns the xxh3-128 of the probe's examples, read in bounded blocks; names and words do not
-    count.
-    """
-    digest = xxhash.xxh3_128()
-    for name, values in _arrays(probe).items():
-        digest.update(f"{name} {_little(values.dtype).str} {values.shape};".encode())
-        for block in _blocks(values):
-            digest.update(block.tobytes())
-    return digest.hexdigest()
+        raise another_probe(explanations_dir, str(before), str(now))
 
 
 def _remove(explanations_dir: Path) -> None:
-    """Removes a run's explanations, in one step for those who look; refuses a folder with anything
-    else in it.
+    """Removes a run's explanations, in one step for those who look.
+
+    It refuses a folder that holds anything else.
     """
     run_dir = explanations_dir.parent
     remove_trash(run_dir)
@@ -452,86 +391,3 @@ def _remove(explanations_dir: Path) -> None:
             " that away to overwrite the run"
         )
     remove_durably(explanations_dir)
-
-
-def _arrays(probe: Probe) -> dict[str, np.ndarray]:
-    labels = probe.targets if probe.labels is None else probe.labels
-    arrays = {
-        "inputs": probe.inputs,
-        "targets": probe.targets,
-        "labels": labels,
-        "sample_id": probe.sample_ids,
-    }
-    for name, values in arrays.items():
-        if values.dtype.kind not in "biuf":
-            raise ValueError(
-                f"'{name}' of the probe must hold booleans, integers or floating values; got dtype"
-                f" {values.dtype}"
-            )
-    return arrays
-
-
-def _little(dtype: np.dtype) -> np.dtype:
-    return dtype.newbyteorder("<")
-
-
-def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
-    size = max(1, _BLOCK_BYTES * len(values) // max(1, values.nbytes))
-    for start in range(0, len(values), size):
-        yield values[start : start + size].astype(_little(values.dtype))
-
-
-def _fill(directory: Path, probe: Probe, digest: str) -> None:
-    """Writes the probe's arrays and metadata, and its manifest last."""
-    names: Json = list(probe.class_names)
-    (directory / METADATA).write_bytes(
-        group_metadata({"class_names": names, "hvd_xai_schema": SCHEMA})
-    )
-    files = [FileEntry(METADATA, *digest_file(directory / METADATA))]
-    arrays = _arrays(probe)
-    for name, values in arrays.items():
-        axes = ("sample", *(f"axis_{axis}" for axis in range(1, values.ndim)))
-        files.append(create_array(directory / name, values.shape, _little(values.dtype), axes))
-        writer = ArrayWriter(directory / name, values.shape, _little(values.dtype))
-        for block in _blocks(values):
-            writer.append(block)
-        files += writer.close()
-    record: dict[str, Json] = {
-        "schema": SCHEMA,
-        "n_samples": len(probe),
-        "input_shape": probe.inputs.shape[1:],
-        "probe_digest": digest,
-        "class_names": names,
-        "dtypes": {name: _little(values.dtype).str for name, values in arrays.items()},
-        "files": [asdict(file) for file in files],
-    }
-    if probe.packing is not None:
-        record["packing"] = asdict(probe.packing)
-    record |= _names(probe)
-    (directory / MANIFEST).write_bytes(seal(record))
-
-
-def _names(probe: Probe) -> dict[str, tuple[str, ...]]:
-    """Returns the names that the probe was given, feature names or a vocabulary.
-
-    Feature names that follow from the packing are not among them: those may be very many, and are
-    not stored twice.
-    """
-    follow = probe.packing is not None and probe.feature_names == probe.packing.feature_names
-    names = {"feature_names": () if follow else probe.feature_names, "vocabulary": probe.vocabulary}
-    return {name: given for name, given in names.items() if given}
-
-
-def _add_names(directory: Path, names: Mapping[str, Json]) -> None:
-    """Gives a stored probe names, by which a run that was started without them gets them when it is
-    resumed.
-    """
-    record = unseal(read_record(directory / MANIFEST), str(directory / MANIFEST)).values
-    # feature names or a vocabulary: what was given last holds
-    kept = {
-        key: value
-        for key, value in record.items()
-        if key not in ("digest", "feature_names", "vocabulary")
-    }
-    with writing(directory):
-        replace_durably(directory / MANIFEST, seal({**kept, **names}))

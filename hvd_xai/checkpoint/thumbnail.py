@@ -1,6 +1,4 @@
-"""Small block means of attributions, by which epochs are compared without reading the attributions
-themselves.
-"""
+"""Averages blocks of attributions, so that epochs are compared without reading all values."""
 
 import math
 
@@ -51,7 +49,5 @@ def thumbnails(attributions: Float32[np.ndarray, "n ..."]) -> Float32[np.ndarray
 
 
 def _edges(length: int, n_blocks: int) -> Int[np.ndarray, "b"]:
-    """Returns the `n_blocks + 1` edges that cut `length` entries into blocks whose lengths differ
-    by one at most.
-    """
+    """Returns `n_blocks + 1` edges that cut `length` entries into blocks of nearly one length."""
     return np.arange(n_blocks + 1) * length // n_blocks

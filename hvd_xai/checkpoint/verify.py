@@ -31,14 +31,18 @@ def verify(
 
     Args:
         run: the run's folder, or its URL.
-        deep: reads every byte.
-        progress: told of every checkpoint; nobody if left out.
+        deep: whether every byte is read.
+        progress: where each checkpoint is reported; nowhere if left out.
 
     Returns:
-        What is wrong; nothing if all is well.
+        The problems that were found.
 
     Raises:
         CheckpointError: if there is no run.
+
+    Example:
+        >>> verify("runs/example", deep=True)
+        []
     """
     progress = progress or Silent()
     explanations = open_explanations(run)
@@ -87,9 +91,7 @@ def _verify_unit(path: Place, explanations: Explanations, deep: bool) -> list[Pr
 
 
 def _verify_probe(explanations: Explanations) -> list[Problem]:
-    """Holds the probe that is stored, and those that were explained, against the one that the run
-    was opened with.
-    """
+    """Checks that the stored probe and the explained ones are the one the run was opened with."""
     expected = explanations.config.get("probe_digest")
     if expected is None:
         return []

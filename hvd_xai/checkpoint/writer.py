@@ -40,8 +40,9 @@ _COORDINATES = "sample_id label prediction target"
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What somebody wrote of a checkpoint: files, and how many attribution values in them are NaN
-    or infinite, and below zero.
+    """The files that one rank wrote of a checkpoint, and counts of the attributions in them.
+
+    Attributions that are NaN or infinite are counted, and those below zero.
     """
 
     files: tuple[FileEntry, ...]
@@ -57,15 +58,15 @@ class Writer:
     number of ranks, nor on who writes which Zarr shard.
 
     Args:
-        explanations_dir: `<run>/explanations`, as `open_run` returns it.
-        header: what is known beforehand.
-        dtype: of the rows, from `row_dtype`.
-        elsewhere: fields whose Zarr shards are written by others, with `write_shards`; rows that
-            are appended come without them.
+        explanations_dir: the folder of the run's explanations.
+        header: what is known before the rows are.
+        dtype: dtype of the rows, from `row_dtype`.
+        elsewhere: fields whose Zarr shards others write with `write_shards`; appended rows come
+            without them.
 
     Attributes:
         appended: dtype of the rows that `append` takes.
-        destination: the checkpoint's folder, once it is committed.
+        destination: folder that the checkpoint has once it is committed.
 
     Raises:
         ValueError: if the dtype's sample shape is not the header's.
@@ -172,6 +173,7 @@ class Writer:
                 "rows must come in order of sample id, each id once; sort them by 'sample_id' and"
                 " merge ranks in order"
             )
+        # Stays true if a write below raises: arrays of unequal length must never be committed.
         self._failed = True
         with writing(self.destination):
             for name, array in self._arrays.items():
@@ -186,15 +188,16 @@ class Writer:
             self._negative += int(np.count_nonzero(rows["attributions"] < 0))
 
     def commit(self, replace: bool = False, written: Iterable[Written] = ()) -> Path:
-        """Makes the checkpoint durable and renames it into place; from then on it exists, and is
-        never changed.
+        """Makes the checkpoint durable and renames it into place.
+
+        From then on it exists, and is never changed.
 
         Committing what is there already, of the same weights, probe, method and options, is a
         success: a job that died just after a commit can do its epoch again.
 
         Args:
-            replace: takes the place of a checkpoint that is there, in one step.
-            written: by others; each Zarr shard of the fields that are written elsewhere, once.
+            replace: whether a checkpoint that is there is replaced, in one step.
+            written: what others wrote; each Zarr shard of their fields once.
 
         Returns:
             The checkpoint's folder.
@@ -215,6 +218,8 @@ class Writer:
             files = [file for array in self._arrays.values() for file in array.close()]
             manifest = self._manifest([self._create_group(), *self._files, *files, *theirs])
             self._make_epoch()
+            # Last of all files: a folder with a manifest is a checkpoint, and each file that the
+            # manifest names is there by now with its digest.
             (self.staged / MANIFEST).write_bytes(manifest.to_json())
             try:
                 self._staging.publish(self.destination, replace=replace)
@@ -262,8 +267,9 @@ class Writer:
         return files
 
     def _create_group(self) -> FileEntry:
-        """Writes the group's metadata; made late, so that Zarr does not list a checkpoint that is
-        being written.
+        """Writes the group's metadata.
+
+        It is made late, so that Zarr does not list a checkpoint that is being written.
         """
         attributes: dict[str, Json] = {
             "Conventions": "CF-1.11",
@@ -277,8 +283,9 @@ class Writer:
         return FileEntry(METADATA, *digest_file(path))
 
     def _make_epoch(self) -> None:
-        """Makes the epoch's folder, a Zarr group; other methods' writers may do so at the same
-        time.
+        """Makes the epoch's folder, a Zarr group.
+
+        Writers of other methods may do so at the same time.
         """
         self._epoch_dir.mkdir(exist_ok=True)
         if not (self._epoch_dir / METADATA).exists():
@@ -308,15 +315,16 @@ def write_shards(
     first: int,
     blocks: Iterable[Shaped[np.ndarray, "n ..."]],
 ) -> Written:
-    """Writes Zarr shards of one array into a checkpoint that another process commits; they are on
-    the disk when this returns.
+    """Writes Zarr shards of one array into a checkpoint that another process commits.
+
+    They are on the disk when this returns.
 
     Args:
         staged: the folder of the checkpoint that is being written, as `Writer.staged` says.
-        name: of the array.
-        shape: of the whole array.
-        first: the row that the first one is; a Zarr shard begins there.
-        blocks: the rows, in order, up to the end of a Zarr shard or of the array.
+        name: name of the array.
+        shape: shape of the whole array.
+        first: row of the array that the blocks begin at; a Zarr shard begins there.
+        blocks: the rows in order, up to the end of a Zarr shard or of the array.
 
     Raises:
         CheckpointError: if they cannot be written.
@@ -330,6 +338,8 @@ def write_shards(
                 nonfinite += int(np.count_nonzero(~np.isfinite(values)))
                 negative += int(np.count_nonzero(values < 0))
         files = writer.close() if writer is not None else []
+        # The root flushes what it can see when it commits; where hosts share a filesystem, only the
+        # host that wrote a file can flush it.
         for file in files:
             fsync_file(staged / file.key)
         for directory in {
@@ -347,8 +357,9 @@ def _shard_keys(name: str, shape: tuple[int, ...], dtype: np.dtype) -> list[str]
 
 
 def sweep(explanations_dir: Path) -> list[Path]:
-    """Removes what dead writers left behind in a run, and returns what they had staged; writers at
-    work are left alone.
+    """Removes what dead writers left behind in a run, and returns it.
+
+    Writers at work are left alone.
     """
     remove_trash(explanations_dir / EPOCHS)
     return [

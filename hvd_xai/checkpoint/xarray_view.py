@@ -20,8 +20,9 @@ _IN_ATTRIBUTES = ("run", "schema", "weights_digest", "probe_digest", "created")
 
 
 def dataset(stack: Stack) -> xarray.Dataset:
-    """Returns a stack as a `Dataset` with the dimensions `epoch` and `sample`; samples are chosen
-    by `sel(sample_id=...)`.
+    """Returns a stack as a `Dataset` with the dimensions `epoch` and `sample`.
+
+    Samples are chosen by `sel(sample_id=...)`.
 
     Features that have names are chosen by `sel(feature=...)`. The attributes say what the first
     explanation's manifest says, if there is one explanation only, and the method and its options.
@@ -83,9 +84,7 @@ class _Lazy(xarray.backends.BackendArray):  # type: ignore[misc]  # xarray's own
         return np.asarray(values.squeeze(squeezed))
 
     def _rows(self, epoch: int, rows: np.ndarray, rest: tuple[Any, ...]) -> np.ndarray:
-        """Reads the rows in as few pieces as follow each other, and of each what the other axes
-        choose.
-        """
+        """Reads rows in as few pieces as possible, and selects from each along the other axes."""
         edges = (
             [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
             if len(rows)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hvd_xai.checkpoint.manifest import RankRows
-from hvd_xai.checkpoint.run_directory import probe_digest
+from hvd_xai.checkpoint.probe_writer import probe_digest
 from hvd_xai.probe.probe import Probe
 from hvd_xai.ranks.shares import shares
 from hvd_xai.ranks.world import World

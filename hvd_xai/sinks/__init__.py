@@ -1,5 +1,6 @@
-"""Places an explanation goes once it is committed: one module is one sink, and holds one class
-named as the module in CamelCase.
+"""Holds the sinks: the places that an explanation goes to once it is committed.
+
+One module is one sink: one class, named as the module in CamelCase.
 
 A sink is called on the root alone, after the commit, with the run and the committed explanation: it
 writes beside the run, and reads the explanation in bounded blocks, never whole. The thread that

@@ -16,14 +16,23 @@ class Checkpoint:
     Args:
         path: the folder of the run that gets the copies.
         mode: what happens to a run that is there, as for `RunDirectory`.
+
+    Example:
+        >>> run, sink = RunDirectory("runs/example"), Checkpoint("runs/copies")
+        >>> for explanation in run.explanations():
+        ...     sink(run, explanation)
+        >>> sink.close()
+        >>> RunDirectory("runs/copies").explanations().epochs
+        [0, 1, 2]
     """
 
     def __init__(self, path: str | Path, *, mode: Mode = "new") -> None:
         self._copies = RunDirectory(path, mode=mode)
 
     def __call__(self, run: RunDirectory, explanation: Explanation, /) -> None:
-        """Copies an explanation, in bounded blocks; leaves alone one that lies in the run of the
-        copies itself.
+        """Copies an explanation, in bounded blocks.
+
+        It leaves alone an explanation that lies in the run of the copies itself.
 
         Raises:
             RunExistsError: if the place of the copies holds a run and the mode is "new".

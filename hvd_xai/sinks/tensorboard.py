@@ -1,5 +1,7 @@
-"""TensorBoard: pictures of a fixed panel of samples, the distribution of the attributions, and
-their figures, by epoch and method.
+"""Shows explanations in TensorBoard.
+
+It has pictures of a fixed panel of samples, the distribution of attributions, and statistics by
+epoch and method.
 
 Events are written with TensorBoard's own records and messages. `tensorboard.compat.tf`, which its
 file writer goes through, would load the whole of TensorFlow where that is installed; nothing here
@@ -62,6 +64,13 @@ class TensorBoard:
 
     Raises:
         ValueError: if `n_panel` is negative.
+
+    Example:
+        >>> run, sink = RunDirectory("runs/example"), TensorBoard(n_panel=2)
+        >>> sink(run, run.explanations().explanation(2, "grad_cam"))
+        >>> sink.close()
+        >>> [path.name for path in (run.path / "tensorboard").iterdir()]
+        ['explanations']
     """
 
     def __init__(self, *, n_panel: int = 16) -> None:
@@ -106,7 +115,8 @@ class TensorBoard:
 
     def _open(self, directory: Path, epoch: int) -> RecordWriter:
         directory.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_OPENED)}"
+        who = f"{socket.gethostname()}.{os.getpid()}.{next(_OPENED)}"
+        name = f"events.out.tfevents.{int(time.time()):010d}.{who}"
         file: BinaryIO = (directory / name).open("xb")
         self._events = RecordWriter(file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
@@ -126,8 +136,9 @@ class TensorBoard:
 
 
 def histogram(blocks: Iterable[Float32[np.ndarray, "..."]]) -> HistogramProto:
-    """Counts values in bins an eighth of an octave wide, in one pass and bounded memory; what is
-    not finite is left out.
+    """Counts values in bins an eighth of an octave wide, in one pass and bounded memory.
+
+    Values that are not finite are left out.
 
     A float's leading bits are its sign, its exponent and the first of its mantissa: sorted by them
     alone, values fall into bins whose width grows with their magnitude, without a search or a

@@ -49,8 +49,9 @@ _DAMAGE = (
 
 
 def layout(n_rows: int, row_bytes: int) -> tuple[int, int]:
-    """Returns the rows of an inner chunk and of a Zarr shard, from what a row weighs alone:
-    nobody's batch size shows on disk.
+    """Returns the rows of an inner chunk and of a Zarr shard.
+
+    They follow from the bytes of a row alone: no batch size shows on disk.
 
     A chunk has 16 KiB at most, or one row; a shard has 16 to 32 MiB, or 131,072 rows. Both are
     powers of two where there are rows enough.
@@ -147,8 +148,9 @@ class ArrayWriter:
             self._rest = values[n_whole:].copy()
 
     def close(self) -> list[FileEntry]:
-        """Writes what is left, and returns the files of the Zarr shards, named relative to the
-        array's parent.
+        """Writes the rest, and returns the files of the Zarr shards.
+
+        Their names are relative to the array's parent.
         """
         if len(self._rest):
             chunk = np.full(
@@ -183,8 +185,9 @@ class ArrayWriter:
 
 
 class ArrayReader:
-    """Reads rows of one array: of one that is laid out as ours by itself, of another on this disk
-    through the library.
+    """Reads rows of one array.
+
+    An array that is laid out as ours is read chunk by chunk; any other on this disk by the library.
 
     Args:
         directory: the array's folder.
@@ -238,8 +241,9 @@ class ArrayReader:
 
 
 def _is_ours(directory: Place, shape: tuple[int, ...], dtype: np.dtype) -> bool:
-    """Returns whether an array is stored as `create_array` lays it out, whatever its axes are
-    called and its attributes are.
+    """Returns whether an array is stored as `create_array` lays it out.
+
+    Names of its axes and its attributes do not matter.
     """
     try:
         found = {
@@ -307,9 +311,7 @@ def _metadata(
     dimension_names: tuple[str, ...],
     attributes: Mapping[str, Json],
 ) -> dict[str, Json]:
-    """Returns the metadata of an array, as in the Zarr v3 core specification and its codecs'
-    own.
-    """
+    """Returns the metadata of an array, as the Zarr v3 core specification and its codecs say."""
     little: Json = {"name": "bytes", "configuration": {"endian": "little"}}
     blosc: Json = {
         "name": "blosc",

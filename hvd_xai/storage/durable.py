@@ -42,9 +42,7 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file of a checkpoint: its name relative to the checkpoint, its size in bytes and its
-    xxh3-128.
-    """
+    """One file of a checkpoint: its name within the checkpoint, size in bytes, and xxh3-128."""
 
     key: str
     size: int
@@ -53,8 +51,9 @@ class FileEntry:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns an `OSError` of the body into a `CheckpointError` that says what could not be written
-    and what to do.
+    """Turns an `OSError` of the body into a `CheckpointError`.
+
+    The error says what could not be written, and what to do.
     """
     try:
         yield
@@ -68,9 +67,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def fsync_directory(directory: Path) -> None:
-    """Makes the names in a directory durable: those made, renamed and removed in it before this
-    call.
-    """
+    """Makes names in a directory durable that were made, renamed or removed before this call."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -79,13 +76,14 @@ def fsync_directory(directory: Path) -> None:
 
 
 def fsync_tree(directory: Path) -> None:
-    """Makes a directory and all that is in it durable: the files first, then the names.
+    """Makes a directory and everything in it durable.
 
-    Many at a time, which a journalling filesystem turns into few writes of its journal: a small
-    checkpoint has 20 files in 40 folders.
+    Many files are flushed at a time, which a journalling filesystem turns into few writes of its
+    journal: a small checkpoint has 20 files in 40 folders.
     """
     paths = list(directory.rglob("*"))
     with ThreadPoolExecutor(_N_THREADS) as pool:
+        # Files before the directories that name them: a durable name must have durable content.
         for _ in pool.map(fsync_file, (path for path in paths if not path.is_dir())):
             pass
         for _ in pool.map(fsync_directory, [path for path in paths if path.is_dir()]):
@@ -100,11 +98,14 @@ def fsync_file(path: Path) -> None:
 
 
 def replace_durably(path: Path, content: bytes) -> None:
-    """Writes a file that others see whole or not at all, in place of one that may exist, and that
-    is on the disk when this returns.
+    """Replaces or makes a file, which others see whole or not at all.
+
+    It is on the disk when this returns.
     """
     temporary = path.with_name(f"{STAGING}{path.name}-{secrets.token_hex(4)}")
     try:
+        # In this order: a rename may reach the disk before the content that it names, and a crash in
+        # between would leave an empty file under the final name.
         temporary.write_bytes(content)
         fsync_file(temporary)
         temporary.replace(path)
@@ -117,6 +118,7 @@ def replace_durably(path: Path, content: bytes) -> None:
 
 def remove_durably(directory: Path) -> None:
     """Removes a directory, in one step for those who look."""
+    # Renamed first: files vanish one by one, and readers would see a checkpoint with some of them.
     trash = directory.with_name(f"{TRASH}{directory.name}-{secrets.token_hex(4)}")
     directory.rename(trash)
     fsync_directory(directory.parent)
@@ -140,12 +142,11 @@ def _remove(trash: Path) -> None:
 def digest_file(path: Place) -> tuple[int, str]:
     """Reads a file in small blocks.
 
-    A CRC would not do: over a file made of pieces that end in their own CRC it does not depend on
-    the content.
-
     Returns:
         Its size in bytes and its xxh3-128.
     """
+    # Not a CRC: over a file of pieces that each end in their own CRC, as a Zarr shard is, it does
+    # not depend on the content.
     digest, size = xxhash.xxh3_128(), 0
     with path.open("rb", buffering=0) as file:
         while block := file.read(_BLOCK):
@@ -178,6 +179,8 @@ def exchange(source: Path, destination: Path) -> None:
     """Gives each of two directories the other's name, in one step where the filesystem can."""
     if _renameat2(source, destination, _RENAME_EXCHANGE):
         return
+    # Between the first two renames the destination is missing: a reader may say so, but never sees
+    # half of one directory and half of the other.
     aside = source.with_name(f"{source.name}-replaced")
     destination.rename(aside)
     source.rename(destination)
@@ -185,9 +188,7 @@ def exchange(source: Path, destination: Path) -> None:
 
 
 def _renameat2(source: Path, destination: Path, flags: int) -> bool:
-    """Calls Linux's renameat2; returns False where there is none, or where the filesystem does not
-    take the flags.
-    """
+    """Calls Linux's renameat2; returns False if the system or filesystem does not support it."""
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if function is None:
         return False

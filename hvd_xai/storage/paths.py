@@ -84,8 +84,9 @@ class RemotePath:
         return self.read_range(0, None)
 
     def read_range(self, offset: int, size: int | None) -> bytes:
-        """Returns `size` bytes from `offset` on, or all that follow, by a request for no more than
-        these.
+        """Returns `size` bytes from `offset` on, or all that follow.
+
+        The request asks for no more than these.
         """
         with _asking(self):
             content: bytes = self._filesystem.cat_file(
@@ -176,8 +177,9 @@ def _protocols(filesystem: Any) -> tuple[str, ...]:
 
 @contextmanager
 def _asking(path: RemotePath) -> Iterator[None]:
-    """Makes an `OSError` of whatever a filesystem raises: every client library has errors of its
-    own for a lost network or a wrong key.
+    """Turns whatever a filesystem raises into an `OSError`.
+
+    Every client library has errors of its own for a lost network or a wrong key.
     """
     try:
         yield

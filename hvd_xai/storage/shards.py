@@ -1,5 +1,6 @@
-"""Zarr shards, written and read chunk by chunk: the codec `sharding_indexed` with its index at the
-end, and in it blosc and crc32c.
+"""Writes and reads Zarr shards chunk by chunk.
+
+The codec is `sharding_indexed` with its index at the end, and in it blosc and crc32c.
 
 This is ours because it runs beside training, where the committed explanation is read again for
 TensorBoard. zarr-python holds a shard of 32 MiB several times over while it encodes it, and keeps
@@ -108,8 +109,9 @@ def read_shard(
 def _chunks(
     read: Callable[[int, int], bytes], n_chunks: int, first: int, stop: int
 ) -> Iterator[tuple[int, bytes]]:
-    """Goes through the numbers and encoded contents of chunks `first` to `stop`, which are read
-    several at once.
+    """Goes through the numbers and encoded contents of chunks `first` to `stop`.
+
+    Several chunks are read at once.
     """
     size = 16 * n_chunks + 4
     index = np.frombuffer(_without_crc32c(read(-size, size)), "<u8").reshape(n_chunks, 2)
@@ -135,8 +137,9 @@ def _chunks(
 
 @contextmanager
 def _reading(path: Place) -> Iterator[Callable[[int, int], bytes]]:
-    """Gives what returns so many bytes of a file, from an offset on that counts from its end where
-    it is negative.
+    """Returns a function that reads bytes of a file: `(size, offset)`.
+
+    A negative offset counts from the end of the file.
     """
     if isinstance(path, RemotePath):
         yield _within(path.size() or 0, path.read_range)
@@ -149,8 +152,9 @@ def _reading(path: Place) -> Iterator[Callable[[int, int], bytes]]:
 
 
 def _within(n_bytes: int, read: Callable[[int, int], bytes]) -> Callable[[int, int], bytes]:
-    """Lets no more be asked for than there is: memory for `size` bytes is taken, however many there
-    are.
+    """Limits a read to the bytes that there are.
+
+    Memory is taken for as many bytes as are asked for, and a damaged index may ask for any number.
     """
 
     def checked(offset: int, size: int) -> bytes:

@@ -1,5 +1,6 @@
-"""Staging directories: what is being written, under a lease that says by whom, until it is renamed
-into place.
+"""Keeps what is being written in a staging directory until it is renamed into place.
+
+A lease beside it says who writes.
 """
 
 import json
@@ -58,8 +59,9 @@ class Lease:
         )
 
     def is_dead(self) -> bool:
-        """Returns whether its process has certainly ended; of a process elsewhere nothing is
-        certain.
+        """Returns whether its process has certainly ended.
+
+        Nothing is certain of a process on another host.
         """
         return self.is_here() and _started(self.pid) != self.started
 
@@ -76,6 +78,7 @@ class Staging:
         self.directory = parent / f"{STAGING}{name}-{secrets.token_hex(4)}"
         self._lease = self.directory.with_name(self.directory.name + _LEASE)
         try:
+            # The lease first: of a directory without one, sweepers know nothing but its age.
             self._lease.write_text(json.dumps(asdict(Lease.own())))
             self.directory.mkdir()
         except BaseException:
@@ -93,20 +96,23 @@ class Staging:
         Raises:
             FileExistsError: if the destination exists and is not to be replaced.
         """
+        # The content before the name: what is seen under the final name after a crash is whole.
         fsync_tree(self.directory)
         try:
             rename_no_replace(self.directory, destination)
         except FileExistsError:
             if not replace:
                 raise
+            # What was there takes the staged name, and is removed below.
             exchange(self.directory, destination)
         fsync_directory(destination.parent)
         fsync_directory(self.directory.parent)
         self.discard()
 
     def discard(self) -> None:
-        """Removes the directory, if it is still there, and the lease; where a broken disk keeps
-        them, a later job's `sweep` does.
+        """Removes the directory and the lease, if they are still there.
+
+        If a broken disk keeps them, `sweep` of a later job removes them.
         """
         shutil.rmtree(self.directory, ignore_errors=True)
         with suppress(OSError):
@@ -119,8 +125,9 @@ def leftovers(parent: Path) -> list[Path]:
 
 
 def sweep(parent: Path) -> list[Path]:
-    """Removes what nobody will finish: its process is dead on this host, or its lease was not
-    renewed for 24 hours.
+    """Removes what nobody will finish.
+
+    Its process is dead on this host, or its lease was not renewed for 24 hours.
 
     Returns:
         What was removed.
@@ -180,8 +187,9 @@ def _namespace() -> str:
 
 
 def _started(pid: int) -> str:
-    """Returns when a process started, in clock ticks since boot; "" if none runs; "alive" where the
-    system does not tell.
+    """Returns when a process started, in clock ticks since boot.
+
+    It is "" if none runs, and "alive" if the system does not tell.
     """
     if Path("/proc/self/stat").exists():
         with suppress(OSError):

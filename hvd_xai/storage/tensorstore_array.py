@@ -1,5 +1,6 @@
-"""TensorStore where there is no zarr 3 for the Python that runs, which is 3.10: an array that reads
-as zarr's does where we use it.
+"""Reads arrays with TensorStore under Python 3.10, for which there is no zarr 3.
+
+The array reads as zarr's does in the places where we use it.
 """
 
 from pathlib import Path

@@ -16,8 +16,10 @@ SHAPES: tuple[tuple[int, ...], ...] = ((), (5,), (8, 8), (30, 29, 3), (2, 3, 4, 
 
 
 def make_attributions(n_samples: int, sample_shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Returns attributions as small as those of deep models; plain float16 would flush many of them
-    to zero."""
+    """Returns attributions as small as those of deep models.
+
+    Plain float16 would flush many of them to zero.
+    """
     return (
         np.random.default_rng(seed)
         .normal(scale=1e-6, size=(n_samples, *sample_shape))

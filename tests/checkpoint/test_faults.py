@@ -1,5 +1,4 @@
-"""What the storage does when it is killed, when the disk is full, and when it may not write: all
-from outside, on real filesystems."""
+"""Kills the storage, fills its disk and takes its rights away, on real filesystems."""
 
 import os
 import random
@@ -13,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hvd_xai.checkpoint.probe_writer import write_probe
 from hvd_xai.checkpoint.reader import open_explanations
-from hvd_xai.checkpoint.run_directory import Mode, open_run, write_probe
+from hvd_xai.checkpoint.run_directory import Mode, open_run
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.checkpoint.writer import Writer, sweep
 from hvd_xai.errors import CheckpointError
@@ -92,8 +92,7 @@ Disk = Callable[[str], Path]
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """Mounts a filesystem in memory with the given options; a second call mounts it anew with
-    others."""
+    """Mounts a filesystem in memory; a second call mounts it anew with other options."""
     path = tmp_path / "disk"
     path.mkdir()
 

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from hvd_xai.checkpoint.json_record import SCHEMA
+from hvd_xai.checkpoint.probe_writer import write_probe
 from hvd_xai.checkpoint.reader import Explanation, open_explanations
 from hvd_xai.checkpoint.rows import decode
-from hvd_xai.checkpoint.run_directory import open_run, write_probe
+from hvd_xai.checkpoint.run_directory import open_run
 from hvd_xai.checkpoint.thumbnail import thumbnails
 from hvd_xai.errors import CheckpointError
 from hvd_xai.probe.probe import Probe

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from hvd_xai.checkpoint.json_record import MAX_BYTES, seal
+from hvd_xai.checkpoint.probe_writer import write_probe
 from hvd_xai.checkpoint.reader import open_explanations
-from hvd_xai.checkpoint.run_directory import open_run, write_probe
+from hvd_xai.checkpoint.run_directory import open_run
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError
 from hvd_xai.probe.probe import Probe
@@ -25,8 +26,10 @@ LIBRARY = Path(arrays.__file__).parents[1]
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of an explanation whose arrays have three Zarr shards of four samples, beside
-    another epoch and the probe."""
+    """The folder of an explanation whose arrays have three Zarr shards of four samples.
+
+    Another epoch and the probe lie beside it.
+    """
     monkeypatch.setattr(arrays, "CHUNK_BYTES", 8)
     monkeypatch.setattr(arrays, "SHARD_ROWS", 4)
     explanations_dir = open_run(tmp_path, config={})

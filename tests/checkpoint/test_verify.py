@@ -9,7 +9,8 @@ import pytest
 
 from hvd_xai.checkpoint.json_record import seal
 from hvd_xai.checkpoint.manifest import Manifest
-from hvd_xai.checkpoint.run_directory import RunDirectory, open_run, write_probe
+from hvd_xai.checkpoint.probe_writer import write_probe
+from hvd_xai.checkpoint.run_directory import RunDirectory, open_run
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError
 from hvd_xai.probe.probe import Probe
@@ -17,8 +18,7 @@ from tests.checkpoint.small import begin, make_attributions, make_rows, write
 
 
 def make_run(run_dir: Path) -> Path:
-    """Commits two explanations and a probe; returns the folder of the explanation that the tests
-    damage."""
+    """Commits two explanations and a probe; returns the folder of the one that tests damage."""
     explanations_dir = open_run(run_dir, config={})
     write_probe(
         explanations_dir, Probe(inputs=np.zeros((4, 3, 3), np.float32), targets=np.arange(4))
@@ -35,8 +35,10 @@ def flip(path: Path, position: int) -> None:
 
 
 def swap(one: Path, other: Path) -> None:
-    """Swaps the content of two files that even a CRC of the whole file would not tell apart: both
-    end their pieces in a CRC."""
+    """Swaps two files that a CRC of the whole file would not tell apart.
+
+    Both end their pieces in a CRC.
+    """
     first, second = one.read_bytes(), other.read_bytes()
     assert len(first) == len(second)
     assert first != second

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hvd_xai.checkpoint.manifest import RankRows
-from hvd_xai.checkpoint.run_directory import probe_digest
+from hvd_xai.checkpoint.probe_writer import probe_digest
 from hvd_xai.explain.share import BLOCK_BYTES, ProbeShare
 from hvd_xai.probe.probe import Probe
 from hvd_xai.ranks.world import World

@@ -120,8 +120,10 @@ def test_a_sink_reads_in_bounded_blocks(
     explanation: Explanation,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Reading is watched, not replaced: with blocks of a row or two there is no other way than
-    block by block."""
+    """Reading is watched, not replaced.
+
+    With blocks of a row or two there is no other way than block by block.
+    """
     namespace = import_module(f"hvd_xai.sinks.{module}")
     budget = [name for name in vars(namespace) if name.strip("_") == "BLOCK_BYTES"]
     assert budget, "a sink says how much it reads at a time in BLOCK_BYTES"

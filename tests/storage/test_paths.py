@@ -1,5 +1,4 @@
-"""Runs in object stores: fsspec's memory filesystem, and S3 as a server on the loopback speaks
-it."""
+"""Runs in object stores: fsspec's memory filesystem, and a server that speaks S3."""
 
 import sys
 import uuid
@@ -54,8 +53,7 @@ def s3_url() -> Iterator[str]:
 
 @pytest.fixture(params=["memory", "s3"])
 def remote(request: pytest.FixtureRequest, run: Path) -> Any:
-    """The run as it lies in a store: its URL, and the means to change it by other ways than
-    ours."""
+    """The run as it lies in a store: its URL, and means to change it that are not ours."""
     url = (
         f"memory://{uuid.uuid4()}"
         if request.param == "memory"

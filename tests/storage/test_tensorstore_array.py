@@ -1,5 +1,4 @@
-"""TensorStore stands in for zarr under Python 3.10, to read with; wherever it is installed, it must
-read the same."""
+"""TensorStore stands in for zarr under Python 3.10, and reads the same everywhere."""
 
 from pathlib import Path
 
@@ -20,8 +19,10 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write(directory: Path, values: np.ndarray) -> None:
-    """Writes an array whose metadata is not quite ours, so that it is read through the library; any
-    level decompresses alike."""
+    """Writes an array whose metadata is not quite ours, so that the library reads it.
+
+    Any level decompresses alike.
+    """
     create_array(directory, values.shape, values.dtype, ("sample", "feature"))
     writer = ArrayWriter(directory, values.shape, values.dtype)
     for start in range(0, len(values), 5):

@@ -1,0 +1,159 @@
+"""Stores the probe that a run explains."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from hvd_xai.checkpoint.integrity import find_damage, read_record
+from hvd_xai.checkpoint.json_record import SCHEMA, seal, unseal
+from hvd_xai.checkpoint.manifest import MANIFEST
+from hvd_xai.checkpoint.probe_reader import PROBE, ProbeReader
+from hvd_xai.errors import CheckpointError
+from hvd_xai.probe.probe import Probe
+from hvd_xai.protocols import Json
+from hvd_xai.storage import staging
+from hvd_xai.storage.arrays import METADATA, ArrayWriter, create_array, group_metadata
+from hvd_xai.storage.durable import FileEntry, digest_file, replace_durably, writing
+
+_BLOCK_BYTES = 16 * 2**20
+
+
+def write_probe(explanations_dir: Path, probe: Probe) -> None:
+    """Stores the probe beside the explanations, in bounded blocks.
+
+    If it is stored already, it only gets names that it does not have.
+
+    Args:
+        explanations_dir: the folder of the run's explanations.
+        probe: the examples that are explained.
+
+    Raises:
+        CheckpointError: if another probe is stored there, or it cannot be written.
+        ValueError: if the probe's inputs are not numbers, or its names too long.
+    """
+    destination, digest = explanations_dir / PROBE, probe_digest(probe)
+    if not destination.exists():
+        with writing(destination):
+            staged = staging.Staging(explanations_dir, PROBE)
+            try:
+                _fill(staged.directory, probe, digest)
+                staged.publish(destination)
+            # Another job of this run was first; its probe is checked below.
+            except FileExistsError:
+                pass
+            finally:
+                staged.discard()
+    stored = ProbeReader(destination)
+    if stored.digest != digest:
+        raise another_probe(explanations_dir, stored.digest, digest)
+    damage = find_damage(destination, stored.files)
+    if damage:
+        raise CheckpointError(f"{damage[0]}; delete {destination} to have the probe stored again")
+    names = {name: given for name, given in _names(probe).items() if given != getattr(stored, name)}
+    if names:
+        _add_names(destination, names)
+
+
+def probe_digest(probe: Probe) -> str:
+    """Returns the xxh3-128 of the probe's examples, without their names.
+
+    The examples are read in bounded blocks. Names of features and words may be added to a run
+    later, so they do not count.
+    """
+    digest = xxhash.xxh3_128()
+    for name, values in _arrays(probe).items():
+        digest.update(f"{name} {_little(values.dtype).str} {values.shape};".encode())
+        for block in _blocks(values):
+            digest.update(block.tobytes())
+    return digest.hexdigest()
+
+
+def another_probe(explanations_dir: Path, before: str, now: str) -> CheckpointError:
+    """Returns the error of a run whose probe has another digest than the one that is given."""
+    return CheckpointError(
+        f"{explanations_dir} explains another probe: its digest is {before}, this one's {now}."
+        " Epochs of one run compare only on one probe: resume with the data the run was started"
+        " with, or start another run."
+    )
+
+
+def _fill(directory: Path, probe: Probe, digest: str) -> None:
+    """Writes the probe's arrays, then its manifest."""
+    names: Json = list(probe.class_names)
+    (directory / METADATA).write_bytes(
+        group_metadata({"class_names": names, "hvd_xai_schema": SCHEMA})
+    )
+    files = [FileEntry(METADATA, *digest_file(directory / METADATA))]
+    arrays = _arrays(probe)
+    for name, values in arrays.items():
+        axes = ("sample", *(f"axis_{axis}" for axis in range(1, values.ndim)))
+        files.append(create_array(directory / name, values.shape, _little(values.dtype), axes))
+        writer = ArrayWriter(directory / name, values.shape, _little(values.dtype))
+        for block in _blocks(values):
+            writer.append(block)
+        files += writer.close()
+    record: dict[str, Json] = {
+        "schema": SCHEMA,
+        "n_samples": len(probe),
+        "input_shape": probe.inputs.shape[1:],
+        "probe_digest": digest,
+        "class_names": names,
+        "dtypes": {name: _little(values.dtype).str for name, values in arrays.items()},
+        "files": [asdict(file) for file in files],
+    }
+    if probe.packing is not None:
+        record["packing"] = asdict(probe.packing)
+    record |= _names(probe)
+    (directory / MANIFEST).write_bytes(seal(record))
+
+
+def _arrays(probe: Probe) -> dict[str, np.ndarray]:
+    labels = probe.targets if probe.labels is None else probe.labels
+    arrays = {
+        "inputs": probe.inputs,
+        "targets": probe.targets,
+        "labels": labels,
+        "sample_id": probe.sample_ids,
+    }
+    for name, values in arrays.items():
+        if values.dtype.kind not in "biuf":
+            raise ValueError(
+                f"'{name}' of the probe must hold booleans, integers or floating values; got dtype"
+                f" {values.dtype}"
+            )
+    return arrays
+
+
+def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
+    size = max(1, _BLOCK_BYTES * len(values) // max(1, values.nbytes))
+    for start in range(0, len(values), size):
+        yield values[start : start + size].astype(_little(values.dtype))
+
+
+def _little(dtype: np.dtype) -> np.dtype:
+    # The digest must not depend on the machine, so every number is stored little-endian.
+    return dtype.newbyteorder("<")
+
+
+def _names(probe: Probe) -> dict[str, tuple[str, ...]]:
+    """Returns the names that the probe was given: of features, or of tokens."""
+    # Names that follow from the packing may be very many, and the packing is stored.
+    follow = probe.packing is not None and probe.feature_names == probe.packing.feature_names
+    names = {"feature_names": () if follow else probe.feature_names, "vocabulary": probe.vocabulary}
+    return {name: given for name, given in names.items() if given}
+
+
+def _add_names(directory: Path, names: Mapping[str, Json]) -> None:
+    """Adds names to a stored probe, as when a run that was started without them is resumed."""
+    record = unseal(read_record(directory / MANIFEST), str(directory / MANIFEST)).values
+    # A probe has names of features or a vocabulary, never both: the names given last replace both.
+    kept = {
+        key: value
+        for key, value in record.items()
+        if key not in ("digest", "feature_names", "vocabulary")
+    }
+    with writing(directory):
+        replace_durably(directory / MANIFEST, seal({**kept, **names}))

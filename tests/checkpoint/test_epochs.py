@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hvd_xai.checkpoint.epochs import Stack
+from hvd_xai.errors import CheckpointError
+from tests.checkpoint.small import make_attributions, make_rows, write
+
+
+def test_variables_have_an_axis_of_epochs_and_one_of_samples(tmp_path: Path) -> None:
+    values = [make_attributions(4, (3, 2), seed=epoch) for epoch in (0, 1)]
+    stack = Stack(
+        [
+            write(tmp_path, make_rows(of), epoch=epoch)
+            for epoch, of in zip((2, 5), values, strict=True)
+        ]
+    )
+    assert (stack.method, stack.epochs) == ("integrated_gradients", (2, 5))
+    attributions = stack.variables["attributions"]
+    assert (attributions.axes[:2], attributions.shape) == (("epoch", "sample"), (2, 4, 3, 2))
+    assert not {"scale", "content_hash", "sample_id"} & stack.variables.keys()
+    np.testing.assert_array_equal(
+        stack.read("attributions", 1, 1, 3), stack.explanations[1].attributions(1, 3)
+    )
+    np.testing.assert_array_equal(stack.of_samples("target"), np.arange(4))
+
+
+def test_epochs_of_other_shapes_or_samples_do_not_stack(tmp_path: Path) -> None:
+    first = write(tmp_path, make_rows(make_attributions(4, (3,))), epoch=0)
+    other_shape = write(tmp_path, make_rows(make_attributions(4, (2,))), epoch=1)
+    other_samples = write(tmp_path, make_rows(make_attributions(4, (3,)), first=1), epoch=2)
+    with pytest.raises(CheckpointError, match="has other shapes than epoch 0"):
+        Stack([first, other_shape])
+    with pytest.raises(CheckpointError, match="has other samples than epoch 0"):
+        Stack([first, other_samples])
