@@ -85,12 +85,6 @@ PUBLIC_MODULES = (
 )
 # Modules that have no test file of their own yet. None may be added.
 WITHOUT_TEST = {
-    "hvd_xai/checkpoint/epochs.py",
-    "hvd_xai/checkpoint/integrity.py",
-    "hvd_xai/checkpoint/json_record.py",
-    "hvd_xai/checkpoint/layout.py",
-    "hvd_xai/checkpoint/probe_reader.py",
-    "hvd_xai/checkpoint/rows.py",
     "hvd_xai/cli/recompute.py",
     "hvd_xai/errors.py",
     "hvd_xai/explain/callback.py",
