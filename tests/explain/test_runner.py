@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from hvd_xai import open_explanations
 from hvd_xai.analysis.statistics import figures
@@ -14,7 +15,7 @@ from hvd_xai.checkpoint.verify import verify
 from hvd_xai.explain.runner import explain
 from hvd_xai.lookup.methods import load_method
 from hvd_xai.probe.probe import Probe
-from hvd_xai.protocols import Methods
+from hvd_xai.protocols import Attributed, Attribution, Methods
 from hvd_xai.ranks.world import World
 from hvd_xai.sinks.tensorboard import TensorBoard
 from tests.models_under_test import functional
@@ -107,3 +108,42 @@ def test_accuracy_is_known_of_binary_targets_and_one_probability_alone(tmp_path:
         explanations = open_explanations(run)
         found.append(figures(explanations, explanations.explanation(0, "saliency")).accuracy)
     assert found == [pytest.approx(right), None, None, None]
+
+
+def _of_units(
+    model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, /, *, ids: tf.Tensor, unit_layer: str
+) -> Attributed:
+    """Attributes to the three units of a layer, which an option of any name chooses."""
+    units = tf.matmul(inputs, model.get_layer(unit_layer).kernel.value)
+    return Attributed(units, attributed_to="units")
+
+
+def _of_layer(
+    model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, /, *, ids: tf.Tensor, layer: str
+) -> Attributed:
+    return _of_units(model, inputs, targets, ids=ids, unit_layer=layer)
+
+
+def _of_inputs(
+    model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, /, *, ids: tf.Tensor, layer: str
+) -> Attributed:
+    return Attributed(inputs, attributed_to="inputs")
+
+
+def test_what_a_method_says_decides_about_names_and_not_what_its_options_are_called(
+    tmp_path: Path,
+) -> None:
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(3, name="hidden"), keras.layers.Dense(2)]
+    )
+    names = ("age", "height", "weight")
+    probe = Probe(np.ones((4, 3), np.float32), np.zeros(4, np.int32), feature_names=names)
+    methods: dict[str, Attribution | str] = {
+        "by_unit_layer": partial(_of_units, unit_layer="hidden"),
+        "by_layer": partial(_of_layer, layer="hidden"),
+        "of_inputs": partial(_of_inputs, layer="hidden"),
+    }
+    explain(model, probe, methods, world=World.alone(), run=tmp_path / "run")
+    found = {one.manifest.method: one for one in open_explanations(tmp_path / "run")}
+    assert [found[name].manifest.attributed_to for name in methods] == ["units", "units", "inputs"]
+    assert [found[name].feature_names for name in methods] == [(), (), names]
