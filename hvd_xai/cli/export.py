@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from hvd_xai.checkpoint.export import export as write
+from hvd_xai.checkpoint.exported import export as write
 from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.cli.console import progress
+from hvd_xai.cli.selection import select_epochs
 from hvd_xai.errors import CheckpointError
 
 
@@ -47,26 +48,8 @@ def export(
     if to.exists() and not overwrite:
         raise CheckpointError(f"{to} exists. Give another name, or replace it with --overwrite.")
     explanations = open_explanations(run)
-    having = explanations.epochs_by_method
-    epochs = {number for numbers in having.values() for number in numbers}
-    absent = [number for number in epoch or [] if number not in epochs]
-    if absent:
-        raise CheckpointError(
-            f"{run} has no explanation of epoch {absent[0]}; there are the epochs {sorted(epochs)}"
-        )
-    unknown = [name for name in method or [] if name not in having]
-    if unknown:
-        raise CheckpointError(
-            f"{run} has no explanation by '{unknown[0]}'; methods with one:"
-            f" {', '.join(having) or 'none yet'}"
-        )
-    wanted = {
-        name: [number for number in having[name] if not epoch or number in epoch]
-        for name in method or having
-    }
-    stacks = [explanations.stack(name, numbers) for name, numbers in wanted.items() if numbers]
-    if not stacks:
-        raise CheckpointError(f"{run} holds no such explanation; there are: {having or 'none yet'}")
+    wanted = select_epochs(explanations, epoch or [], method or [])
+    stacks = [explanations.stack(name, numbers) for name, numbers in wanted.items()]
     with progress() as bar:
         write(stacks, to, bar)
     print(to)

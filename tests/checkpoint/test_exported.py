@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvd_xai.checkpoint import export as exporting
+from hvd_xai.checkpoint import export as formats
+from hvd_xai.checkpoint import export_blocks
 from hvd_xai.checkpoint.epochs import Stack
-from hvd_xai.checkpoint.export import export
+from hvd_xai.checkpoint.export import parquet as parquet_format
+from hvd_xai.checkpoint.exported import export
 from hvd_xai.checkpoint.reader import Explanations, open_explanations
 from hvd_xai.checkpoint.run_directory import open_run
 from hvd_xai.errors import CheckpointError
@@ -44,7 +46,7 @@ def stacks(explanations: Explanations) -> list[Stack]:
 @pytest.fixture(autouse=True, params=[1, 2**24])
 def _any_block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of one row, and of all rows."""
-    monkeypatch.setattr(exporting, "BLOCK_BYTES", request.param)
+    monkeypatch.setattr(export_blocks, "BLOCK_BYTES", request.param)
 
 
 def test_npz_is_what_numpy_reads(explanations: Explanations, tmp_path: Path) -> None:
@@ -146,7 +148,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(
 
 
 def test_another_format_or_folder_is_refused(explanations: Explanations, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"one of .npz, .nc, .parquet; got 'out.csv'"):
+    with pytest.raises(ValueError, match=r"one of .nc, .npz, .parquet; got 'out.csv'"):
         export(stacks(explanations), tmp_path / "out.csv")
     with pytest.raises(ValueError, match="does not exist"):
         export(stacks(explanations), tmp_path / "absent" / "out.npz")
@@ -180,8 +182,21 @@ def test_every_format_has_the_names_of_features(
             of_feature[table.method == "integrated_gradients"], expected[:, place]
         )
         assert of_feature[table.method == "grad_cam"].isna().all()
-    monkeypatch.setattr(exporting, "MAX_COLUMNS", 2)
+    monkeypatch.setattr(parquet_format, "MAX_COLUMNS", 2)
     export(stacks(explanations), tmp_path / "narrow.parquet")
     assert not any(
         "attribution_of" in name for name in pandas.read_parquet(tmp_path / "narrow.parquet")
     )
+
+
+def test_a_format_is_found_by_the_file_that_it_is(
+    explanations: Explanations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "formats").mkdir()
+    (tmp_path / "formats" / "names.py").write_text(
+        "SUFFIX = '.names'\n\n\ndef write(stacks, destination, progress):\n"
+        "    destination.write_text(' '.join(stack.method for stack in stacks))\n"
+    )
+    monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(tmp_path / "formats")])
+    export(stacks(explanations), tmp_path / "out.names")
+    assert (tmp_path / "out.names").read_text() == "integrated_gradients occlusion"

@@ -1,0 +1,1 @@
+"""Explanations in the formats of others: one file is one format, found by its being there."""
