@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
+from hvd_xai.checkpoint.epochs import Stack
 from hvd_xai.checkpoint.manifest import Header, RankRows
-from hvd_xai.checkpoint.reader import Explanation
+from hvd_xai.checkpoint.reader import Explanation, Explanations
 from hvd_xai.checkpoint.rows import encode, row_dtype
 from hvd_xai.checkpoint.writer import Writer
 from hvd_xai.protocols import AttributedTo, Json
 from hvd_xai.storage import arrays
 
 SHAPES: tuple[tuple[int, ...], ...] = ((), (5,), (8, 8), (30, 29, 3), (2, 3, 4, 2))
+EXPORTED_EPOCHS = (2, 3)
+"""Epochs of `integrated_gradients` in the fixture `to_export`."""
 
 
 def make_attributions(n_samples: int, sample_shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -111,3 +114,8 @@ def read_plain(directory: Path) -> np.ndarray:
 def files_under(directory: Path) -> set[str]:
     """Returns the names of all files below a directory."""
     return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+def stack_all(explanations: Explanations) -> list[Stack]:
+    """Returns all explanations of each method over its epochs."""
+    return [explanations.stack(method) for method in explanations.epochs_by_method]
