@@ -24,8 +24,8 @@ READ = [
     "rich>=13.7",
     "pillow>=10.1",
 ]
-# Horovod itself is not here: `hvd-xai install-horovod` builds it for the TensorFlow and the MPI that
-# are installed. These are the packages that it needs to run.
+# Horovod itself is not here: `hvd-xai install-horovod` builds it for the TensorFlow and the MPI
+# that are installed. These are the packages that it needs to run.
 HOROVOD_RUNS_ON = ["cloudpickle", "packaging", "psutil", "pyyaml", "setuptools"]
 # TensorBoard needs no TensorFlow to write or to show.
 TENSORBOARD = ["tensorboard"]

@@ -168,7 +168,8 @@ def _peak() -> float:
 def training() -> None:
     """Trains and explains on every rank; the root prints what it took, as JSON.
 
-    By way, it prints each epoch's seconds without explaining, and the seconds of waiting at its end.
+    For each way, it prints each epoch's seconds without explaining, and the seconds of waiting at
+    its end.
     """
     import keras
     import numpy as np
@@ -407,20 +408,20 @@ if __name__ == "__main__":
                 "",
                 merging,
                 "",
-                "A CNN on 2 ranks of one core each, which training and the thread that writes share:"
-                f" {ROUNDS} interleaved rounds of {EPOCHS} epochs of {N_EXAMPLES:,} examples, of"
-                f" which {N_EXPLAINED:,} are explained after each ({megabytes:.0f} MB). An epoch ends"
-                " where the next one begins; attributing and merging are left out, and so are the"
-                " first and the last epoch of each round.",
+                "A CNN on 2 ranks of one core each, which training and the thread that writes"
+                f" share: {ROUNDS} interleaved rounds of {EPOCHS} epochs of {N_EXAMPLES:,}"
+                f" examples, of which {N_EXPLAINED:,} are explained after each"
+                f" ({megabytes:.0f} MB). An epoch ends where the next one begins; attributing"
+                " and merging are left out, and so are the first and the last epoch of each round.",
                 "",
                 training_table(launch(2, "--measure-training")),
                 "",
-                f"Modelled: {EPOCH_BYTES / 1e9:.0f} GB an epoch, Zarr shards of 256 samples of 224 x"
-                f" 224. Measured above, at {few} ranks: {alpha * 1e6:.0f} us a message (alpha) and"
-                f" {1e-9 / beta:.1f} GB/s between ranks (1 / beta); {measured['root'] / 1e6:.0f}"
-                f" MB/s merged and written by the root, {measured['direct'] / 1e6:.0f} MB/s by each"
-                f" rank that writes directly. Assumed: {FILESYSTEM_BYTES / 1e9:.0f} GB/s into the"
-                " filesystem.",
+                f"Modelled: {EPOCH_BYTES / 1e9:.0f} GB an epoch, Zarr shards of 256 samples of 224"
+                f" x 224. Measured above, at {few} ranks: {alpha * 1e6:.0f} us a message (alpha)"
+                f" and {1e-9 / beta:.1f} GB/s between ranks (1 / beta);"
+                f" {measured['root'] / 1e6:.0f} MB/s merged and written by the root,"
+                f" {measured['direct'] / 1e6:.0f} MB/s by each rank that writes directly. Assumed:"
+                f" {FILESYSTEM_BYTES / 1e9:.0f} GB/s into the filesystem.",
                 "",
                 model_table(measured),
             ]

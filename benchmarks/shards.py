@@ -89,7 +89,7 @@ def read(way: str, directory: Path) -> None:
 
 
 def measure(way: str) -> dict[str, float]:
-    """Returns wall and processor seconds of writing and reading, and MB that writing adds to the peak."""
+    """Returns wall and processor seconds of writing and reading, and MB that writing adds."""
     values = np.random.default_rng(0).normal(size=(BLOCK, *SHAPE[1:])).astype(DTYPE)
 
     def timed(name: str, step: Callable[[], None]) -> dict[str, float]:

@@ -58,8 +58,8 @@ def load(*, batch_size: int = 16) -> Data:
         slice(N_HELD_OUT, 2 * N_HELD_OUT),
         slice(2 * N_HELD_OUT, None),
     )
-    # Scaled by the rows that are trained on, so that nothing of the others leaks into the model, and
-    # 0, the baseline of most methods, is the average.
+    # Scaled by the rows that are trained on, so that nothing of the others leaks into the model,
+    # and 0, the baseline of most methods, is the average.
     trained_on = biopsies.data[train]
     table = (biopsies.data - trained_on.mean(axis=0)) / trained_on.std(axis=0)
     table = table.astype(np.float32)

@@ -52,7 +52,8 @@ def test_a_process_that_talks_may_be_idle() -> None:
 def test_a_starved_process_is_waited_for() -> None:
     core = min(os.sched_getaffinity(0))
     pinned = f"import os; os.sched_setaffinity(0, {{{core}}})\n"
-    # each in a session of its own, among which some kernels share the cores before they look at nice
+    # each in a session of its own: some kernels share the cores among sessions before they look at
+    # nice
     spinning = [
         subprocess.Popen([*PYTHON, pinned + SPINS], start_new_session=True) for _ in range(8)
     ]

@@ -32,8 +32,8 @@ from hvd_xai.protocols import Silent
 # Launchers tell a process its rank in one of these, before MPI or Horovod is loaded.
 _RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
 _SECONDS_BETWEEN_LINES = 10.0
-# Packages that `pip install hvd_xai` leaves out -> the extra that brings them. Where Keras is missing,
-# TensorFlow is missing too.
+# Packages that `pip install hvd_xai` leaves out -> the extra that brings them. Where Keras is
+# missing, TensorFlow is missing too.
 _BROUGHT_BY = {
     **dict.fromkeys(("keras", "tensorflow"), "'hvd_xai[cpu]', or 'hvd_xai[gpu]'"),
     "mpi4py": "'hvd_xai[train]'",

@@ -32,9 +32,9 @@ def copy(
 
     hvd-xai copy digits_cnn
 
-    hvd-xai copy digits_cnn my_cnn.py                then: hvd-xai train my_cnn.py
+    hvd-xai copy digits_cnn my_cnn.py          then: hvd-xai train my_cnn.py
 
-    hvd-xai copy explain_every_epoch my_explain.py   then: hvd-xai train digits_cnn --callback my_explain.py
+    hvd-xai copy explain_every_epoch mine.py   then: hvd-xai train digits_cnn --callback mine.py
     """
     folders: tuple[Folder, ...] = ("models", "callbacks")
     found = {name: (folder, path) for folder in folders for name, path in shipped(folder).items()}

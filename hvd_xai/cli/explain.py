@@ -12,7 +12,7 @@ from hvd_xai.cli.jobs import costs, run_mode
 from hvd_xai.log import configure, quiet_start
 
 
-def explain(  # one parameter is one option of the command line
+def explain(  # noqa: PLR0913  # one parameter is one option of the command line
     model: Annotated[Path, typer.Argument(help="A saved model, a .keras file.", metavar="MODEL")],
     data: Annotated[
         Path,

@@ -10,7 +10,8 @@ import typer
 from hvd_xai import __version__, cli
 from hvd_xai.cli.console import report_errors
 
-_HELP = """Trains Keras 3 models on many ranks with Horovod, and records why they predict what they do.
+_HELP = """\
+Trains Keras 3 models on many ranks with Horovod, and records why they predict what they do.
 
 Train on two ranks, and explain 256 images after every epoch:
 

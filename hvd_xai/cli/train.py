@@ -10,7 +10,7 @@ from hvd_xai.cli.jobs import closing, costs, run_mode
 from hvd_xai.log import configure, quiet_start
 
 
-def train(  # every option of a command is a parameter of its function
+def train(  # noqa: PLR0913  # every option of a command is a parameter of its function
     recipe: Annotated[
         str,
         typer.Argument(

@@ -45,8 +45,8 @@ class Compute:
             `functools.partial`. A method with an option `micro_batch` forms its own micro-batches,
             of the size below unless another is bound; any other is called on at most 64 examples.
         micro_batch: largest number of rows (examples, or points of their paths) that go through the
-            model at once; `micro_batches.propose_size` proposes one for a shape. It changes memory, speed
-            below about 100, and numbers by no more than float32 rounding.
+            model at once; `micro_batches.propose_size` proposes one for a shape. It changes memory,
+            speed below about 100, and numbers by no more than float32 rounding.
         precision: `bfloat16` makes the model compute in it while it is explained, in less than half
             the time where the hardware has it, for errors of some percent; sums stay float32, and
             the model itself is not touched. None leaves the model as it is.

@@ -9,8 +9,7 @@ import keras
 
 
 def read_model(path: Path, custom_objects: Mapping[str, Any] | None = None) -> "keras.Model":
-    """Loads a saved model to be explained, without its optimizer; code that the file carries is not
-    run.
+    """Loads a saved model without its optimizer, and runs no code that the file carries.
 
     Args:
         path: a `.keras` file.

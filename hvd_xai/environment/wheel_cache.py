@@ -63,7 +63,7 @@ def find_wheel(target: Target) -> Path | None:
     Args:
         target: TensorFlow and MPI that the wheel was built for.
     """
-    # Builds rename whole wheels into place, but a cache may have been copied, or its disk been full.
+    # Builds rename whole wheels into place, but a cache may have been copied, or its disk full.
     # A zip file has its directory at the end, so a torn one is none.
     wheels = sorted((cache_dir() / "wheels" / wheel_key(target)).glob("*.whl"))
     return wheels[0] if wheels and zipfile.is_zipfile(wheels[0]) else None

@@ -69,7 +69,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         [0, 1]
     """
 
-    def __init__(  # the public callback says all there is to say, once
+    def __init__(  # noqa: PLR0913  # the public callback says all there is to say, once
         self,
         probe: Probe,
         methods: Methods,

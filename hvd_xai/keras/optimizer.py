@@ -137,7 +137,7 @@ def DistributedOptimizer(  # noqa: N802, PLR0913, PLR0917  # Horovod's name and 
     return distributed
 
 
-def PartialDistributedOptimizer(  # noqa: N802  # Horovod's name and signature
+def PartialDistributedOptimizer(  # noqa: N802, PLR0913  # Horovod's name and signature
     optimizer: OptimizerT,
     name: str | None = None,
     device_dense: str = "",

@@ -20,7 +20,7 @@ from hvd_xai.keras.reduction import (
 from hvd_xai.keras.xla import refuse_xla
 
 
-def DistributedGradientTape(  # noqa: N802  # Horovod's name and signature
+def DistributedGradientTape(  # noqa: N802, PLR0913  # Horovod's name and signature
     gradtape: "tf.GradientTape",
     device_dense: str = "",
     device_sparse: str = "",
@@ -91,7 +91,7 @@ def DistributedGradientTape(  # noqa: N802  # Horovod's name and signature
     )
 
 
-def PartialDistributedGradientTape(  # noqa: N802  # Horovod's name and signature
+def PartialDistributedGradientTape(  # noqa: N802, PLR0913  # Horovod's name and signature
     gradtape: "tf.GradientTape",
     device_dense: str = "",
     device_sparse: str = "",

@@ -18,8 +18,7 @@ Function: TypeAlias = Callable[..., Any]
 
 
 def load_objects(spec: str) -> dict[str, Any]:
-    """Loads a user's own classes and functions by name: those a file defines, or the one that
-    `package.module:name` names.
+    """Loads the classes and functions that a file defines, or that `package.module:name` names.
 
     Raises:
         RecipeError: if it cannot be found or loaded, or the file defines none.
@@ -57,9 +56,7 @@ def none_of_name(kind: str, name: str, names: Iterable[str]) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Returns ` (did you mean '...'?)` for the name that is spelt most like it, or nothing if none
-    is.
-    """
+    """Returns ` (did you mean '...'?)` with the name spelt most like this one, or an empty text."""
     close = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.6)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
@@ -156,9 +153,7 @@ def import_named(spec: str, kind: str) -> object:
 
 
 def _where(error: BaseException, path: Path | None) -> str:
-    """Says what was raised and in which line: the innermost one of the recipe's own file, if it
-    stands in the traceback.
-    """
+    """Says what was raised, and in which of the recipe's own lines if the traceback has one."""
     what = f"{type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         what += (

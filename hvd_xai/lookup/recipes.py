@@ -1,6 +1,4 @@
-"""Finds recipes by name; those that ship with the library go through the same door as a user's own
-files.
-"""
+"""Finds recipes by name; shipped recipes and a user's own files go through the same door."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

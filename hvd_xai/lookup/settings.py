@@ -29,8 +29,9 @@ class _Setting:
 def parse_settings(
     settings: Sequence[str], functions: Mapping[str, Function]
 ) -> dict[str, dict[str, object]]:
-    """Reads `name=value` texts as keyword options of functions, by the type of the parameter's
-    annotation, or else of its default.
+    """Reads `name=value` texts as keyword options of functions.
+
+    A value is read as the type of its parameter's annotation, or else of its default.
 
     Args:
         settings: `name=value`, or `function.name=value` where two functions have an option of that

@@ -104,8 +104,8 @@ def replace_durably(path: Path, content: bytes) -> None:
     """
     temporary = path.with_name(f"{STAGING}{path.name}-{secrets.token_hex(4)}")
     try:
-        # In this order: a rename may reach the disk before the content that it names, and a crash in
-        # between would leave an empty file under the final name.
+        # In this order: a rename may reach the disk before the content that it names, and a crash
+        # in between would leave an empty file under the final name.
         temporary.write_bytes(content)
         fsync_file(temporary)
         temporary.replace(path)

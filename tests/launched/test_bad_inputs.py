@@ -23,12 +23,16 @@ import numpy as np
 from hvd_xai import Data, Probe
 
 def build() -> keras.Model:
-    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3, name="conv"), keras.layers.Flatten(),
-                              keras.layers.Dense(3, name="dense")])
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    layers = keras.layers
+    conv, dense = layers.Conv2D(2, 3, name="conv"), layers.Dense(3, name="dense")
+    model = keras.Sequential([keras.Input((4, 4, 1)), conv, layers.Flatten(), dense])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, metrics=["accuracy"])
     return model
 
-def load(*, n_probe: int = 5, n_train: int = 8, nan: bool = False, size: int = 4, target: int = 0) -> Data:
+def load(
+    *, n_probe: int = 5, n_train: int = 8, nan: bool = False, size: int = 4, target: int = 0
+) -> Data:
     x, y = np.zeros((n_train, 4, 4, 1), "float32"), np.zeros(n_train, "int32")
     inputs, targets = np.zeros((n_probe, size, size, 1), "float32"), np.zeros(n_probe, "int32")
     if nan:

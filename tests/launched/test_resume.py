@@ -39,14 +39,17 @@ def build(*, units: int = 8) -> keras.Model:
         ]
     )
     optimizer = keras.optimizers.SGD(0.02, momentum=0.9)
-    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, metrics=["accuracy"])
     return model
 
 
 def load() -> Data:
     digits = load_digits()
-    x, y = (digits.images[..., None] / 16).astype("float32")[:600], digits.target.astype("int32")[:600]
-    return Data(train=(x[48:], y[48:]), validation=(x[:48], y[:48]), probe=Probe(x[:16], y[:16]), batch_size=16)
+    x = (digits.images[..., None] / 16).astype("float32")[:600]
+    y = digits.target.astype("int32")[:600]
+    probe = Probe(x[:16], y[:16])
+    return Data(train=(x[48:], y[48:]), validation=(x[:48], y[:48]), probe=probe, batch_size=16)
 """
 # The user's own callback recipe: explains, and kills its rank where the environment says so.
 CALLBACKS = """
@@ -83,7 +86,10 @@ class Dies(keras.callbacks.Callback):
 
 def build(training: Training, *, overlap: bool = False) -> list[keras.callbacks.Callback]:
     methods = [partial(integrated_gradients, n_steps=3)]
-    explain = Explain(training.probe, methods, world=training.world, run=training.run, recording=Recording(overlap=overlap))
+    recording = Recording(overlap=overlap)
+    explain = Explain(
+        training.probe, methods, world=training.world, run=training.run, recording=recording
+    )
     return [explain, Dies(training.world.rank)]
 """
 

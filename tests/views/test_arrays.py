@@ -107,9 +107,17 @@ def test_maps_of_every_rank_show_where_they_are_strong_and_of_which_sign(
 
 @pytest.mark.parametrize(
     ("attributions", "inputs", "scale"),
-    [((8, 8, 1), (8, 8, 1), "diverging"), ((3, 3), (8, 8, 1), "sequential"), ((8, 8), (8, 8, 1), "sequential"), ((13,), (13,), "diverging"),
-     ((4,), (16, 3), "sequential"), ((), (), "diverging"), ((2, 2, 2), (4, 8, 8, 1), "sequential"), ((3, 3), None, "sequential")],
-)  # fmt: skip
+    [
+        ((8, 8, 1), (8, 8, 1), "diverging"),
+        ((3, 3), (8, 8, 1), "sequential"),
+        ((8, 8), (8, 8, 1), "sequential"),
+        ((13,), (13,), "diverging"),
+        ((4,), (16, 3), "sequential"),
+        ((), (), "diverging"),
+        ((2, 2, 2), (4, 8, 8, 1), "sequential"),
+        ((3, 3), None, "sequential"),
+    ],
+)
 def test_scale_follows_from_what_is_attributed(
     attributions: tuple[int, ...], inputs: tuple[int, ...] | None, scale: str
 ) -> None:

@@ -142,8 +142,14 @@ def test_metrics_are_those_of_all_examples_even_over_uneven_shards(world: World)
     )
     expected = dict(zip(["loss", "accuracy", "auc"], model.evaluate(x, y, verbose=0), strict=True))
     history = model.fit(
-        x[mine], y[mine], batch_size=64, validation_data=(x[mine], y[mine]), epochs=2, verbose=0, callbacks=_first()
-    ).history  # fmt: skip
+        x[mine],
+        y[mine],
+        batch_size=64,
+        validation_data=(x[mine], y[mine]),
+        epochs=2,
+        verbose=0,
+        callbacks=_first(),
+    ).history
     for epoch in range(2):
         for name, value in expected.items():
             assert history[name][epoch] == pytest.approx(value, abs=1e-6)

@@ -98,14 +98,17 @@ from pathlib import Path
 import keras
 import numpy as np
 for path in Path(sys.argv[1]).glob("*.keras"):
-    keras.config.set_dtype_policy("mixed_float16" if path.stem == "mixed_float16" else "float32")  # Keras wraps by the policy of now
+    # Keras wraps by the policy of now
+    keras.config.set_dtype_policy("mixed_float16" if path.stem == "mixed_float16" else "float32")
     model = keras.saving.load_model(path)
     expected = np.load(path.with_suffix(".npz"))
     found = [*model.weights, *model.optimizer.variables]
     assert len(found) == len(expected), path
     for variable, name in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(variable.numpy(), expected[name], err_msg=f"{path.stem} {variable.path}")
-    kinds = [f"{type(layer).__module__}.{type(layer).__name__}" for layer in (*model.layers, model.optimizer)]
+        where = f"{path.stem} {variable.path}"
+        np.testing.assert_array_equal(variable.numpy(), expected[name], err_msg=where)
+    loaded = [type(part) for part in (*model.layers, model.optimizer)]
+    kinds = [f"{kind.__module__}.{kind.__name__}" for kind in loaded]
     assert all(kind.startswith("keras.src.") for kind in kinds), kinds
     print(path.stem, kinds[-1].split(".")[-1])
 model.train_on_batch(np.ones((2, 4)), np.ones((2, 3)))
