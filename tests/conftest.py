@@ -12,6 +12,9 @@ import pytest
 
 # Before anything imports TensorFlow, Keras or MPI.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# oneDNN has the convolutions with channels first that TensorFlow's own kernels lack on a CPU; left
+# to itself TensorFlow turns it on only where the processor has instructions for neural networks.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 if "KERAS_HOME" not in os.environ:  # Keras writes keras.json when it is imported
     _keras_home = tempfile.TemporaryDirectory(prefix="keras_home-")
     os.environ["KERAS_HOME"] = _keras_home.name
