@@ -1,6 +1,6 @@
-"""Stacks one method's explanations of the same samples over epochs.
+"""Stacks one method's explanations over epochs into arrays `[epoch, sample, ...]`.
 
-The stack's arrays are `[epoch, sample, ...]`, and are read piece by piece.
+Nothing is read before it is asked for, piece by piece.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from hvd_xai.errors import CheckpointError
 from hvd_xai.storage.paths import Place
 
 OF_SAMPLE = ("label", "target")
-"""What is the same at every epoch, beside the sample id."""
+"""Columns that are the same at every epoch; sample ids are too, but stand apart."""
 
 _INTERNAL = ("scale", "content_hash", "sample_id")
 
 
 @runtime_checkable
 class Stackable(Protocol):
-    """What a stack asks of an explanation."""
+    """An explanation that a stack can read."""
 
     path: Place
     manifest: Manifest
@@ -42,19 +42,19 @@ class Stackable(Protocol):
         ...
 
     def column(self, name: str, start: int = 0, stop: int | None = None) -> Shaped[np.ndarray, "b"]:
-        """Returns one number a sample of rows `start` to `stop`."""
+        """Returns a column, one number for each of rows `start` to `stop`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A named array of a `Stack`.
+    """Describes a named array of a `Stack`.
 
     Args:
-        name: its name.
-        axes: names of its axes, `epoch` and `sample` first.
-        shape: of the whole array.
-        dtype: of its values.
+        name: name of the array.
+        axes: names of the axes, `epoch` and `sample` first.
+        shape: shape of the whole array.
+        dtype: dtype of the values.
     """
 
     name: str
@@ -64,22 +64,22 @@ class Variable:
 
 
 class Stack:
-    """Explanations that compare row by row.
+    """One method's explanations of the same samples over epochs, which compare row by row.
 
     Args:
-        explanations: of one method, at least one, at ascending epochs.
+        explanations: explanations by one method, at least one, in ascending order of epoch.
 
     Attributes:
-        explanations: as given.
-        method: what the method is committed under.
-        function: the method's own name.
-        epochs: of the explanations.
-        sample_ids: `[N]`, ascending.
-        variables: the arrays over epochs and samples, by name: the attributions with their scale
-            applied, and what each sample has beside.
+        explanations: explanations that the stack was made of.
+        method: name that the method is committed under.
+        function: name of the method's function.
+        epochs: epochs of the explanations.
+        sample_ids: sample ids `[N]`, ascending.
+        variables: arrays over epochs and samples, by name: the attributions with their scale
+            applied, and the columns that change with the epoch.
 
     Raises:
-        CheckpointError: if the explanations are of other samples or of other shapes, or one is
+        CheckpointError: if the explanations differ in their samples, shapes or columns, or one is
             damaged.
     """
 
@@ -111,6 +111,7 @@ class Stack:
                 continue
             field = first.dtype[name]
             shape = (len(explanations), first.n_samples, *field.shape)
+            # Attributions lie on disk as float16 and are read with their scale applied.
             dtype = np.dtype(np.float32) if name == "attributions" else field.base
             self.variables[name] = Variable(
                 name, ("epoch", "sample", *axes_of(name, len(field.shape))), shape, dtype
@@ -122,7 +123,7 @@ class Stack:
         return self.explanations[0].feature_names
 
     def read(self, name: str, index: int, start: int, stop: int) -> Shaped[np.ndarray, "n ..."]:
-        """Returns rows `start` to `stop` of a variable at the epoch that stands at `index`.
+        """Returns rows `start` to `stop` of a variable at the epoch `epochs[index]`.
 
         Raises:
             CheckpointError: if a file of these rows is missing or damaged.
@@ -135,5 +136,5 @@ class Stack:
         return explanation.column(name, start, stop)
 
     def of_samples(self, name: str) -> Shaped[np.ndarray, "N"]:
-        """Returns what is the same at every epoch, one value a sample: one of `OF_SAMPLE`."""
+        """Returns a column that is the same at every epoch: one of `OF_SAMPLE`."""
         return self.explanations[0].column(name)

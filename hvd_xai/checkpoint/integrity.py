@@ -1,7 +1,7 @@
-"""The files of a committed checkpoint, held against its manifest.
+"""Checks the files of a committed checkpoint against its manifest.
 
-Zarr reads a missing file as fill values, silently: whatever is read of a checkpoint is read through
-here.
+Zarr silently reads a missing file as fill values; therefore every read of a checkpoint goes through
+this module.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ DAMAGED = "the checkpoint is damaged. `hvd-xai verify --deep` lists all that is 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong with a checkpoint: the file or folder, and what is wrong with it."""
+    """A file or folder of a checkpoint that is damaged, and a text that says how."""
 
     path: Place
     what: str
@@ -33,13 +33,13 @@ class Problem:
 
 
 def read_record(path: Place) -> bytes:
-    """Reads a manifest or another sealed record, never more than one may have.
+    """Reads a manifest or another sealed record, up to the largest size of a record.
 
     Raises:
-        CheckpointError: if there is none, or it is too long or no plain file: a pipe would be
-            waited for.
+        CheckpointError: if the file is missing, too long or no plain file.
     """
     try:
+        # Looked at before it is opened: opening a pipe would wait for a writer.
         if isinstance(path, Path) and size_of_file(path) is None:
             raise CheckpointError(f"{path} is no plain file; {DAMAGED}")
         with path.open("rb") as file:
@@ -62,15 +62,15 @@ def read_manifest(directory: Place) -> Manifest:
     """Reads the manifest of a committed checkpoint.
 
     Raises:
-        CheckpointError: if there is none, or it is damaged or of a higher schema.
+        CheckpointError: if the manifest is missing, damaged or of a higher schema.
     """
     return Manifest.from_json(read_record(directory / MANIFEST), str(directory / MANIFEST))
 
 
 def find_damage(directory: Place, files: Iterable[FileEntry]) -> list[Problem]:
-    """Returns which files are missing, no plain files, or not of the size the manifest says.
+    """Finds files that are missing, no plain files, or not of the size in the manifest.
 
-    It reads none of them.
+    It looks at sizes only, and reads no file.
     """
     problems = []
     for file in files:
@@ -88,7 +88,7 @@ def find_damage(directory: Place, files: Iterable[FileEntry]) -> list[Problem]:
 
 
 def find_changes(directory: Place, files: Iterable[FileEntry]) -> list[Problem]:
-    """Returns which of `files` have another content than the manifest says; reads all of it."""
+    """Finds files whose content differs from the manifest; reads every file whole."""
     problems = []
     for file in files:
         path = directory / file.key
@@ -110,21 +110,20 @@ def find_changes(directory: Place, files: Iterable[FileEntry]) -> list[Problem]:
 class CommittedArray:
     """One array of a committed checkpoint, whose files are checked before each read.
 
-    That they are there and of the right size is looked at every time, their content when they are
-    first met: a file of the same size in the place of another, whole in itself, can be told in no
-    other way.
+    Each read checks that its files exist and have the right size. The first read of a file also
+    checks its content: nothing else reveals a whole file of the same size in the place of another.
 
     Args:
-        checkpoint: the checkpoint's folder.
-        name: the array's.
-        files: of the whole checkpoint, by key.
-        shape: the shape it must have.
-        dtype: the dtype it must have.
-        reads_whole: whether a file's content is looked at; for large arrays of which single rows
-            are read, their rows' own hashes do that.
+        checkpoint: folder of the checkpoint.
+        name: name of the array.
+        files: files of the whole checkpoint, by key.
+        shape: shape that the array must have.
+        dtype: dtype that the array must have.
+        reads_whole: whether the content of files is checked. Leave it out for a large array whose
+            rows are read singly and have hashes of their own.
 
     Raises:
-        CheckpointError: if there is no such array.
+        CheckpointError: if the array is missing or damaged.
     """
 
     def __init__(
@@ -148,10 +147,10 @@ class CommittedArray:
         self._array = ArrayReader(checkpoint / name, shape, dtype)
 
     def read(self, start: int = 0, stop: int | None = None) -> Shaped[np.ndarray, "n ..."]:
-        """Returns rows `start` to `stop`, as a slice would.
+        """Returns rows `start` to `stop`, which count as those of a slice do.
 
         Raises:
-            CheckpointError: if a Zarr shard of them is missing or damaged.
+            CheckpointError: if a Zarr shard of these rows is missing or damaged.
         """
         start, stop, _ = slice(start, stop).indices(self._shape[0])
         if start >= stop:
@@ -162,8 +161,8 @@ class CommittedArray:
 
     def _check(self, keys: Iterable[str]) -> None:
         files = []
-        # a manifest may claim more rows than their names fit into memory: the first that it lacks
-        # ends it
+        # The keys come one by one: a damaged manifest may claim so many rows that the names of all
+        # shards would not fit into memory. The first shard that it does not list ends the loop.
         for key in keys:
             if key not in self._files:
                 raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Reads explanation checkpoints. Needs neither TensorFlow nor MPI."""
+"""Reads explanation checkpoints, without TensorFlow or MPI."""
 
 import functools
 import math
@@ -31,14 +31,14 @@ def open_explanations(run: str | Place) -> "Explanations":
     """Opens the explanations of a run.
 
     Args:
-        run: the run's folder, or its folder `explanations`; or the URL of one, such as
-            `s3://bucket/runs/demo`, which needs the extra `remote` and, of fsspec's packages, the
-            one for that kind of URL (s3fs, gcsfs, ...).
+        run: folder of the run, its folder `explanations`, or the URL of either, such as
+            `s3://bucket/runs/demo`. A URL needs the extra `remote`, and the package by which fsspec
+            reads such URLs (s3fs, gcsfs, ...).
 
     Raises:
-        CheckpointError: if there are none.
-        ImportError: if it is a URL, and what reads it is not installed.
-        OSError: if it is a URL, and the store cannot be reached.
+        CheckpointError: if the folder holds no run.
+        ImportError: if a package that the URL needs is not installed.
+        OSError: if the store that the URL names cannot be reached.
 
     Example:
         >>> open_explanations("runs/example").epochs
@@ -56,10 +56,10 @@ def open_explanations(run: str | Place) -> "Explanations":
 
 
 class Explanations:
-    """All committed explanations of a run; each is read when it is asked for.
+    """All committed explanations of a run, each of which is read when it is asked for.
 
     Args:
-        path: the folder of the run's explanations.
+        path: folder of the run's explanations.
 
     Example:
         >>> explanations = open_explanations("runs/example")
@@ -77,14 +77,14 @@ class Explanations:
 
     @property
     def config(self) -> dict[str, Json]:
-        """What the run was started with; empty where `run.json` was not copied along."""
+        """Settings that the run was started with; empty if `run.json` is missing."""
         if not (self.path / RUN).exists():
             return {}
         return dict(unseal(read_record(self.path / RUN), str(self.path / RUN)).mapping("config"))
 
     @property
     def epochs(self) -> list[int]:
-        """The epochs that have an explanation, ascending."""
+        """Epochs that have an explanation, ascending."""
         numbers = sorted(
             int(path.name) for path in (self.path / EPOCHS).glob("*") if path.name.isdecimal()
         )
@@ -99,7 +99,7 @@ class Explanations:
 
     @property
     def epochs_by_method(self) -> dict[str, list[int]]:
-        """The epochs that each method was explained at, ascending, the methods by name."""
+        """Epochs that each method explains, ascending, by the method's name."""
         by_method: dict[str, list[int]] = {}
         for epoch in self.epochs:
             for method in self.methods(epoch):
@@ -109,9 +109,13 @@ class Explanations:
     def explanation(self, epoch: int, method: str) -> "Explanation":
         """Opens one explanation.
 
+        Args:
+            epoch: epoch that was explained.
+            method: name that the method is committed under.
+
         Raises:
-            CheckpointError: if it was not committed, its manifest is damaged, or it was committed
-                in another place.
+            CheckpointError: if there is no such explanation, its manifest is damaged, or it was
+                moved there from another place.
         """
         path = self._epoch_dir(epoch) / method
         if "/" in method or method.startswith(".") or not (path / MANIFEST).exists():
@@ -132,13 +136,13 @@ class Explanations:
         return explanation
 
     def newest_before(self, epoch: int, method: str) -> "Explanation | None":
-        """Opens a method's explanation of the newest epoch before this one; None without one.
+        """Opens a method's newest explanation of an epoch before this one; None if there is none.
 
         Raises:
-            CheckpointError: as `explanation`.
+            CheckpointError: if the manifest is damaged, or was moved there from another place.
         """
-        # Newest first, and no further than the first that is there: a run of many epochs is not
-        # looked through at each of them.
+        # Newest first, up to the first hit: this is called at every epoch, and must not look
+        # through the whole of a long run each time.
         names = sorted((path.name for path in (self.path / EPOCHS).glob("*")), reverse=True)
         for name in names:
             if (
@@ -150,19 +154,24 @@ class Explanations:
         return None
 
     def probe(self) -> ProbeReader | None:
-        """Opens the probe; None if it was not stored."""
+        """Opens the probe; returns None if the run does not store it."""
         return ProbeReader(self.path / PROBE) if (self.path / PROBE).is_dir() else None
 
     @functools.cached_property
     def _probe(self) -> ProbeReader | None:
-        """The probe, read once for all explanations: its words may be many."""
+        """The probe, opened once for all explanations, because its vocabulary may be large."""
         return self.probe()
 
     def stack(self, method: str, epochs: Sequence[int] | None = None) -> Stack:
-        """Opens one method's explanations of several epochs, to be compared row by row.
+        """Opens one method's explanations of several epochs as arrays `[epoch, sample, ...]`.
+
+        Args:
+            method: name that the method is committed under.
+            epochs: epochs to take; all that the method explains if None.
 
         Raises:
-            CheckpointError: if there are none, or epochs explain other samples.
+            CheckpointError: if the method has no explanation, or the epochs explain different
+                samples.
         """
         chosen = self.epochs_by_method.get(method, []) if epochs is None else sorted(set(epochs))
         if not chosen:
@@ -173,12 +182,12 @@ class Explanations:
         return Stack([self.explanation(epoch, method) for epoch in chosen])
 
     def to_xarray(self) -> "xarray.DataTree":
-        """Opens the run as an `xarray.DataTree`, lazily.
+        """Opens the run as an `xarray.DataTree`, which reads values when they are asked for.
 
         Each method is a node with the dimensions `epoch` and `sample`.
 
         Raises:
-            CheckpointError: if a manifest is damaged, or epochs explain other samples.
+            CheckpointError: if a manifest is damaged, or the epochs explain different samples.
             ImportError: if xarray is not installed.
 
         Example:
@@ -193,7 +202,7 @@ class Explanations:
         return opened
 
     def __iter__(self) -> "Iterator[Explanation]":
-        """Opens the explanations one by one, in order of epoch and method."""
+        """Yields the explanations in order of epoch and method."""
         for epoch in self.epochs:
             for method in self.methods(epoch):
                 yield self.explanation(epoch, method)
@@ -206,11 +215,11 @@ class Explanation:
     """One committed explanation: a method's attributions of the probe at one epoch.
 
     Args:
-        path: the checkpoint's folder.
-        run: the explanations that it belongs to; found by its folder if left out.
+        path: folder of the checkpoint.
+        run: explanations of the run that it belongs to; found from the folder if None.
 
     Raises:
-        CheckpointError: if there is none, or its manifest is damaged or of a higher schema.
+        CheckpointError: if the manifest is missing, damaged or of a higher schema.
 
     Example:
         >>> explanation = open_explanations("runs/example").explanation(2, "integrated_gradients")
@@ -237,7 +246,7 @@ class Explanation:
 
     @property
     def n_samples(self) -> int:
-        """Rows."""
+        """Number of samples, each of which is one row."""
         return self.manifest.n_samples
 
     @property
@@ -247,49 +256,49 @@ class Explanation:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the features that have an attribution each.
+        """Names of the features, if each feature has one attribution; otherwise empty.
 
-        There are none unless attributions are of the inputs, and those are a table with names.
+        Only a table has names, and only attributions to the inputs belong to its features.
 
         Raises:
-            CheckpointError: if the probe, which has the names, is damaged.
+            CheckpointError: if the probe, which holds the names, is damaged.
         """
         if self._probe is None or self.manifest.attributed_to != "inputs":
-            # a layer's units may be as many as the inputs' features, and are none of them
+            # A layer may have as many units as the inputs have features: the shape proves nothing.
             return ()
         names = self._probe.feature_names
         return names if self.sample_shape == (len(names),) else ()
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
-        """The word of each token id of the inputs.
+        """Words by token id, if each token of the inputs has one attribution; otherwise empty.
 
-        There are none unless each token has one attribution, and the words are known.
+        It is empty also if the probe has no vocabulary.
 
         Raises:
-            CheckpointError: if the probe, which has the words, is damaged.
+            CheckpointError: if the probe, which holds the words, is damaged.
         """
         if self._probe is None or self.manifest.attributed_to not in ("inputs", "places"):
             return ()
-        # a class token beside them, or a layer that leaves fewer places, has another shape
+        # A class token, or a layer that leaves fewer places, gives another shape than the inputs'.
         return self._probe.vocabulary if self.sample_shape == self._probe.input_shape else ()
 
     @functools.cached_property
     def _probe(self) -> ProbeReader | None:
-        """The probe beside which the explanation lies; None if there is none."""
+        """The probe of the run; None if the explanation lies in no run or the run stores none."""
         above = self.path.resolve().parents[2:3]  # <explanations>/epochs/<epoch>/<method>
         run = self._run or next(map(Explanations, above), None)
         return None if run is None else run._probe
 
     @property
     def columns(self) -> list[str]:
-        """Names of what has one number a sample, the method's own values last."""
+        """Names of the columns, which have one number a sample; the method's own come last."""
         return [
             name for name in self._dtype.names or () if name not in ("attributions", "thumbnail")
         ]
 
     def column(self, name: str, start: int = 0, stop: int | None = None) -> Shaped[np.ndarray, "b"]:
-        """Returns one number a sample, of all or of rows `start` to `stop`.
+        """Returns rows `start` to `stop` of a column, which has one number a sample.
 
         Raises:
             CheckpointError: if there is no such column, or it is damaged.
@@ -303,7 +312,7 @@ class Explanation:
     def attributions(self, start: int = 0, stop: int | None = None) -> Float32[np.ndarray, "b ..."]:
         """Returns the attributions of rows `start` to `stop`, `[b, *sample_shape]`.
 
-        `blocks` goes through all of them in bounded memory.
+        Use `blocks` to go through all attributions in bounded memory.
 
         Raises:
             CheckpointError: if a file of these rows is missing or damaged.
@@ -313,11 +322,11 @@ class Explanation:
         return decode(rows)
 
     def attributions_of(self, sample_ids: npt.ArrayLike) -> Float32[np.ndarray, "m ..."]:
-        """Returns the attributions of the given sample ids, in the order given.
+        """Returns the attributions of samples, in the order of the ids given.
 
         Raises:
-            CheckpointError: if some are not in the explanation, or a file of theirs is missing or
-                damaged.
+            CheckpointError: if the explanation lacks one of the sample ids, or a file with their
+                rows is missing or damaged.
         """
         rows = self.rows_of(sample_ids).tolist()
         return np.concatenate(
@@ -327,9 +336,9 @@ class Explanation:
     def blocks(
         self, n_bytes: int = 32 * 2**20
     ) -> Iterator[tuple[int, Float32[np.ndarray, "b ..."]]]:
-        """Goes through all attributions in blocks, each with the row it starts at.
+        """Yields all attributions in blocks, each with the number of its first row.
 
-        A block has `n_bytes` at most, or one sample.
+        A block has at most `n_bytes`, or one sample.
         """
         size = max(1, n_bytes // (4 * math.prod(self.sample_shape)))
         for start in range(0, self.n_samples, size):
@@ -343,8 +352,8 @@ class Explanation:
         """Returns rows `start` to `stop` as they are stored, `[b]` of the dtype `manifest.dtype`.
 
         Raises:
-            CheckpointError: if a file of these rows is missing or damaged; or, where they are
-                `checked`, if they do not fit their hashes.
+            CheckpointError: if a file of these rows is missing or damaged, or if `checked` is True
+                and a row does not fit its hash.
         """
         rows = self._read(self._dtype.names or (), start, stop)
         if checked:
@@ -352,12 +361,13 @@ class Explanation:
         return rows
 
     def _check(self, rows: np.ndarray, start: int) -> None:
-        """Refuses rows that do not fit their hashes.
+        """Raises `CheckpointError` if rows do not fit their hashes.
 
         A Zarr shard that was swapped for another passes its own checksums, but not these.
         """
         changed = np.flatnonzero(content_hashes(rows) != rows["content_hash"])
         if len(changed):
+            # `start` may be negative, as in a slice.
             first = slice(start, None).indices(self.n_samples)[0] + int(changed[0])
             raise CheckpointError(
                 f"{self.path} has {len(changed)} rows that do not fit their content hash, the first"
@@ -365,13 +375,14 @@ class Explanation:
             )
 
     def rows_of(self, sample_ids: npt.ArrayLike) -> Int64[np.ndarray, "m"]:
-        """Returns the rows of the given sample ids, in the order given.
+        """Returns the row numbers of samples, in the order of the ids given.
 
         Raises:
-            CheckpointError: if some are not in the explanation.
+            CheckpointError: if the explanation lacks one of the sample ids.
         """
         wanted, stored = np.asarray(sample_ids, np.int64).reshape(-1), self.column("sample_id")
         rows = np.searchsorted(stored, wanted).astype(np.int64)
+        # An id past the last one is searched to a row that does not exist.
         absent = wanted[stored[np.minimum(rows, len(stored) - 1)] != wanted]
         if len(absent):
             ids = f"{stored[0]} to {stored[-1]}, {len(stored)} of them"
@@ -382,12 +393,10 @@ class Explanation:
         return rows
 
     def to_xarray(self) -> "xarray.Dataset":
-        """Opens the explanation as an `xarray.Dataset`, lazily.
+        """Opens the explanation as an `xarray.Dataset`, which reads values when asked for them.
 
-        Its `attributions` are those that the method `attributions` returns.
-
-        Samples are chosen by `dataset.sel(sample_id=17)`. A missing or damaged file is an error
-        when its rows are asked for.
+        Its `attributions` have their scale applied. Choose samples by `dataset.sel(sample_id=17)`.
+        A missing or damaged file raises `CheckpointError` when its rows are asked for.
 
         Raises:
             CheckpointError: if the sample ids cannot be read.
@@ -420,7 +429,7 @@ class Explanation:
 
 
 def _labelled() -> ModuleType:
-    """Imports what needs xarray."""
+    """Imports the module that needs xarray."""
     try:
         return import_module("hvd_xai.checkpoint.xarray_view")
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Which explanations of a run are kept as it goes on."""
+"""Decides which epochs of a run are kept, and removes the others."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from hvd_xai.storage.durable import remove_durably, writing
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Says which epochs of a run are kept: those that any of its rules names.
+    """Decides which epochs of a run are kept: every epoch that at least one rule names.
 
-    The newest epoch that is whole is always kept.
+    The newest undamaged epoch is kept in any case.
 
     Args:
-        last: number of newest epochs that are kept.
-        every: interval of epochs that are kept, counted from epoch 0.
-        best: a metric of the epoch's logs, and whether a small ("min") or a large ("max") value is
-            good; the epoch with the best value is kept, the newest of equal ones.
-        pinned: epochs that are always kept.
+        last: number of newest epochs to keep.
+        every: interval between epochs to keep, counted from epoch 0.
+        best: name of a metric in the epoch's logs, and "min" or "max", whichever is best; the epoch
+            with the best value is kept, and the newest of equally good epochs.
+        pinned: epochs to keep.
 
     Raises:
-        ValueError: if nothing is named, or a number is below 1.
+        ValueError: if no rule is given, a number is below 1, or `best` has another form.
 
     Example:
         >>> retention = Retention(last=2, best=("val_loss", "min"))
@@ -57,7 +57,11 @@ class Retention:
             )
 
     def kept(self, metrics: Mapping[int, Mapping[str, float]]) -> set[int]:
-        """Returns the epochs that are kept, of those whose metrics are given."""
+        """Returns the epochs to keep.
+
+        Args:
+            metrics: metrics of each epoch that the run has, by epoch and name.
+        """
         epochs = sorted(metrics)
         kept = {*self.pinned} & {*epochs}
         kept |= {*epochs[-self.last :]} if self.last else set()
@@ -65,6 +69,7 @@ class Retention:
         if self.best is not None:
             name, mode = self.best
             sign = 1 if mode == "max" else -1
+            # Sorting is stable and the epochs ascend: the last of equal values is the newest.
             kept |= {
                 *sorted(
                     (epoch for epoch in epochs if name in metrics[epoch]),
@@ -75,16 +80,20 @@ class Retention:
 
 
 def retain(explanations_dir: Path, retention: Retention) -> list[int]:
-    """Removes the epochs that are not kept, each in one step for those who look.
+    """Removes the epochs that a retention does not keep; each vanishes for readers in one step.
 
-    Call it after a newer epoch was committed. An epoch that cannot be read is neither counted nor
+    Call it after an epoch has been committed. Epochs that cannot be read are neither counted nor
     removed.
+
+    Args:
+        explanations_dir: folder of the run's explanations.
+        retention: rules by which epochs are kept.
 
     Returns:
         The epochs that were removed.
 
     Raises:
-        CheckpointError: if they cannot be removed.
+        CheckpointError: if an epoch cannot be removed.
     """
     manifests = {
         int(path.name): _manifests(path)
@@ -93,6 +102,7 @@ def retain(explanations_dir: Path, retention: Retention) -> list[int]:
     }
     committed = {epoch: found for epoch, found in sorted(manifests.items()) if found}
     kept = retention.kept({epoch: {**found[0][1].metrics} for epoch, found in committed.items()})
+    # Whatever the rules say, the newest epoch without damage stays: the run never loses all it has.
     kept |= {
         *[
             epoch
@@ -109,7 +119,7 @@ def retain(explanations_dir: Path, retention: Retention) -> list[int]:
 
 
 def _manifests(epoch_dir: Path) -> list[tuple[Path, Manifest]]:
-    """Returns an epoch's checkpoints and their manifests; none where one of them cannot be read."""
+    """Returns an epoch's checkpoints with their manifests; none if any manifest is unreadable."""
     try:
         return [
             (path.parent, read_manifest(path.parent))

@@ -1,7 +1,7 @@
-"""The rows of an explanation as records of one NumPy dtype.
+"""Packs an explanation's rows into records of one NumPy dtype, and unpacks them.
 
-A sample's row travels as one record, so that everything a sample has moves together and every
-buffer between ranks is bounded.
+A sample's row travels as one record, so that all values of a sample move together and every buffer
+between ranks has a bounded size.
 """
 
 import math
@@ -45,13 +45,15 @@ def row_dtype(
     prediction: npt.DTypeLike = "<i4",
     per_sample: Mapping[str, npt.DTypeLike] | None = None,
 ) -> np.dtype:
-    """Returns the dtype of one merged row.
+    """Returns the dtype of one row.
 
     Args:
-        sample_shape: shape of one sample's attributions, rank 0 to 4, no axis empty.
-        target: integer for class ids, floating for values. Labels have the target's dtype.
-        prediction: integer for class ids, floating for values.
-        per_sample: dtype of each further value a sample has, by name, such as `convergence_delta`.
+        sample_shape: shape of one sample's attributions: 0 to 4 axes, none of them empty.
+        target: dtype of targets and labels: an integer dtype for class ids, a floating one for
+            values.
+        prediction: dtype of predictions: an integer dtype for class ids, a floating one for values.
+        per_sample: dtypes of further values that each sample has, by name, such as
+            `convergence_delta`.
 
     Raises:
         ValueError: if the shape, a name or a dtype cannot be stored.
@@ -61,7 +63,8 @@ def row_dtype(
             f"attributions of one sample must have rank 0 to {MAX_RANK} and no empty axis; got"
             f" shape {tuple(sample_shape)}"
         )
-    # one order, whoever asks: the rows' bytes must not depend on it
+    # Sorted, because the bytes of the rows must not depend on the order in which a method names its
+    # values.
     extra = dict(sorted((per_sample or {}).items()))
     for name in extra:
         if name in BUILT_IN or not NAME_FORM.fullmatch(name):
@@ -103,21 +106,21 @@ def axes_of(name: str, ndim: int) -> tuple[str, ...]:
 def encode(
     dtype: np.dtype, attributions: Float32[np.ndarray, "n ..."], *, rank: int, **columns: np.ndarray
 ) -> np.ndarray:
-    """Packs attributions and what belongs to them into rows.
+    """Packs attributions, and the numbers of each sample, into rows.
 
     Each sample is stored as float16 next to a float32 `scale`, its largest finite magnitude (1
     where that is 0): plain float16 flushes small attributions to zero. NaN and infinities stay as
     they are. Each row depends on its own sample alone, to the bit.
 
     Args:
-        dtype: of `row_dtype`.
-        attributions: `[n, *sample_shape]`; n may be 0.
-        rank: the rank that computed them.
-        columns: `[n]` each: `sample_id`, `target`, `prediction`, `score` and each name given to
-            `row_dtype` as `per_sample`; `label` where it differs from the target.
+        dtype: dtype of the rows, from `row_dtype`.
+        attributions: attributions, `[n, *sample_shape]`; n may be 0.
+        rank: number of the rank that computed them.
+        columns: arrays `[n]`: `sample_id`, `target`, `prediction`, `score` and each name given to
+            `row_dtype` as `per_sample`; also `label` where it differs from the target.
 
     Returns:
-        `[n]` records of `dtype`.
+        The rows: `[n]` records of `dtype`.
 
     Raises:
         ValueError: if a shape is wrong, a column is missing or unknown, or a value does not fit its
@@ -146,6 +149,7 @@ def encode(
                 f" {np.shape(values)}"
             )
         rows[name] = _cast(name, values, dtype[name])
+    # NaN and infinities do not count for the scale, or every value of their sample would be lost.
     flat = np.where(np.isfinite(attributions), np.abs(attributions), 0).reshape(
         n, math.prod(sample_shape)
     )
@@ -159,7 +163,11 @@ def encode(
 
 
 def _cast(name: str, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Returns `values` as `dtype`; refuses class ids that would change on the way."""
+    """Casts values to a dtype; refuses class ids that would change.
+
+    Raises:
+        ValueError: if the dtype holds integers or booleans, and a value does not fit it exactly.
+    """
     if dtype.kind in "biu" and (
         values.dtype.kind not in "biu" or not np.array_equal(values.astype(dtype), values)
     ):
@@ -171,7 +179,7 @@ def _cast(name: str, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def decode(rows: np.ndarray) -> Float32[np.ndarray, "n ..."]:
-    """Returns the attributions of rows: float16 times the sample's scale."""
+    """Returns the attributions of rows: the stored float16 values times each sample's scale."""
     scale = rows["scale"].reshape((len(rows),) + (1,) * (rows["attributions"].ndim - 1))
     attributions: np.ndarray = rows["attributions"].astype(np.float32) * scale
     return attributions
@@ -179,6 +187,7 @@ def decode(rows: np.ndarray) -> Float32[np.ndarray, "n ..."]:
 
 def content_hashes(rows: np.ndarray) -> UInt64[np.ndarray, "n"]:
     """Returns the xxh3-64 of each row's attributions and scale, as their bytes lie on disk."""
+    # Copied into records without padding or other fields, so that a row is one run of bytes.
     packed = np.empty(
         len(rows), [("attributions", "<f2", rows.dtype["attributions"].shape), ("scale", "<f4")]
     )
@@ -192,5 +201,5 @@ def content_hashes(rows: np.ndarray) -> UInt64[np.ndarray, "n"]:
 
 
 def dtypes_of(dtype: np.dtype) -> dict[str, str]:
-    """Returns the dtype of one value of each field, by the field's name."""
+    """Returns the dtype of a single value in each field, by the field's name."""
     return {name: dtype[name].base.str for name in dtype.names or ()}

@@ -1,4 +1,4 @@
-"""Starts, resumes and overwrites the explanations of a run."""
+"""Starts, resumes and overwrites the explanations of a run, and writes to them."""
 
 import fcntl
 import logging
@@ -33,28 +33,29 @@ from hvd_xai.storage.durable import (
 )
 
 Mode: TypeAlias = Literal["new", "resume", "overwrite"]
-"""What to do with a folder that holds a run: refuse it, go on with it, or delete its
-explanations."""
+"""What to do with a folder that holds a run: refuse it ("new"), continue the run ("resume"), or
+delete its explanations ("overwrite")."""
 
 log = logging.getLogger(__name__)
 
 
 class RunDirectory:
-    """A run on disk: the folder of its explanations, its probe and what is written beside them.
+    """A run on disk: the folder with its explanations, its probe and the files of sinks.
 
-    Making one touches no file, so that every rank may hold it; the root alone opens it and writes.
+    Every rank may hold a `RunDirectory`, because making one touches no file; only the root opens it
+    and writes.
 
     Args:
-        path: the run's folder.
-        mode: "new" refuses a folder that holds a run, "overwrite" deletes its explanations;
-            "resume" goes on with it, and an epoch that is explained again replaces the one that is
-            there, because its weights were lost with the job that died.
-        retention: which epochs stay when a newer one is committed; all of them if None.
-        config: what the run is started with, for `run.json`.
+        path: folder of the run.
+        mode: what to do with a folder that holds a run. "new" refuses it, "overwrite" deletes its
+            explanations, and "resume" continues it. An epoch that a resumed run explains again
+            replaces the committed one, whose weights were lost with the job that died.
+        retention: rules by which epochs are kept when a newer one is committed; None keeps all.
+        config: settings that the run is started with, stored in `run.json`.
 
     Attributes:
-        path: the run's folder.
-        retention: which epochs stay when a newer one is committed.
+        path: folder of the run.
+        retention: rules by which epochs are kept, or None.
 
     Example:
         >>> run = RunDirectory("runs/demo", config={"seed": 1})
@@ -85,7 +86,7 @@ class RunDirectory:
 
     @property
     def mode(self) -> Mode:
-        """What becomes of explanations that the folder holds already."""
+        """What to do with a folder that holds a run."""
         return self._mode
 
     def __repr__(self) -> str:
@@ -93,18 +94,18 @@ class RunDirectory:
 
     @property
     def name(self) -> str:
-        """The name of the run's folder."""
+        """Name of the run's folder."""
         return self.path.resolve().name
 
     @property
     def explanations_dir(self) -> Path:
-        """`<run>/explanations`, as this rank names it."""
+        """Path of `<run>/explanations`; this rank may not be able to see it."""
         return self.path / EXPLANATIONS
 
     def check(self) -> None:
-        """Refuses a folder that holds a run if the mode is "new".
+        """Refuses a folder that holds a run if the mode is "new"; writes nothing.
 
-        It writes nothing: call it before work that may fail.
+        Call it before long work that would be in vain.
 
         Raises:
             RunExistsError: if the folder holds a run and the mode is "new".
@@ -112,9 +113,9 @@ class RunDirectory:
         check_run(self.path, self._mode)
 
     def claim(self) -> None:
-        """Makes the run's folder and keeps other jobs out of it until `close`.
+        """Makes the run's folder and locks other jobs out of it until `close`.
 
-        `open` does so too; call this earlier if something else is put there before that.
+        `open` does so too; call this earlier if anything else is written to the folder first.
 
         Raises:
             RunExistsError: if the folder holds a run and the mode is "new", or another job writes
@@ -128,14 +129,14 @@ class RunDirectory:
     def open(self, probe: Probe | None = None, facts: Mapping[str, Json] | None = None) -> Path:
         """Makes the run ready for writers, and stores the probe.
 
-        A second call does only what the first did not.
+        It may be called again to add a probe or facts; the rest is done once.
 
         Args:
-            probe: the examples that will be explained.
-            facts: entries that are added to the config in `run.json`.
+            probe: examples that will be explained.
+            facts: entries to add to the config in `run.json`.
 
         Returns:
-            `<run>/explanations`.
+            The path of `<run>/explanations`.
 
         Raises:
             RunExistsError: if the folder holds a run and the mode is "new", or another job writes
@@ -153,12 +154,12 @@ class RunDirectory:
         return self._opened
 
     def rejoin(self, job: str) -> None:
-        """Goes on, whatever the mode, with a run that this very job began before its ranks changed.
+        """Switches to "resume" if this same job began the run before its ranks changed.
 
-        Another rank may have begun it.
+        An elastic job may have a new root, to which the run that it continues would look foreign.
 
         Args:
-            job: the job's name, as the run's config has it.
+            job: name of the job, which the run's config stores.
         """
         if job_of(self.path) == job:
             self.close()
@@ -166,17 +167,17 @@ class RunDirectory:
             self._mode, self._opened, self._is_rejoined = "resume", None, True
 
     def begin(self, header: Header, dtype: np.dtype, *, elsewhere: Sequence[str] = ()) -> Writer:
-        """Starts a checkpoint, to which rows are appended.
+        """Begins a checkpoint, and returns the writer that takes its rows.
 
-        A checkpoint in the same place that was begun before and not committed is discarded.
+        A checkpoint that was begun in the same place and never committed is discarded.
 
         Args:
-            header: what is known before the rows are.
+            header: facts of the checkpoint that are known before its rows.
             dtype: dtype of the rows.
-            elsewhere: fields whose Zarr shards others write, as `Writer` says.
+            elsewhere: fields whose Zarr shards other ranks write with `write_shards`.
 
         Raises:
-            CheckpointError: if it cannot be written.
+            CheckpointError: if the place cannot be written.
         """
         writer = Writer(self.open(), header, dtype, elsewhere=elsewhere)
         self.discard(writer.destination)
@@ -184,36 +185,36 @@ class RunDirectory:
         return writer
 
     def commit(self, writer: Writer, written: Iterable[Written] = ()) -> Explanation:
-        """Commits a checkpoint that was begun, and returns it opened.
+        """Commits a checkpoint, and returns the explanation that it holds.
 
         Args:
-            writer: what `begin` returned.
-            written: what others wrote of it.
+            writer: writer that `begin` returned.
+            written: Zarr shards that other ranks wrote.
 
         Raises:
-            CheckpointError: if rows are missing, it cannot be written, or another explanation was
-                committed in its place first.
+            CheckpointError: if rows are missing, the checkpoint cannot be written, or another
+                explanation was committed in its place first.
         """
         path = writer.commit(replace=self._mode == "resume", written=written)
         del self._begun[writer.destination]
         return Explanation(path)
 
     def discard(self, destination: Path) -> None:
-        """Discards the checkpoint that was begun for this place and not committed, if any."""
+        """Discards the checkpoint that was begun in this place, unless it has been committed."""
         writer = self._begun.pop(destination, None)
         if writer is not None:
             writer.discard()
 
     def retain(self) -> list[int]:
-        """Removes the epochs that the retention does not keep, and returns them.
+        """Removes the epochs that the retention does not keep, and returns their numbers.
 
         Raises:
-            CheckpointError: if they cannot be removed.
+            CheckpointError: if an epoch cannot be removed.
         """
         return [] if self.retention is None else retain(self.explanations_dir, self.retention)
 
     def explanations(self) -> Explanations:
-        """Opens the explanations that are committed.
+        """Opens the committed explanations.
 
         Raises:
             CheckpointError: if the folder holds no run.
@@ -221,9 +222,9 @@ class RunDirectory:
         return open_explanations(self.path)
 
     def close(self) -> None:
-        """Discards every checkpoint that was not committed, and lets other jobs write to the run.
+        """Discards every uncommitted checkpoint, and lets other jobs write to the run.
 
-        Safe to call twice.
+        It may be called twice.
         """
         for destination in list(self._begun):
             self.discard(destination)
@@ -233,13 +234,11 @@ class RunDirectory:
 
 
 def check_run(path: str | Path, mode: Mode) -> None:
-    """Refuses a folder that holds a run where a new one was asked for.
-
-    It writes nothing: call it before work that may fail.
+    """Refuses a folder that holds a run if the mode is "new"; writes nothing.
 
     Raises:
         RunExistsError: if the folder holds a run and the mode is "new".
-        ValueError: if the mode is none there is.
+        ValueError: if there is no such mode.
     """
     if mode not in ("new", "resume", "overwrite"):
         raise ValueError(f"mode must be 'new', 'resume' or 'overwrite'; got {mode!r}")
@@ -251,23 +250,23 @@ def check_run(path: str | Path, mode: Mode) -> None:
 
 
 def claim(path: str | Path) -> int:
-    """Claims a run for this process, until it ends or closes what is returned.
+    """Locks a run for this process, until it ends or closes the returned descriptor.
 
     Args:
-        path: the run's folder, made if it is not there.
+        path: folder of the run, which is made if it is missing.
 
     Returns:
         A file descriptor that holds the lock.
 
     Raises:
-        RunExistsError: if another process has claimed it.
+        RunExistsError: if another process holds the lock.
         CheckpointError: if the place cannot be written.
     """
     with writing(Path(path)):
         Path(path).mkdir(parents=True, exist_ok=True)
         descriptor = os.open(Path(path) / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        # the system lets go of it when the process dies
+        # The system holds the lock, so that it ends with the process even if that is killed.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
         os.close(descriptor)
@@ -286,23 +285,23 @@ def claim(path: str | Path) -> int:
 def open_run(path: str | Path, *, config: Mapping[str, Json], mode: Mode = "new") -> Path:
     """Makes `<run>/explanations` ready for writers.
 
-    If the place cannot be written, that shows here, before anything is computed.
+    A place that cannot be written is refused here, before anything is computed.
 
     Args:
-        path: the run's folder, made if it is not there.
-        config: what the run is started with: options, versions, and the probe's digest under
-            `probe_digest`. Resuming keeps what is there.
-        mode: "new" refuses a folder that holds a run; "resume" goes on with it, or starts it;
-            "overwrite" deletes its explanations.
+        path: folder of the run, which is made if it is missing.
+        config: settings that the run is started with: options, versions, and the probe's digest
+            under `probe_digest`. A resumed run keeps the config that it has.
+        mode: what to do with a folder that holds a run: "new" refuses it, "resume" continues the
+            run, and "overwrite" deletes its explanations.
 
     Returns:
-        `<run>/explanations`.
+        The path of `<run>/explanations`.
 
     Raises:
         RunExistsError: if the folder holds a run and the mode is "new".
         CheckpointError: if the place cannot be written, or the run to resume is of another probe or
             a higher schema.
-        ValueError: if the mode is none of these, or the config is not JSON.
+        ValueError: if there is no such mode, or the config is not JSON.
     """
     check_run(path, mode)
     explanations_dir = Path(path) / EXPLANATIONS
@@ -321,6 +320,7 @@ def open_run(path: str | Path, *, config: Mapping[str, Json], mode: Mode = "new"
         (explanations_dir / EPOCHS).mkdir(parents=True, exist_ok=True)
         replace_durably(explanations_dir / EPOCHS / METADATA, group_metadata({}))
         replace_durably(explanations_dir / METADATA, group_metadata({"hvd_xai_schema": SCHEMA}))
+        # The record comes last: a folder that has it is taken for a run.
         if not (explanations_dir / RUN).exists():
             replace_durably(explanations_dir / RUN, record)
         fsync_directory(Path(path))
@@ -329,9 +329,9 @@ def open_run(path: str | Path, *, config: Mapping[str, Json], mode: Mode = "new"
 
 
 def add_to_config(explanations_dir: Path, facts: Mapping[str, Json]) -> None:
-    """Adds facts to a run's config that became known after it was opened.
+    """Adds entries to the config of a run that is open already.
 
-    A key that is there gets the new value.
+    An existing entry with the same key is replaced.
 
     Raises:
         CheckpointError: if `run.json` is damaged, or cannot be written.
@@ -346,7 +346,7 @@ def add_to_config(explanations_dir: Path, facts: Mapping[str, Json]) -> None:
 
 
 def job_of(path: str | Path) -> str | None:
-    """Returns the job that explains a run, as its config says; None if it does not say.
+    """Returns the name of the job that began a run; None if the run's config has none.
 
     Raises:
         CheckpointError: if `run.json` is damaged.
@@ -359,7 +359,7 @@ def job_of(path: str | Path) -> str | None:
 
 
 def _check_probe(explanations_dir: Path, config: Mapping[str, Json]) -> None:
-    """Refuses to resume what a config says is of another probe."""
+    """Raises `CheckpointError` if the config names another probe than the run on disk."""
     before = (
         unseal(read_record(explanations_dir / RUN), str(explanations_dir / RUN))
         .mapping("config")
@@ -371,9 +371,10 @@ def _check_probe(explanations_dir: Path, config: Mapping[str, Json]) -> None:
 
 
 def _remove(explanations_dir: Path) -> None:
-    """Removes a run's explanations, in one step for those who look.
+    """Removes a run's explanations, which vanish for readers in one step.
 
-    It refuses a folder that holds anything else.
+    Raises:
+        CheckpointError: if the folder holds anything that hvd_xai did not write.
     """
     run_dir = explanations_dir.parent
     remove_trash(run_dir)

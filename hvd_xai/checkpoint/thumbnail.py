@@ -1,4 +1,4 @@
-"""Averages blocks of attributions, so that epochs are compared without reading all values."""
+"""Averages blocks of attributions, so that epochs can be compared without reading all values."""
 
 import math
 
@@ -6,15 +6,15 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 SIDE = 28
-"""Blocks on an axis, at most: 28 x 28 keeps what a person sees of an attribution map and is 64
-times smaller than 224 x 224."""
+"""Largest number of blocks on an axis: 28 x 28 keeps what a person sees of an attribution map and
+is 64 times smaller than 224 x 224."""
 
 
 def thumbnail_shape(sample_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the shape of the thumbnail of a sample of shape `sample_shape`.
+    """Returns the shape of the thumbnail of one sample.
 
-    `[h, w]` and `[h, w, c]` give `[min(h, 28), min(w, 28)]`; every other shape is flattened into
-    `[min(size, 784)]` blocks.
+    `[h, w]` and `[h, w, c]` become `[min(h, 28), min(w, 28)]`; a sample of any other shape is
+    flattened and becomes `[min(size, 784)]`.
     """
     if len(sample_shape) in (2, 3):
         return (min(sample_shape[0], SIDE), min(sample_shape[1], SIDE))
@@ -24,19 +24,23 @@ def thumbnail_shape(sample_shape: tuple[int, ...]) -> tuple[int, ...]:
 def thumbnails(attributions: Float32[np.ndarray, "n ..."]) -> Float32[np.ndarray, "n ..."]:
     """Averages blocks of each sample's attributions; the channels of `[h, w, c]` are summed first.
 
-    A block with a NaN in it is NaN. Each row depends on its own sample alone, to the bit, so that
-    rows of any batch are equal.
+    A block with a NaN in it is NaN. Each row depends on its own sample alone, to the bit, whatever
+    the batch.
 
     Returns:
         `[n, *thumbnail_shape]` float32.
     """
     n, sample_shape = len(attributions), attributions.shape[1:]
     shape = thumbnail_shape(sample_shape)
-    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf is NaN, and is meant to be
+    # inf - inf gives NaN, which is meant.
+    with np.errstate(invalid="ignore", over="ignore"):
         if len(sample_shape) == 3:
             attributions = attributions.sum(axis=3)
         elif len(sample_shape) != 2:
             attributions = attributions.reshape(n, math.prod(sample_shape))
+        # Each axis is averaged in turn, over blocks of nearly one length. Ten entries, four blocks:
+        #
+        #   0 1 | 2 3 4 | 5 6 | 7 8 9     edges 0, 2, 5, 7, 10
         for axis, n_blocks in enumerate(shape, start=1):
             edges = _edges(attributions.shape[axis], n_blocks)
             counts = (

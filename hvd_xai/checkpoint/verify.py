@@ -25,20 +25,21 @@ def verify(
 ) -> list[Problem]:
     """Checks every checkpoint of a run against its manifest.
 
-    The quick check reads manifests and sizes: it finds what is missing, cut off or edited. The deep
-    one reads everything: it finds every changed bit, and holds the rows against the manifest. What
-    unfinished writers left is a note to `progress`, no problem.
+    The quick check reads manifests and sizes; it finds files that are missing or cut off, and
+    manifests that were edited. The deep check reads everything, finds every changed bit, and
+    compares the rows with the manifest. Files that unfinished writers left behind are reported to
+    `progress` and are no problem.
 
     Args:
-        run: the run's folder, or its URL.
+        run: folder or URL of the run.
         deep: whether every byte is read.
-        progress: where each checkpoint is reported; nowhere if left out.
+        progress: object that is told of each checkpoint; None for silence.
 
     Returns:
         The problems that were found.
 
     Raises:
-        CheckpointError: if there is no run.
+        CheckpointError: if the folder holds no run.
 
     Example:
         >>> verify("runs/example", deep=True)
@@ -65,7 +66,7 @@ def verify(
 
 
 def _unit_paths(explanations_dir: Place) -> list[Place]:
-    """Returns everything that was, or should have been, committed whole."""
+    """Returns every folder that was, or should have been, committed as a whole."""
     below: list[Place] = list((explanations_dir / EPOCHS).glob("*/*"))
     methods = [path for path in below if path.parent.name.isdecimal() and path.is_dir()]
     probe = explanations_dir / PROBE
@@ -91,7 +92,7 @@ def _verify_unit(path: Place, explanations: Explanations, deep: bool) -> list[Pr
 
 
 def _verify_probe(explanations: Explanations) -> list[Problem]:
-    """Checks that the stored probe and the explained ones are the one the run was opened with."""
+    """Checks that the stored probe, and each explanation's, is the probe of the run's config."""
     expected = explanations.config.get("probe_digest")
     if expected is None:
         return []
@@ -127,7 +128,7 @@ def _verify_files(directory: Place, files: tuple[FileEntry, ...], deep: bool) ->
 
 
 def _verify_rows(explanation: Explanation) -> list[Problem]:
-    """Decodes every row and holds it against its hash, and all of them against the manifest."""
+    """Checks every row against its hash, and counts and order of all rows against the manifest."""
     manifest, path = explanation.manifest, explanation.path
     order, nonfinite, negative, last_id = xxhash.xxh3_128(), 0, 0, None
     changed: list[int] = []

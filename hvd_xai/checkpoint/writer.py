@@ -1,4 +1,4 @@
-"""Writes one explanation checkpoint: rows stream in, and it appears whole or not at all."""
+"""Writes an explanation checkpoint, which appears whole or not at all, from rows that stream in."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -40,9 +40,12 @@ _COORDINATES = "sample_id label prediction target"
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The files that one rank wrote of a checkpoint, and counts of the attributions in them.
+    """The files of a checkpoint that one rank wrote, and counts of the attributions in them.
 
-    Attributions that are NaN or infinite are counted, and those below zero.
+    Args:
+        files: files that the rank wrote.
+        nonfinite: number of attribution values that are NaN or infinite.
+        negative: number of attribution values below zero.
     """
 
     files: tuple[FileEntry, ...]
@@ -53,24 +56,24 @@ class Written:
 class Writer:
     """Writes the explanation of one epoch and method.
 
-    Rows come in order of sample id, in blocks of any size; each array holds back one Zarr shard at
-    most. The bytes of the arrays depend on the rows and on `n_samples`, never on the blocks or the
-    number of ranks, nor on who writes which Zarr shard.
+    Rows come in order of sample id, in blocks of any size; each array holds back less than a chunk.
+    The bytes of the arrays depend on the rows alone, not on the blocks, the number of ranks, or the
+    rank that writes a Zarr shard.
 
     Args:
-        explanations_dir: the folder of the run's explanations.
-        header: what is known before the rows are.
+        explanations_dir: folder of the run's explanations.
+        header: facts of the checkpoint that are known before its rows.
         dtype: dtype of the rows, from `row_dtype`.
-        elsewhere: fields whose Zarr shards others write with `write_shards`; appended rows come
-            without them.
+        elsewhere: fields whose Zarr shards other ranks write with `write_shards`; appended rows
+            lack these fields.
 
     Attributes:
         appended: dtype of the rows that `append` takes.
         destination: folder that the checkpoint has once it is committed.
 
     Raises:
-        ValueError: if the dtype's sample shape is not the header's.
-        CheckpointError: if nothing can be written there.
+        ValueError: if the dtype and the header differ in the shape of a sample.
+        CheckpointError: if the folder cannot be written.
     """
 
     def __init__(
@@ -141,16 +144,16 @@ class Writer:
         return (self._header.n_samples, *self._dtype[name].shape)
 
     def append(self, rows: np.ndarray) -> None:
-        """Adds rows after those before.
+        """Appends rows.
 
         Args:
-            rows: `[n]` records of the writer's dtype, without the fields that are written
-                elsewhere; n may be 0. Sample ids ascend, within the block and from block to block.
+            rows: records `[n]` of the dtype `appended`; n may be 0. Sample ids ascend, within the
+                block and from block to block.
 
         Raises:
-            ValueError: if the rows are of another dtype, out of order, or more than `n_samples`;
-                nothing of them is written.
-            CheckpointError: if they cannot be written; the checkpoint cannot be committed any more.
+            ValueError: if the rows have another dtype, are out of order, or exceed `n_samples`;
+                none of them is written.
+            CheckpointError: if they cannot be written; the checkpoint can no longer be committed.
         """
         self._check_open()
         if rows.dtype != self.appended or rows.ndim != 1:
@@ -173,7 +176,7 @@ class Writer:
                 "rows must come in order of sample id, each id once; sort them by 'sample_id' and"
                 " merge ranks in order"
             )
-        # Stays true if a write below raises: arrays of unequal length must never be committed.
+        # It stays True if a write below raises: arrays of unequal length must never be committed.
         self._failed = True
         with writing(self.destination):
             for name, array in self._arrays.items():
@@ -188,23 +191,21 @@ class Writer:
             self._negative += int(np.count_nonzero(rows["attributions"] < 0))
 
     def commit(self, replace: bool = False, written: Iterable[Written] = ()) -> Path:
-        """Makes the checkpoint durable and renames it into place.
+        """Makes the checkpoint durable and renames it into place; it never changes again.
 
-        From then on it exists, and is never changed.
-
-        Committing what is there already, of the same weights, probe, method and options, is a
-        success: a job that died just after a commit can do its epoch again.
+        If a checkpoint of the same weights, probe, method and options exists there already, this
+        succeeds and keeps it: a job that died just after a commit can repeat its epoch.
 
         Args:
-            replace: whether a checkpoint that is there is replaced, in one step.
-            written: what others wrote; each Zarr shard of their fields once.
+            replace: whether an existing checkpoint is replaced, in one step.
+            written: Zarr shards that other ranks wrote, each of them once.
 
         Returns:
-            The checkpoint's folder.
+            The folder of the checkpoint.
 
         Raises:
-            CheckpointError: if rows or Zarr shards are missing, it cannot be written, or another
-                explanation was committed there first.
+            CheckpointError: if rows or Zarr shards are missing, the checkpoint cannot be written,
+                or another explanation was committed there first.
         """
         self._check_open()
         if self._n_rows != self._header.n_samples:
@@ -231,9 +232,9 @@ class Writer:
         return self.destination
 
     def discard(self) -> None:
-        """Removes what was written, unless it was committed.
+        """Removes everything that was written, unless it was committed.
 
-        Safe to call at any time, and twice.
+        It may be called at any time, and twice.
         """
         self._failed = self._failed or not self._committed
         self._staging.discard()
@@ -244,7 +245,7 @@ class Writer:
             raise CheckpointError(f"the writer of {self.destination} {state}; make a new Writer")
 
     def _check_shards(self, written: Iterable[Written]) -> list[FileEntry]:
-        """Takes in what others wrote; raises unless that is every Zarr shard it must be, once."""
+        """Adds the shards that other ranks wrote; raises unless each expected one is there once."""
         files: list[FileEntry] = []
         for part in written:
             files += part.files
@@ -267,9 +268,9 @@ class Writer:
         return files
 
     def _create_group(self) -> FileEntry:
-        """Writes the group's metadata.
+        """Writes the metadata of the checkpoint's Zarr group.
 
-        It is made late, so that Zarr does not list a checkpoint that is being written.
+        It is written late, so that Zarr lists no checkpoint that is still being written.
         """
         attributes: dict[str, Json] = {
             "Conventions": "CF-1.11",
@@ -283,10 +284,7 @@ class Writer:
         return FileEntry(METADATA, *digest_file(path))
 
     def _make_epoch(self) -> None:
-        """Makes the epoch's folder, a Zarr group.
-
-        Writers of other methods may do so at the same time.
-        """
+        """Makes the epoch's folder, a Zarr group; writers of other methods may do so meanwhile."""
         self._epoch_dir.mkdir(exist_ok=True)
         if not (self._epoch_dir / METADATA).exists():
             prepared = self.staged / ".epoch"
@@ -317,17 +315,17 @@ def write_shards(
 ) -> Written:
     """Writes Zarr shards of one array into a checkpoint that another process commits.
 
-    They are on the disk when this returns.
+    The shards are durable when this returns.
 
     Args:
-        staged: the folder of the checkpoint that is being written, as `Writer.staged` says.
+        staged: folder of the unfinished checkpoint, which is the `staged` of its `Writer`.
         name: name of the array.
         shape: shape of the whole array.
-        first: row of the array that the blocks begin at; a Zarr shard begins there.
-        blocks: the rows in order, up to the end of a Zarr shard or of the array.
+        first: row of the array at which the blocks begin; a Zarr shard must begin there.
+        blocks: consecutive rows, up to the end of a Zarr shard or of the array.
 
     Raises:
-        CheckpointError: if they cannot be written.
+        CheckpointError: if the shards cannot be written.
     """
     writer, nonfinite, negative = None, 0, 0
     with writing(staged / name):
@@ -338,7 +336,7 @@ def write_shards(
                 nonfinite += int(np.count_nonzero(~np.isfinite(values)))
                 negative += int(np.count_nonzero(values < 0))
         files = writer.close() if writer is not None else []
-        # The root flushes what it can see when it commits; where hosts share a filesystem, only the
+        # The root flushes all files when it commits, but on a filesystem that hosts share, only the
         # host that wrote a file can flush it.
         for file in files:
             fsync_file(staged / file.key)
@@ -357,7 +355,7 @@ def _shard_keys(name: str, shape: tuple[int, ...], dtype: np.dtype) -> list[str]
 
 
 def sweep(explanations_dir: Path) -> list[Path]:
-    """Removes what dead writers left behind in a run, and returns it.
+    """Removes the staging directories of dead writers in a run, and returns their paths.
 
     Writers at work are left alone.
     """
@@ -370,7 +368,7 @@ def sweep(explanations_dir: Path) -> list[Path]:
 
 
 def _check_same(destination: Path, manifest: Manifest) -> None:
-    """Raises unless the checkpoint that took the name first holds the same explanation, whole."""
+    """Raises unless the existing checkpoint is undamaged and holds the same explanation."""
     existing = read_manifest(destination)
     names = (
         "weights_digest",

@@ -1,7 +1,7 @@
-"""Explanations as xarray's labelled arrays, which read what is asked of them when it is asked.
+"""Shows explanations as xarray's labelled arrays, which read values when they are asked for.
 
-Every read goes through the manifest, so a missing or damaged file is an error here and not a hole
-of NaN.
+Every read goes through the manifest, so that a missing or damaged file raises an error and does not
+read as NaN.
 """
 
 import json
@@ -22,10 +22,9 @@ _IN_ATTRIBUTES = ("run", "schema", "weights_digest", "probe_digest", "created")
 def dataset(stack: Stack) -> xarray.Dataset:
     """Returns a stack as a `Dataset` with the dimensions `epoch` and `sample`.
 
-    Samples are chosen by `sel(sample_id=...)`.
-
-    Features that have names are chosen by `sel(feature=...)`. The attributes say what the first
-    explanation's manifest says, if there is one explanation only, and the method and its options.
+    Choose samples by `sel(sample_id=...)`, and features that have names by `sel(feature=...)`. The
+    attributes name the method and its options, and repeat the manifest if the stack has a single
+    explanation.
     """
     manifest = stack.explanations[0].manifest
     variables = {
@@ -58,7 +57,7 @@ def tree(stacks: Sequence[Stack]) -> xarray.DataTree:
 
 
 class _Lazy(xarray.backends.BackendArray):  # type: ignore[misc]  # xarray's own types are not followed
-    """What xarray asks for the values of a variable."""
+    """Reads the values of one variable when xarray asks for them."""
 
     def __init__(self, stack: Stack, variable: Variable) -> None:
         self.shape, self.dtype = variable.shape, variable.dtype
@@ -75,7 +74,7 @@ class _Lazy(xarray.backends.BackendArray):  # type: ignore[misc]  # xarray's own
         epochs, rows = (
             np.arange(length)[chosen] for length, chosen in zip(self.shape, key[:2], strict=False)
         )
-        # where no epoch is chosen, one says the shape
+        # Where no epoch is chosen, one is read all the same: its rows tell the shape of the result.
         wanted = np.atleast_1d(epochs).tolist() or [0]
         values = np.stack([self._rows(epoch, np.atleast_1d(rows), key[2:]) for epoch in wanted])[
             : np.size(epochs)
@@ -85,6 +84,8 @@ class _Lazy(xarray.backends.BackendArray):  # type: ignore[misc]  # xarray's own
 
     def _rows(self, epoch: int, rows: np.ndarray, rest: tuple[Any, ...]) -> np.ndarray:
         """Reads rows in as few pieces as possible, and selects from each along the other axes."""
+        # A piece ends where the next row is not the next number: rows 3 4 5 | 9 | 2 3 have the
+        # edges 0, 3, 4, 6. Where no row is chosen, one empty piece tells the shape.
         edges = (
             [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
             if len(rows)
@@ -94,7 +95,8 @@ class _Lazy(xarray.backends.BackendArray):  # type: ignore[misc]  # xarray's own
         for start, stop in pairwise(edges):
             first = int(rows[start]) if stop > start else 0
             part = self._stack.read(self._name, epoch, first, first + stop - start)
-            # from the last on, so that a number, which takes its axis away, moves no other
+            # From the last axis backward: a number removes its axis, which would shift the axes
+            # after it.
             for axis in reversed(range(len(rest))):
                 part = part[(slice(None),) * (axis + 1) + (rest[axis],)]
             parts.append(part)

@@ -1,4 +1,4 @@
-"""Saved models, loaded to be explained; this needs no Horovod."""
+"""Loads saved models that are to be explained, without Horovod."""
 
 import zipfile
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ def read_model(path: Path, custom_objects: Mapping[str, Any] | None = None) -> "
     """Loads a saved model without its optimizer, and runs no code that the file carries.
 
     Args:
-        path: a `.keras` file.
-        custom_objects: classes and functions of your own that it was saved with, by name.
+        path: `.keras` file of the model.
+        custom_objects: your own classes and functions that the model was saved with, by name.
 
     Raises:
-        ValueError: if it is no such file, is of classes that are not given, or holds another Keras
-            object than a model.
+        ValueError: if the path is no `.keras` file, the file needs classes that are not given, or
+            it holds a Keras object that is no model.
     """
     if path.suffix != ".keras" or not path.is_file():
         raise ValueError(
@@ -30,7 +30,8 @@ def read_model(path: Path, custom_objects: Mapping[str, Any] | None = None) -> "
         if not isinstance(model, keras.Model):
             raise TypeError(f"it holds a {type(model).__name__}, and no keras.Model.")
     except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        # Keras nests its messages, and ends with the whole configuration
+        # Keras nests its messages and appends the whole configuration: the innermost message is the
+        # one that a user can act on.
         reason = (
             str(error).rpartition("Exception encountered: ")[2].partition(" Full object config")[0]
         )

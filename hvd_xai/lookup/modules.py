@@ -1,4 +1,4 @@
-"""Loads the object that somebody names: "path/to/file.py" or "package.module:name"."""
+"""Loads objects from names such as "path/to/file.py" and "package.module:name"."""
 
 import difflib
 import importlib
@@ -20,13 +20,20 @@ Function: TypeAlias = Callable[..., Any]
 def load_objects(spec: str) -> dict[str, Any]:
     """Loads the classes and functions that a file defines, or that `package.module:name` names.
 
+    Args:
+        spec: path of a Python file, or `package.module:name`.
+
+    Returns:
+        The objects by name. Objects that the file merely imports are left out.
+
     Raises:
-        RecipeError: if it cannot be found or loaded, or the file defines none.
+        RecipeError: if the spec cannot be found or loaded, or the file defines nothing of its own.
     """
     kind = "custom objects"
     if is_import(spec):
         return {spec.rpartition(":")[2].rpartition(".")[2]: import_named(spec, kind)}
     module = run_file(Path(spec).expanduser(), kind)
+    # `__module__` tells what the file defines from what it imports.
     own = {
         name: value
         for name, value in vars(module).items()
@@ -48,7 +55,7 @@ def is_path(spec: str) -> bool:
 
 
 def none_of_name(kind: str, name: str, names: Iterable[str]) -> str:
-    """Returns the message for a name that does not exist, with the names that do."""
+    """Returns the message for a name that does not exist; it lists the names that do."""
     names = sorted(names)
     there = f"There are: {', '.join(names)}" if names else "None ships with this installation"
     own = "Your own: path/to/file.py or package.module:name"
@@ -64,7 +71,17 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def required_functions(
     found: object, source: str, kind: str, required: Sequence[str]
 ) -> dict[str, Function]:
-    """Returns the functions that an object must define; raises `RecipeError` if it lacks one."""
+    """Returns the required functions of an object, by name.
+
+    Args:
+        found: module or object that must define them.
+        source: what people call the object in a message.
+        kind: what people call such an object, such as "model recipe".
+        required: names of the functions.
+
+    Raises:
+        RecipeError: if a function is missing or cannot be called.
+    """
     functions: dict[str, Function] = {}
     for name in required:
         value = getattr(found, name, None)
@@ -86,7 +103,11 @@ def required_functions(
 
 
 def run_file(path: Path, kind: str) -> types.ModuleType:
-    """Runs a file as a module of its own, once a process."""
+    """Runs a Python file as a module of its own, once in each process.
+
+    Raises:
+        RecipeError: if the file does not exist, or raises an error when it runs.
+    """
     if not path.is_file():
         beside = (
             sorted(str(other) for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
@@ -101,18 +122,20 @@ def run_file(path: Path, kind: str) -> types.ModuleType:
             f" {'is a folder, not a file' if path.is_dir() else 'does not exist'}{there}."
         )
     path = path.resolve()
-    # Two files of one name are two modules; the name stays legible in tracebacks.
+    # The digest keeps two files with the same name apart, and the stem keeps tracebacks legible.
     name = f"{path.stem}_{xxhash.xxh3_64_hexdigest(str(path).encode())}"
     if name in sys.modules:
         return sys.modules[name]
     if str(path.parent) not in sys.path:
-        # last, so that a module beside the recipe can be imported and hides nothing installed
+        # Appended, not inserted: the recipe can import modules beside it, and they hide no package
+        # that is installed.
         sys.path.append(str(path.parent))
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise RecipeError(f"{kind} '{path}' is no Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before it runs: dataclasses look their module up
+    # Registered before it runs, because dataclasses look their module up while they are defined.
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
@@ -122,7 +145,11 @@ def run_file(path: Path, kind: str) -> types.ModuleType:
 
 
 def import_named(spec: str, kind: str) -> object:
-    """Imports what `package.module:name` names; raises `RecipeError` if that fails."""
+    """Imports the object that `package.module:name` names.
+
+    Raises:
+        RecipeError: if the text has another form, or the import fails.
+    """
     module_name, _, name = spec.rpartition(":")
     if (
         not module_name
@@ -131,7 +158,7 @@ def import_named(spec: str, kind: str) -> object:
     ):
         raise RecipeError(f"{kind} '{spec}' is not of the form package.module:name")
     if str(Path.cwd()) not in sys.path:
-        # a module in the current folder is found, as `python -m` would
+        # `python -m` would find a module in the current folder too.
         sys.path.append(str(Path.cwd()))
     try:
         found: object = importlib.import_module(module_name)
@@ -153,7 +180,7 @@ def import_named(spec: str, kind: str) -> object:
 
 
 def _where(error: BaseException, path: Path | None) -> str:
-    """Says what was raised, and in which of the recipe's own lines if the traceback has one."""
+    """Returns an error's type and message, after the recipe's own line that raised it, if any."""
     what = f"{type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         what += (
@@ -162,6 +189,7 @@ def _where(error: BaseException, path: Path | None) -> str:
         )
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
+    # A traceback runs from the outermost call inward: the last match is the innermost line.
     place, trace = "", error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename

@@ -23,12 +23,12 @@ _SINGULAR = {"models": "model recipe", "callbacks": "callback recipe"}
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A recipe that was found and loaded.
+    """A recipe that has been loaded.
 
     Args:
-        name: its public name, the file's without `.py`.
-        source: the file, or `package.module:name`.
-        functions: what was required of it, by name.
+        name: public name of the recipe: its file's name without `.py`.
+        source: path of the file, or `package.module:name`.
+        functions: functions that the recipe was required to define, by name.
     """
 
     name: str
@@ -37,27 +37,27 @@ class Recipe:
 
 
 def shipped(folder: Folder) -> dict[str, Path]:
-    """Returns the recipes that ship with the library: name -> file."""
-    # Installed, they are inside the library; in a checkout, which is also what an editable install
-    # sees, at its top.
+    """Returns the files of the recipes that ship with the library, by recipe name."""
+    # A wheel carries the recipes inside the library. A checkout, and so an editable install, has
+    # them in its top folder.
     inside = PACKAGE / "_recipes" / folder
     place = inside if inside.is_dir() else PACKAGE.parent / folder
     return {path.stem: path for path in sorted(place.glob("*.py")) if not path.name.startswith("_")}
 
 
 def load_recipe(spec: str, folder: Folder, required: Sequence[str]) -> Recipe:
-    """Loads a recipe.
+    """Loads a recipe by name, path or import.
 
     Args:
-        spec: a shipped recipe's name, a path that ends in `.py`, or `package.module:name`, where
-            the name is an object with the required functions (a class, a module), or, if only one
-            is required, that function itself under any name.
-        folder: where names are looked up.
-        required: the functions that the recipe must define.
+        spec: a shipped recipe's name, a path that ends in `.py`, or `package.module:name`. The
+            imported object defines the required functions, as a class or a module can; if only one
+            function is required, the object may also be that function itself, under any name.
+        folder: folder of shipped recipes in which a name is looked up.
+        required: names of the functions that the recipe must define.
 
     Raises:
-        RecipeError: if it cannot be found or loaded, or lacks one of the functions. The message
-            says what there is instead.
+        RecipeError: if the recipe cannot be found or loaded, or lacks a function. The message says
+            what there is instead.
     """
     kind = _SINGULAR[folder]
     if is_import(spec):

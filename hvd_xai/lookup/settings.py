@@ -34,17 +34,16 @@ def parse_settings(
     A value is read as the type of its parameter's annotation, or else of its default.
 
     Args:
-        settings: `name=value`, or `function.name=value` where two functions have an option of that
-            name.
-        functions: what can be set, by the name that people see. The options are the keyword-only
-            parameters.
+        settings: texts of the form `name=value`, or `function.name=value` where two functions have
+            an option of that name.
+        functions: functions whose keyword-only parameters can be set, by the name that people see.
 
     Returns:
-        For each function the options that were set, ready to be bound with `functools.partial`.
+        The options that were set, by function, ready to be bound with `functools.partial`.
 
     Raises:
-        RecipeError: if an option does not exist, is meant by two functions, is set twice, or its
-            value cannot be read.
+        RecipeError: if an option does not exist, belongs to two functions, or is set twice, or if
+            its value cannot be read.
 
     Example:
         >>> def build(*, width: int = 8, rates: tuple[float, ...] = (0.1,)):
@@ -72,7 +71,7 @@ def parse_settings(
             )
             raise RecipeError(
                 f"'--set {setting}': there is no option"
-                f" '{given}'{nearest(given, [o.name for o in known])}. {there}."
+                f" '{given}'{nearest(given, [option.name for option in known])}. {there}."
             )
         if len(meant) > 1:
             forms = " or ".join(f"{option.function}.{option.name}={text}" for option in meant)
@@ -96,10 +95,12 @@ def _options(label: str, function: Function) -> list[_Setting]:
     try:
         hints = typing.get_type_hints(bound)
     except (NameError, TypeError):
-        hints = {}  # an annotation that only exists for type checkers
+        # An annotation may name what is imported for type checkers only.
+        hints = {}
     options = []
     for name, parameter in inspect.signature(function).parameters.items():
-        is_given = name == "ids" and parameter.default is parameter.empty  # by who calls a method
+        # Whoever calls a method gives it the sample ids, so `ids` is no option of it.
+        is_given = name == "ids" and parameter.default is parameter.empty
         if parameter.kind is parameter.KEYWORD_ONLY and not is_given:
             untyped = (
                 str if parameter.default in (parameter.empty, None) else _type_of(parameter.default)
@@ -115,7 +116,13 @@ def _type_of(default: object) -> Any:
 
 
 def _value(text: str, annotation: Any) -> object:
-    """Reads a text as the annotation says. Errors say what was expected, as in "a whole number"."""
+    """Reads a text as a value of the annotated type.
+
+    Raises:
+        ValueError: if the text is no such value; the message is the noun phrase that names what was
+            expected, such as "a whole number".
+        TypeError: if values of this type cannot be written on a command line.
+    """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is bool:
         if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
@@ -137,7 +144,7 @@ def _value(text: str, annotation: Any) -> object:
             raise ValueError(f"one of {', '.join(map(str, arguments))}")
         return next(choice for choice in arguments if str(choice) == text)
     if origin in (typing.Union, types.UnionType):
-        # str takes everything: last
+        # `str` comes last because it accepts every text.
         return _first_of(text, sorted(arguments, key=lambda choice: choice is str))
     if origin in (tuple, list, Sequence) or annotation in (tuple, list):
         return _items(text, arguments)

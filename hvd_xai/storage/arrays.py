@@ -1,10 +1,10 @@
 """Zarr v3 arrays whose first axis streams: the only module that knows which library reads Zarr.
 
-What is written, metadata and Zarr shards (`hvd_xai.storage.shards`), is written as the
-specification says it, so that a checkpoint's bytes do not change with a library's version:
-`sharding_indexed`, inner chunks of one row or 16 KiB, blosc (lz4, bitshuffle) and crc32c. It is
-read in the same way, on this disk or elsewhere; what was laid out by others is read by zarr-python,
-and by TensorStore under Python 3.10, for which there is no zarr 3.
+This module writes metadata and Zarr shards (`hvd_xai.storage.shards`) itself, as the specification
+says, so that a checkpoint's bytes do not change with a library's version: `sharding_indexed`, inner
+chunks of one row or 16 KiB, blosc (lz4, bitshuffle) and crc32c. It reads such arrays itself too, on
+this disk or elsewhere. Arrays with another layout are read by zarr-python, or by TensorStore under
+Python 3.10, for which there is no zarr 3.
 """
 
 import json
@@ -32,8 +32,8 @@ METADATA = "zarr.json"
 CHUNK_BYTES = 16 * 2**10
 SHARD_BYTES = 32 * 2**20
 SHARD_ROWS = 2**17
-"""Rows of a Zarr shard, at most: it bounds the buffers of the many arrays with one number a row, 1
-MiB each."""
+"""Largest number of rows in a Zarr shard. It bounds the buffer of an array with one number a row to
+1 MiB."""
 
 # A damaged Zarr shard surfaces as any of these, from the checksum, the index or the decompressor.
 _DAMAGE = (
@@ -49,12 +49,11 @@ _DAMAGE = (
 
 
 def layout(n_rows: int, row_bytes: int) -> tuple[int, int]:
-    """Returns the rows of an inner chunk and of a Zarr shard.
+    """Returns the number of rows in an inner chunk and in a Zarr shard.
 
-    They follow from the bytes of a row alone: no batch size shows on disk.
-
-    A chunk has 16 KiB at most, or one row; a shard has 16 to 32 MiB, or 131,072 rows. Both are
-    powers of two where there are rows enough.
+    Both follow from the size of the array alone, so that no batch size shows on disk. A chunk has
+    16 KiB at most, or one row; a shard has 16 to 32 MiB, or 131,072 rows. Both numbers are powers
+    of two where the array has enough rows.
     """
     chunk = min(n_rows, _power_of_two(CHUNK_BYTES // row_bytes))
     shard = min(SHARD_ROWS, _power_of_two(SHARD_BYTES // row_bytes))
@@ -62,7 +61,7 @@ def layout(n_rows: int, row_bytes: int) -> tuple[int, int]:
 
 
 def shard_rows(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    """Returns the rows of a Zarr shard of an array of this shape and dtype."""
+    """Returns the number of rows in a Zarr shard of an array of this shape and dtype."""
     return layout(shape[0], _row_bytes(shape, dtype))[1]
 
 
@@ -81,7 +80,7 @@ def group_metadata(attributes: Mapping[str, Json]) -> bytes:
 
 
 def shard_key(name: str, index: int, ndim: int) -> str:
-    """Returns the file of an array's Zarr shard, relative to the array's parent."""
+    """Returns the path of an array's Zarr shard, relative to the array's parent folder."""
     return "/".join([name, "c", str(index), *["0"] * (ndim - 1)])
 
 
@@ -92,17 +91,17 @@ def create_array(
     dimension_names: tuple[str, ...],
     attributes: Mapping[str, Json] | None = None,
 ) -> FileEntry:
-    """Makes a new array, which has no values yet.
+    """Creates an array without values: its folder and its metadata.
 
     Args:
-        directory: the array's folder, which is made; its name is the array's.
-        shape: of the whole array; the first axis is rows, at least one.
-        dtype: of its values.
-        dimension_names: one an axis.
-        attributes: of the array.
+        directory: folder to make for the array; its name becomes the array's name.
+        shape: shape of the whole array; its first axis is rows, of which there is at least one.
+        dtype: dtype of the values.
+        dimension_names: names of the axes.
+        attributes: attributes that readers of the array see.
 
     Returns:
-        The file of its metadata, named relative to the array's parent.
+        The metadata file, with a name relative to the array's parent folder.
     """
     chunk, shard = layout(shape[0], _row_bytes(shape, dtype))
     directory.mkdir()
@@ -113,15 +112,16 @@ def create_array(
 
 
 class ArrayWriter:
-    """Streams rows into an array that `create_array` made, holding less than a chunk back.
+    """Streams rows into an array that `create_array` made, and holds back less than a chunk.
 
-    Several writers, in one process or in many, may fill one array, each its own Zarr shards.
+    Several writers, in one process or in many, may fill one array if each fills its own Zarr
+    shards.
 
     Args:
-        directory: the array's folder.
-        shape: of the whole array.
-        dtype: of its values.
-        first: the row that the first one appended is; a Zarr shard begins there.
+        directory: folder of the array.
+        shape: shape of the whole array.
+        dtype: dtype of the values.
+        first: index of the first row to be appended; a Zarr shard must begin there.
     """
 
     def __init__(
@@ -135,7 +135,9 @@ class ArrayWriter:
         self._rest = np.empty((0, *shape[1:]), dtype)
 
     def append(self, values: Shaped[np.ndarray, "n ..."]) -> None:
-        """Adds rows after those before; whole chunks are written at once."""
+        """Appends rows, and writes every chunk that they complete."""
+        # | rest | missing |  whole chunks  | new rest |
+        #         <---------- values ---------------->
         missing = -len(self._rest) % self._chunk_rows
         self._rest = np.concatenate([self._rest, values[:missing]])
         if len(self._rest) == self._chunk_rows:
@@ -148,11 +150,12 @@ class ArrayWriter:
             self._rest = values[n_whole:].copy()
 
     def close(self) -> list[FileEntry]:
-        """Writes the rest, and returns the files of the Zarr shards.
+        """Writes the rows that were held back, and returns the files of the Zarr shards.
 
-        Their names are relative to the array's parent.
+        The files have names relative to the array's parent folder.
         """
         if len(self._rest):
+            # Zarr stores whole chunks only; the rows past the array's end are fill values.
             chunk = np.full(
                 (self._chunk_rows, *self._shape[1:]), _fill_value(self._dtype), self._dtype
             )
@@ -187,18 +190,19 @@ class ArrayWriter:
 class ArrayReader:
     """Reads rows of one array.
 
-    An array that is laid out as ours is read chunk by chunk; any other on this disk by the library.
+    It reads an array that `create_array` laid out chunk by chunk, and leaves any other array, which
+    must lie on this disk, to the Zarr library.
 
     Args:
-        directory: the array's folder.
-        shape: the shape it must have.
-        dtype: the dtype it must have.
+        directory: folder of the array.
+        shape: shape that the array must have.
+        dtype: dtype that the array must have.
 
     Attributes:
-        shard_rows: rows of a Zarr shard.
+        shard_rows: number of rows in a Zarr shard.
 
     Raises:
-        CheckpointError: if there is no such array there.
+        CheckpointError: if the folder holds no such array.
     """
 
     def __init__(self, directory: Place, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -230,6 +234,9 @@ class ArrayReader:
     def _read(self, start: int, stop: int) -> Shaped[np.ndarray, "n ..."]:
         values = np.empty((stop - start, *self._shape[1:]), self._dtype)
         n_chunks = self.shard_rows // self._chunk_rows
+        # Shard `index` holds the rows from `first` on, of which `begin` to `end` are wanted. All of
+        # them count from the start of the array: minus `first` they count from the start of the
+        # shard, and minus `start` from the start of `values`.
         for index in range(start // self.shard_rows, -(-stop // self.shard_rows)):
             first = index * self.shard_rows
             begin, end = max(start, first), min(stop, first + self.shard_rows)
@@ -243,7 +250,7 @@ class ArrayReader:
 def _is_ours(directory: Place, shape: tuple[int, ...], dtype: np.dtype) -> bool:
     """Returns whether an array is stored as `create_array` lays it out.
 
-    Names of its axes and its attributes do not matter.
+    The names of its axes and its attributes may differ.
     """
     try:
         found = {
@@ -260,10 +267,10 @@ def _is_ours(directory: Place, shape: tuple[int, ...], dtype: np.dtype) -> bool:
 
 
 def open_array(directory: Place) -> "Array":
-    """Opens any Zarr v3 array for reading, of whomever.
+    """Opens any Zarr v3 array for reading, whichever program wrote it.
 
     Raises:
-        CheckpointError: if there is none, or its metadata is damaged.
+        CheckpointError: if the folder holds no array, or its metadata is damaged.
     """
     try:
         return _open(directory)
@@ -273,7 +280,7 @@ def open_array(directory: Place) -> "Array":
 
 @runtime_checkable
 class Array(Protocol):
-    """What is used of an array of either library."""
+    """The part of an array that zarr-python and TensorStore have in common."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -284,7 +291,7 @@ class Array(Protocol):
 
 
 def _open(directory: Place) -> Array:
-    """Opens an array whose metadata exists, with the library that there is."""
+    """Opens an array with the Zarr library that is installed."""
     if isinstance(directory, RemotePath):
         raise CheckpointError(
             f"{directory} is no array that hvd_xai wrote, and others are read on this disk only;"
@@ -311,7 +318,7 @@ def _metadata(
     dimension_names: tuple[str, ...],
     attributes: Mapping[str, Json],
 ) -> dict[str, Json]:
-    """Returns the metadata of an array, as the Zarr v3 core specification and its codecs say."""
+    """Returns an array's metadata in the form of the Zarr v3 specification and of its codecs."""
     little: Json = {"name": "bytes", "configuration": {"endian": "little"}}
     blosc: Json = {
         "name": "blosc",
@@ -348,7 +355,7 @@ def _metadata(
 
 
 def _fill_value(dtype: np.dtype) -> float | bool | int:
-    """Returns what stands where nothing was written."""
+    """Returns the value that an array has where nothing was written."""
     return np.nan if dtype.kind == "f" else False if dtype.kind == "b" else 0
 
 

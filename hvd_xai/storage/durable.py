@@ -1,4 +1,4 @@
-"""What makes files appear whole or not at all: durable writes, and renames that replace nothing."""
+"""Makes files appear whole or not at all, by durable writes and renames that replace nothing."""
 
 import ctypes
 import errno
@@ -17,16 +17,16 @@ from hvd_xai.errors import CheckpointError
 from hvd_xai.storage.paths import Place
 
 STAGING = ".staging-"
-"""Names of what is not committed yet begin so; readers pass them over, and `staging.sweep` removes
-those nobody works on."""
+"""Prefix of names that are not committed yet. Readers pass over such names, and `staging.sweep`
+removes them once their writer is dead."""
 TRASH = ".trash-"
-"""Names of what is being removed begin so."""
+"""Prefix of names that are being removed."""
 
 _BLOCK = 2**20
 _N_THREADS = 8
 _AT_FDCWD = -100
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
-# A kernel, a C library or a filesystem that lacks the call or the flag.
+# Errors of a kernel or a filesystem that lacks the call or the flag.
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 _ADVICE = {
@@ -42,7 +42,7 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file of a checkpoint: its name within the checkpoint, size in bytes, and xxh3-128."""
+    """One file of a checkpoint: its path within the checkpoint, size in bytes, and xxh3-128."""
 
     key: str
     size: int
@@ -53,7 +53,7 @@ class FileEntry:
 def writing(path: Path) -> Iterator[None]:
     """Turns an `OSError` of the body into a `CheckpointError`.
 
-    The error says what could not be written, and what to do.
+    Its message says which path could not be written, and what to do about it.
     """
     try:
         yield
@@ -67,7 +67,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def fsync_directory(directory: Path) -> None:
-    """Makes names in a directory durable that were made, renamed or removed before this call."""
+    """Makes durable which names a directory has, after some were made, renamed or removed."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -78,7 +78,7 @@ def fsync_directory(directory: Path) -> None:
 def fsync_tree(directory: Path) -> None:
     """Makes a directory and everything in it durable.
 
-    Many files are flushed at a time, which a journalling filesystem turns into few writes of its
+    It flushes many files at a time, which a journalling filesystem combines into few writes of its
     journal: a small checkpoint has 20 files in 40 folders.
     """
     paths = list(directory.rglob("*"))
@@ -92,15 +92,15 @@ def fsync_tree(directory: Path) -> None:
 
 
 def fsync_file(path: Path) -> None:
-    """Makes a file's content durable; its name is not, until `fsync_directory`."""
+    """Makes a file's content durable; `fsync_directory` of its folder makes its name durable."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def replace_durably(path: Path, content: bytes) -> None:
-    """Replaces or makes a file, which others see whole or not at all.
+    """Writes or replaces a file; readers see the old content or the new, never a part.
 
-    It is on the disk when this returns.
+    The file is durable when this returns.
     """
     temporary = path.with_name(f"{STAGING}{path.name}-{secrets.token_hex(4)}")
     try:
@@ -117,8 +117,9 @@ def replace_durably(path: Path, content: bytes) -> None:
 
 
 def remove_durably(directory: Path) -> None:
-    """Removes a directory, in one step for those who look."""
-    # Renamed first: files vanish one by one, and readers would see a checkpoint with some of them.
+    """Removes a directory, which vanishes for readers in one step."""
+    # Renamed first: files are deleted one by one, and readers would see a checkpoint with some of
+    # them.
     trash = directory.with_name(f"{TRASH}{directory.name}-{secrets.token_hex(4)}")
     directory.rename(trash)
     fsync_directory(directory.parent)
@@ -126,27 +127,24 @@ def remove_durably(directory: Path) -> None:
 
 
 def remove_trash(parent: Path) -> None:
-    """Removes what a killed job was removing."""
+    """Removes the directories that a killed job had begun to remove."""
     for trash in parent.glob(f"{TRASH}*"):
         with suppress(OSError):
             _remove(trash)
 
 
 def _remove(trash: Path) -> None:
-    if trash.is_symlink():  # somebody keeps it elsewhere, and it stays there
+    # Where the name is a link, somebody keeps the directory elsewhere: only the link goes.
+    if trash.is_symlink():
         trash.unlink()
     else:
         shutil.rmtree(trash)
 
 
 def digest_file(path: Place) -> tuple[int, str]:
-    """Reads a file in small blocks.
-
-    Returns:
-        Its size in bytes and its xxh3-128.
-    """
-    # Not a CRC: over a file of pieces that each end in their own CRC, as a Zarr shard is, it does
-    # not depend on the content.
+    """Returns a file's size in bytes and its xxh3-128, and reads it in small blocks."""
+    # Not a CRC: where each piece of a file ends in its own CRC, as in a Zarr shard, a CRC of the
+    # file does not depend on the content.
     digest, size = xxhash.xxh3_128(), 0
     with path.open("rb", buffering=0) as file:
         while block := file.read(_BLOCK):
@@ -156,15 +154,15 @@ def digest_file(path: Place) -> tuple[int, str]:
 
 
 def rename_no_replace(source: Path, destination: Path) -> None:
-    """Renames a non-empty directory onto a name that does not exist.
+    """Renames a non-empty directory to a name that does not exist.
 
     Raises:
-        FileExistsError: if the name is taken, by whomever and however recently.
+        FileExistsError: if the name exists, even if another process made it a moment ago.
     """
     if _renameat2(source, destination, _RENAME_NOREPLACE):
         return
-    # Without the flag, POSIX still refuses to rename a directory onto one that is not empty, and no
-    # checkpoint is empty.
+    # Without the flag, POSIX still refuses to rename a directory onto one that is not empty, and a
+    # checkpoint never is empty.
     try:
         source.rename(destination)
     except OSError as error:
@@ -176,11 +174,11 @@ def rename_no_replace(source: Path, destination: Path) -> None:
 
 
 def exchange(source: Path, destination: Path) -> None:
-    """Gives each of two directories the other's name, in one step where the filesystem can."""
+    """Swaps the names of two directories, in one step if the filesystem can."""
     if _renameat2(source, destination, _RENAME_EXCHANGE):
         return
-    # Between the first two renames the destination is missing: a reader may say so, but never sees
-    # half of one directory and half of the other.
+    # Between the first two renames the destination is missing: a reader may report that, but it
+    # never sees half of one directory and half of the other.
     aside = source.with_name(f"{source.name}-replaced")
     destination.rename(aside)
     source.rename(destination)

@@ -1,8 +1,8 @@
-"""Where a checkpoint lies: on this disk, or in an object store, which is read through fsspec.
+"""Paths to read from, on this disk or through fsspec in an object store.
 
-`RemotePath` answers to what readers ask of a `pathlib.Path`, and to no more; nothing is ever
-written through it. Credentials, endpoints and the like are what fsspec and its filesystems find
-themselves: in the environment (`AWS_ENDPOINT_URL`, `FSSPEC_S3_PROFILE`) and in their own files.
+`RemotePath` has the methods of `pathlib.Path` that readers use, and no others; nothing is ever
+written through it. fsspec and its filesystems find credentials and endpoints themselves, in the
+environment (`AWS_ENDPOINT_URL`, `FSSPEC_S3_PROFILE`) and in their own files.
 """
 
 import glob
@@ -15,18 +15,18 @@ from typing import Any, TypeAlias
 
 from hvd_xai.errors import CheckpointError
 
-# A listing that is kept would hide the epochs that were committed since.
+# A cached listing would hide epochs that are committed after it was made.
 _OPTIONS = {"use_listings_cache": False}
 
 
 class RemotePath:
-    """A file or folder of a filesystem of fsspec.
+    """A file or folder in one of fsspec's filesystems.
 
-    Every method raises `OSError` if the filesystem cannot be asked.
+    Every method raises `OSError` if the filesystem cannot be reached.
 
     Args:
         filesystem: an `fsspec.AbstractFileSystem`.
-        path: within it, as it names paths itself.
+        path: path within the filesystem, in the form that the filesystem uses.
     """
 
     def __init__(self, filesystem: Any, path: str) -> None:
@@ -35,38 +35,38 @@ class RemotePath:
 
     @property
     def name(self) -> str:
-        """The last part."""
+        """The last part of the path."""
         return self._path.rpartition("/")[2]
 
     @property
     def parent(self) -> "RemotePath":
-        """The folder it is in."""
+        """The folder that contains this path."""
         return RemotePath(self._filesystem, self._path.rpartition("/")[0])
 
     @property
     def parents(self) -> "tuple[RemotePath, ...]":
-        """The folders it is in, the nearest first."""
+        """The folders that contain this path, the nearest first."""
         above = self.parent
         return () if not above._path else (above, *above.parents)
 
     def resolve(self) -> "RemotePath":
-        """Returns itself: there are no links."""
+        """Returns this path itself, because object stores have no links."""
         return self
 
     def is_dir(self) -> bool:
-        """Returns whether there is a folder of this name, or something in one."""
+        """Returns whether this is a folder; in a store, any path with something below it is one."""
         return self._type() == "directory"
 
     def is_file(self) -> bool:
-        """Returns whether there is a file of this name."""
+        """Returns whether a file of this name exists."""
         return self._type() == "file"
 
     def exists(self) -> bool:
-        """Returns whether there is anything of this name."""
+        """Returns whether a file or folder of this name exists."""
         return self._type() is not None
 
     def glob(self, pattern: str) -> "Iterator[RemotePath]":
-        """Goes through what matches a pattern, relative to this folder."""
+        """Yields the paths that match a pattern relative to this folder, in order of name."""
         with _asking(self):
             found = self._filesystem.glob(f"{glob.escape(self._path)}/{pattern}")
         return (RemotePath(self._filesystem, path) for path in sorted(found))
@@ -80,13 +80,13 @@ class RemotePath:
         return file
 
     def read_bytes(self) -> bytes:
-        """Returns the whole content."""
+        """Returns the whole content of the file."""
         return self.read_range(0, None)
 
     def read_range(self, offset: int, size: int | None) -> bytes:
-        """Returns `size` bytes from `offset` on, or all that follow.
+        """Returns `size` bytes from `offset` on, or all bytes that follow if `size` is None.
 
-        The request asks for no more than these.
+        The request asks the store for these bytes only.
         """
         with _asking(self):
             content: bytes = self._filesystem.cat_file(
@@ -100,7 +100,7 @@ class RemotePath:
         return int(info["size"]) if info["type"] == "file" else None
 
     def _type(self) -> str | None:
-        # fsspec's own isfile, isdir and exists say False where the store could not be asked
+        # fsspec's own isfile, isdir and exists return False where the store could not be reached.
         try:
             return str(self._info()["type"])
         except FileNotFoundError:
@@ -130,15 +130,15 @@ class RemotePath:
 
 
 Place: TypeAlias = Path | RemotePath
-"""A file or folder that can be read."""
+"""A file or folder on this disk or in an object store."""
 
 
 def place(where: str | Place) -> Place:
-    """Returns what a path, or a URL such as `s3://bucket/runs/demo`, means.
+    """Returns the place that a path, or a URL such as `s3://bucket/runs/demo`, names.
 
     Raises:
-        ImportError: if the URL needs fsspec, or a filesystem of it, that is not installed.
-        CheckpointError: if fsspec knows no such URL, or its filesystem cannot be reached.
+        ImportError: if fsspec, or the package that it needs for the URL, is not installed.
+        CheckpointError: if fsspec cannot read URLs of this form.
     """
     if isinstance(where, RemotePath):
         return where
@@ -162,7 +162,7 @@ def size_of_file(path: Place) -> int | None:
     """Returns the size of a plain file in bytes; None if it is a folder, a link or anything else.
 
     Raises:
-        OSError: if there is nothing.
+        OSError: if nothing exists at the path, or it cannot be reached.
     """
     if isinstance(path, RemotePath):
         return path.size()
@@ -177,9 +177,9 @@ def _protocols(filesystem: Any) -> tuple[str, ...]:
 
 @contextmanager
 def _asking(path: RemotePath) -> Iterator[None]:
-    """Turns whatever a filesystem raises into an `OSError`.
+    """Turns every exception of a filesystem into an `OSError`.
 
-    Every client library has errors of its own for a lost network or a wrong key.
+    Each client library raises its own types for a lost network or a wrong key.
     """
     try:
         yield

@@ -1,12 +1,12 @@
 """Writes and reads Zarr shards chunk by chunk.
 
-The codec is `sharding_indexed` with its index at the end, and in it blosc and crc32c.
+The codec is `sharding_indexed` with its index at the end; chunks are encoded by blosc and crc32c.
 
-This is ours because it runs beside training, where the committed explanation is read again for
-TensorBoard. zarr-python holds a shard of 32 MiB several times over while it encodes it, and keeps
-the interpreter busy for most of that time, from which the training thread suffers. Here a chunk is
-held where one is written and 4 MiB where they are read, and nearly all time goes to blosc, which
-lets other threads run: benchmarks/shards.py measures it. The bytes are those of zarr-python.
+A library of its own would do, but this code runs beside training. While zarr-python encodes a shard
+of 32 MiB, it holds several copies of it and keeps the interpreter busy, which slows the training
+thread. This module holds one chunk when it writes and 4 MiB when it reads, and spends nearly all
+its time in blosc, which lets other threads run: benchmarks/shards.py measures it. The bytes are the
+same as zarr-python's.
 """
 
 import os
@@ -23,22 +23,24 @@ from numcodecs.blosc import BITSHUFFLE, Blosc  # type: ignore[import-untyped]  #
 
 from hvd_xai.storage.paths import Place, RemotePath
 
-# read at once, of chunks that follow each other: an object store takes as long for a small request
+# Adjacent chunks are read together, up to this size: an object store answers a small request no
+# faster.
 _SPAN_BYTES = 4 * 2**20
-# as offset and size in the index: there is no such chunk, it reads as the fill value
+# The index has this number as offset and size of a chunk that does not exist and reads as the fill
+# value.
 _ABSENT = np.iinfo(np.uint64).max
 
 _blosc = Blosc(cname="lz4", clevel=5, shuffle=BITSHUFFLE, blocksize=0)
 
 
 class ShardFile:
-    """A Zarr shard that is being written; between two calls no file is open.
+    """Writes one Zarr shard; keeps no file open between two calls.
 
     Args:
-        path: of the file, which must be new; its folders are made.
-        chunk_rows: rows of an inner chunk.
-        n_chunks: how many chunks there can be; those that are never appended read as the fill
-            value.
+        path: path of the file, which must be new; missing folders are made.
+        chunk_rows: number of rows in an inner chunk.
+        n_chunks: number of chunks that the shard has room for; chunks that are never appended read
+            as the fill value.
     """
 
     def __init__(self, path: Path, chunk_rows: int, n_chunks: int) -> None:
@@ -50,11 +52,11 @@ class ShardFile:
 
     @property
     def n_rows(self) -> int:
-        """How many rows are written."""
+        """Number of rows that are written."""
         return self._n_chunks * self._chunk_rows
 
     def append(self, values: Shaped[np.ndarray, "n ..."]) -> None:
-        """Writes whole chunks after those before.
+        """Appends whole chunks.
 
         Raises:
             OSError: if the disk is full.
@@ -71,7 +73,7 @@ class ShardFile:
                 self._size += len(encoded)
 
     def close(self) -> tuple[int, str]:
-        """Ends the shard with its index, and returns the file's size in bytes and its xxh3-128.
+        """Appends the index, and returns the file's size in bytes and its xxh3-128.
 
         Raises:
             OSError: if the disk is full.
@@ -86,10 +88,17 @@ class ShardFile:
 def read_shard(
     path: Place, chunk_rows: int, n_chunks: int, start: int, into: Shaped[np.ndarray, "n ..."]
 ) -> None:
-    """Reads rows of a shard, from row `start` of it on, until `into` is full.
+    """Fills `into` with rows of a shard, from the shard's row `start` on.
+
+    Args:
+        path: path of the shard's file.
+        chunk_rows: number of rows in an inner chunk.
+        n_chunks: number of chunks that the shard has room for.
+        start: row of the shard that is read first.
+        into: array that receives the rows.
 
     Raises:
-        ValueError: if a checksum does not fit, or a chunk is not there.
+        ValueError: if a checksum does not fit, or a chunk is missing.
         RuntimeError: if a chunk does not decompress.
         OSError: if the file cannot be read.
     """
@@ -97,6 +106,10 @@ def read_shard(
     with _reading(path) as read:
         for number, encoded in _chunks(read, n_chunks, start // chunk_rows, -(-stop // chunk_rows)):
             first = number * chunk_rows
+            # A chunk that is wanted whole is decoded in place, and any other through a copy.
+            #
+            #   rows of the shard   first ... begin ....... end ... first + chunk_rows
+            #   rows of `into`                begin - start .. end - start
             if start <= first and first + chunk_rows <= stop:
                 _blosc.decode(encoded, into[first - start : first - start + chunk_rows])
             else:
@@ -109,10 +122,12 @@ def read_shard(
 def _chunks(
     read: Callable[[int, int], bytes], n_chunks: int, first: int, stop: int
 ) -> Iterator[tuple[int, bytes]]:
-    """Goes through the numbers and encoded contents of chunks `first` to `stop`.
+    """Yields the number and encoded content of each chunk from `first` to `stop`.
 
-    Several chunks are read at once.
+    Adjacent chunks are read together.
     """
+    # The index ends the file: 8 bytes for the offset and 8 for the size of each chunk, then its
+    # checksum of 4.
     size = 16 * n_chunks + 4
     index = np.frombuffer(_without_crc32c(read(-size, size)), "<u8").reshape(n_chunks, 2)
     places = [(int(offset), int(size)) for offset, size in index[first:stop]]
@@ -120,6 +135,7 @@ def _chunks(
         raise ValueError(f"chunk {first + places.index((_ABSENT, _ABSENT))} is not there")
     number = 0
     while number < len(places):
+        # Chunks `number` to `end` lie side by side: one read of `size` bytes at `begin` gets them.
         begin, size = places[number]
         end = number + 1
         while (
@@ -152,9 +168,9 @@ def _reading(path: Place) -> Iterator[Callable[[int, int], bytes]]:
 
 
 def _within(n_bytes: int, read: Callable[[int, int], bytes]) -> Callable[[int, int], bytes]:
-    """Limits a read to the bytes that there are.
+    """Returns a `read` that refuses bytes outside the file.
 
-    Memory is taken for as many bytes as are asked for, and a damaged index may ask for any number.
+    Reading allocates as much memory as is asked for, and a damaged index may ask for any amount.
     """
 
     def checked(offset: int, size: int) -> bytes:

@@ -1,6 +1,6 @@
-"""Keeps what is being written in a staging directory until it is renamed into place.
+"""Writes into a staging directory, which is renamed into place when it is complete.
 
-A lease beside it says who writes.
+A lease beside the directory says which process writes.
 """
 
 import json
@@ -23,8 +23,8 @@ from hvd_xai.storage.durable import (
 )
 
 MAX_AGE = 24 * 3600.0
-"""Seconds after which a lease of another host counts as abandoned. A writer at work renews its
-lease with every Zarr shard."""
+"""Seconds after which another host's lease counts as abandoned. A writer at work renews its lease
+whenever it writes."""
 
 _LEASE = ".lease"
 _UNREADABLE_AGE = 60.0
@@ -32,11 +32,17 @@ _UNREADABLE_AGE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who writes a staging directory.
+    """Names the process that writes a staging directory.
 
-    A process is told from a later one with the same pid by its start time, and its pid means
-    something only on its boot of its host, within its pid namespace: containers may share a host
-    name and a disk.
+    The start time tells the process from a later one with the same pid. A pid is unique only within
+    one boot of one host and one pid namespace: containers may share a host name and a disk.
+
+    Args:
+        host: name of the host.
+        boot: id of the host's boot.
+        namespace: pid namespace of the process.
+        pid: id of the process.
+        started: start time of the process, in clock ticks since boot.
     """
 
     host: str
@@ -51,7 +57,7 @@ class Lease:
         return cls(socket.gethostname(), _boot(), _namespace(), os.getpid(), _started(os.getpid()))
 
     def is_here(self) -> bool:
-        """Returns whether its process, alive or dead, is one of this boot of this host."""
+        """Returns whether its process runs, or ran, in this boot and namespace of this host."""
         return (self.host, self.boot, self.namespace) == (
             socket.gethostname(),
             _boot(),
@@ -61,24 +67,24 @@ class Lease:
     def is_dead(self) -> bool:
         """Returns whether its process has certainly ended.
 
-        Nothing is certain of a process on another host.
+        A process on another host cannot be looked at, so this returns False for it.
         """
         return self.is_here() and _started(self.pid) != self.started
 
 
 class Staging:
-    """A directory beside its destination, invisible to readers, that becomes the destination whole.
+    """A directory that readers do not see until `publish` gives it its final name.
 
     Args:
-        parent: directory it is made in; on the filesystem of the destination.
-        name: what is staged, for people who look.
+        parent: directory to make it in, on the same filesystem as the destination.
+        name: part of the directory's name that tells people what is being written.
     """
 
     def __init__(self, parent: Path, name: str) -> None:
         self.directory = parent / f"{STAGING}{name}-{secrets.token_hex(4)}"
         self._lease = self.directory.with_name(self.directory.name + _LEASE)
         try:
-            # The lease first: of a directory without one, sweepers know nothing but its age.
+            # The lease comes first: all that sweepers know of a directory without one is its age.
             self._lease.write_text(json.dumps(asdict(Lease.own())))
             self.directory.mkdir()
         except BaseException:
@@ -86,33 +92,38 @@ class Staging:
             raise
 
     def renew(self) -> None:
-        """Says that the writer is alive, to sweepers on other hosts."""
+        """Renews the lease, by which sweepers on other hosts know that the writer is alive."""
         with suppress(FileNotFoundError):
             os.utime(self._lease)
 
     def publish(self, destination: Path, *, replace: bool = False) -> None:
         """Makes everything durable and renames the directory to `destination`.
 
+        Args:
+            destination: final name of the directory.
+            replace: whether an existing destination is replaced.
+
         Raises:
-            FileExistsError: if the destination exists and is not to be replaced.
+            FileExistsError: if the destination exists and `replace` is False.
         """
-        # The content before the name: what is seen under the final name after a crash is whole.
+        # The content is flushed before the name: after a crash the final name stands for whole
+        # content.
         fsync_tree(self.directory)
         try:
             rename_no_replace(self.directory, destination)
         except FileExistsError:
             if not replace:
                 raise
-            # What was there takes the staged name, and is removed below.
+            # The old directory takes the staged name, and is removed below.
             exchange(self.directory, destination)
         fsync_directory(destination.parent)
         fsync_directory(self.directory.parent)
         self.discard()
 
     def discard(self) -> None:
-        """Removes the directory and the lease, if they are still there.
+        """Removes the directory and the lease, if they exist.
 
-        If a broken disk keeps them, `sweep` of a later job removes them.
+        If the disk refuses, `sweep` of a later job removes them.
         """
         shutil.rmtree(self.directory, ignore_errors=True)
         with suppress(OSError):
@@ -120,17 +131,18 @@ class Staging:
 
 
 def leftovers(parent: Path) -> list[Path]:
-    """Returns what is staged in `parent`, by writers at work and by writers that died."""
+    """Returns the staging directories in `parent`, of writers at work and of dead writers."""
     return sorted(path for path in parent.glob(f"{STAGING}*") if path.suffix != _LEASE)
 
 
 def sweep(parent: Path) -> list[Path]:
-    """Removes what nobody will finish.
+    """Removes staging directories that nobody will finish.
 
-    Its process is dead on this host, or its lease was not renewed for 24 hours.
+    Nobody will finish a directory whose process has died on this host, or whose lease was not
+    renewed for 24 hours.
 
     Returns:
-        What was removed.
+        The paths that were removed.
     """
     swept = []
     names = {path.with_name(path.name.removesuffix(_LEASE)) for path in parent.glob(f"{STAGING}*")}
@@ -151,7 +163,7 @@ def _is_stale(path: Path) -> bool:
     with suppress(FileNotFoundError):
         age = time.time() - lease_path.stat().st_mtime
         lease = _read_lease(lease_path)
-        # killed within the microseconds before the lease's content was written, or not ours
+        # The writer was killed between making the lease and filling it, or the file is not ours.
         if lease is None:
             return age > (MAX_AGE if path.exists() else _UNREADABLE_AGE)
         return lease.is_dead() if lease.is_here() else age > MAX_AGE
@@ -189,12 +201,12 @@ def _namespace() -> str:
 def _started(pid: int) -> str:
     """Returns when a process started, in clock ticks since boot.
 
-    It is "" if none runs, and "alive" if the system does not tell.
+    The text is "" if no such process runs, and "alive" if the system does not tell start times.
     """
     if Path("/proc/self/stat").exists():
         with suppress(OSError):
-            # The second field, the name, may hold spaces and brackets; after it come the state and,
-            # 19 on, the start time.
+            # The second field, the name in brackets, may itself hold spaces and brackets. After the
+            # last bracket come the state and, 19 fields further on, the start time.
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             return "" if fields[0] in "ZX" else fields[19]
         return ""
