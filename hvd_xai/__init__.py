@@ -1,8 +1,8 @@
 """Trains Keras 3 models data-parallel with Horovod and records why they predict what they predict.
 
-The names below are loaded when they are first used: `import hvd_xai` costs nothing, and reading
-checkpoints needs neither TensorFlow nor MPI. Horovod for Keras 3 is `hvd_xai.keras`, the
-attribution methods are in `hvd_xai.attributions`.
+Public names are loaded when they are first used, so that `import hvd_xai` is fast and reading
+checkpoints needs neither TensorFlow nor MPI. `hvd_xai.keras` is Horovod for Keras 3, and
+`hvd_xai.attributions` holds the attribution methods.
 """
 
 from importlib import import_module
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# name -> module it lives in
+# public name -> module that defines it
 _PUBLIC = {
     "Attributed": "hvd_xai.protocols",
     "Attribution": "hvd_xai.protocols",

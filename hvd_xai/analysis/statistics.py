@@ -1,6 +1,6 @@
-"""Summarises an explanation in a few statistics, and its drift from the epoch before.
+"""Summarises an explanation in a few statistics, and measures its drift since an earlier epoch.
 
-The table of a run and TensorBoard both show them.
+The table of a run and TensorBoard both show these numbers.
 """
 
 import logging
@@ -17,15 +17,15 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """What one explanation comes to.
+class Statistics:
+    """Holds the numbers that summarise one explanation.
 
     Attributes:
-        score: mean score.
+        score: mean score of the samples.
         accuracy: share of samples predicted as their target; None unless both are class ids.
-        convergence_delta: mean magnitude; None where the method has none.
-        drift: against the newest earlier epoch of the same method; None if there is none that can
-            be compared.
+        convergence_delta: mean magnitude of the convergence delta; None if the method has none.
+        drift: drift since the newest earlier epoch of the same method; None if no earlier epoch
+            can be compared.
     """
 
     score: float
@@ -34,8 +34,8 @@ class Figures:
     drift: Drift | None
 
 
-def figures(run: Explanations, explanation: Explanation) -> Figures:
-    """Computes the figures of an explanation, in bounded memory.
+def compute_statistics(run: Explanations, explanation: Explanation) -> Statistics:
+    """Computes the statistics of an explanation in bounded memory.
 
     Raises:
         CheckpointError: if the explanation cannot be read.
@@ -45,8 +45,9 @@ def figures(run: Explanations, explanation: Explanation) -> Figures:
         target.dtype, np.integer
     )
     has_delta = "convergence_delta" in explanation.columns
-    with np.errstate(invalid="ignore"):  # infinite scores of both signs have no mean: NaN says so
-        return Figures(
+    # Infinite scores of both signs have no mean, and NaN says so.
+    with np.errstate(invalid="ignore"):
+        return Statistics(
             score=float(explanation.column("score").mean(dtype=np.float64)),
             accuracy=float((prediction == target).mean()) if are_ids else None,
             convergence_delta=(
@@ -63,7 +64,8 @@ def _drift(run: Explanations, explanation: Explanation) -> Drift | None:
     try:
         earlier = run.newest_before(epoch, method)
         return None if earlier is None else drift(snapshot(earlier), snapshot(explanation))
-    # The earlier one may be damaged, or of another shape, as after the method's layer was changed.
+    # The earlier explanation may be damaged, or have another shape because the method now explains
+    # another layer.
     except (CheckpointError, ValueError) as error:
         log.warning(
             "%s at epoch %d is not compared with an earlier epoch: %s", method, epoch, error
@@ -72,11 +74,10 @@ def _drift(run: Explanations, explanation: Explanation) -> Drift | None:
 
 
 def signs(explanations: Iterable[Explanation]) -> dict[str, bool | None]:
-    """Returns by method whether the attributions that are shown side by side have a sign.
+    """Returns, by method, whether attributions that are shown side by side have a sign.
 
-    None: that is not known.
-
-    A method that does not say so has one if any of its explanations does.
+    The value is None if that is not known. One signed explanation makes its method signed, so that
+    all explanations of a method have one colour scale.
     """
     found: dict[str, list[bool | None]] = {}
     for explanation in explanations:
@@ -89,7 +90,7 @@ def signs(explanations: Iterable[Explanation]) -> dict[str, bool | None]:
 
 
 def snapshot(explanation: Explanation) -> Snapshot:
-    """Returns what drift compares of an explanation; its thumbnails are read later, in blocks."""
+    """Returns the part of an explanation that `drift` compares; thumbnails are read later."""
     return Snapshot(
         explanation.column("sample_id"), explanation.column("prediction"), explanation.thumbnails
     )

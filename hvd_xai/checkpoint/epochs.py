@@ -48,7 +48,7 @@ class Stackable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """Describes a named array of a `Stack`.
+    """Describes a named array of a `EpochStack`.
 
     Args:
         name: name of the array.
@@ -63,7 +63,7 @@ class Variable:
     dtype: np.dtype
 
 
-class Stack:
+class EpochStack:
     """One method's explanations of the same samples over epochs, which compare row by row.
 
     Args:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hvd_xai.checkpoint.epochs import OF_SAMPLE, Stack
+from hvd_xai.checkpoint.epochs import OF_SAMPLE, EpochStack
 from hvd_xai.checkpoint.json_record import plain
 
 BLOCK_BYTES = 16 * 2**20
 
 
-def iterate_blocks(stack: Stack) -> Iterator[tuple[int, int, int]]:
+def iterate_blocks(stack: EpochStack) -> Iterator[tuple[int, int, int]]:
     """Goes through all rows of a stack in blocks: the epoch's index, and rows `start` to `stop`."""
     row_bytes = sum(
         variable.dtype.itemsize * math.prod(variable.shape[2:])
@@ -24,7 +24,7 @@ def iterate_blocks(stack: Stack) -> Iterator[tuple[int, int, int]]:
             yield index, start, min(start + size, n_samples)
 
 
-def read_small_arrays(stack: Stack) -> dict[str, tuple[str, np.ndarray]]:
+def read_small_arrays(stack: EpochStack) -> dict[str, tuple[str, np.ndarray]]:
     """Returns the arrays that are read whole: by name, the axis of each and its values."""
     return {
         "epoch": ("epoch", np.array(stack.epochs, np.int64)),
@@ -38,6 +38,6 @@ def read_small_arrays(stack: Stack) -> dict[str, tuple[str, np.ndarray]]:
     }
 
 
-def write_options(stack: Stack) -> str:
+def write_options(stack: EpochStack) -> str:
     """Writes the method's options as JSON."""
     return json.dumps(plain(stack.explanations[0].manifest.options), sort_keys=True)

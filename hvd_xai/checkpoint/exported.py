@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 from hvd_xai.checkpoint import export as formats
-from hvd_xai.checkpoint.epochs import Stack
+from hvd_xai.checkpoint.epochs import EpochStack
 from hvd_xai.protocols import Progress, Silent
 from hvd_xai.storage.durable import STAGING, fsync_file, writing
 
@@ -23,7 +23,7 @@ class Format(Protocol):
 
     SUFFIX: str
 
-    def write(self, stacks: Sequence[Stack], destination: Path, progress: Progress, /) -> None:
+    def write(self, stacks: Sequence[EpochStack], destination: Path, progress: Progress, /) -> None:
         """Writes explanations into a file that does not exist yet."""
 
 
@@ -36,7 +36,9 @@ def load_formats() -> dict[str, Format]:
     return {one.SUFFIX: one for one in found}
 
 
-def export(stacks: Sequence[Stack], destination: Path, progress: Progress | None = None) -> None:
+def export(
+    stacks: Sequence[EpochStack], destination: Path, progress: Progress | None = None
+) -> None:
     """Writes explanations into one file; the ending of its name says the format.
 
     Args:

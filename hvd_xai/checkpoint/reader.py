@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai.checkpoint.epochs import Stack
+from hvd_xai.checkpoint.epochs import EpochStack
 from hvd_xai.checkpoint.integrity import DAMAGED, CommittedArray, read_manifest, read_record
 from hvd_xai.checkpoint.json_record import unseal
 from hvd_xai.checkpoint.layout import EXPLANATIONS, RUN
@@ -162,7 +162,7 @@ class Explanations:
         """The probe, opened once for all explanations, because its vocabulary may be large."""
         return self.probe()
 
-    def stack(self, method: str, epochs: Sequence[int] | None = None) -> Stack:
+    def stack(self, method: str, epochs: Sequence[int] | None = None) -> EpochStack:
         """Opens one method's explanations of several epochs as arrays `[epoch, sample, ...]`.
 
         Args:
@@ -179,7 +179,7 @@ class Explanations:
             raise CheckpointError(
                 f"{self.path} has no explanation by '{method}'; methods with one: {there}"
             )
-        return Stack([self.explanation(epoch, method) for epoch in chosen])
+        return EpochStack([self.explanation(epoch, method) for epoch in chosen])
 
     def to_xarray(self) -> "xarray.DataTree":
         """Opens the run as an `xarray.DataTree`, which reads values when they are asked for.
@@ -403,7 +403,7 @@ class Explanation:
             ImportError: if xarray is not installed.
         """
         labelled = _labelled()
-        dataset: xarray.Dataset = labelled.dataset(Stack([self])).isel(epoch=0)
+        dataset: xarray.Dataset = labelled.dataset(EpochStack([self])).isel(epoch=0)
         return dataset
 
     def _array(self, name: str) -> CommittedArray:

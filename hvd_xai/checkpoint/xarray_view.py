@@ -13,13 +13,13 @@ import numpy as np
 import xarray
 from xarray.core import indexing
 
-from hvd_xai.checkpoint.epochs import OF_SAMPLE, Stack, Variable
+from hvd_xai.checkpoint.epochs import OF_SAMPLE, EpochStack, Variable
 from hvd_xai.checkpoint.json_record import plain
 
 _IN_ATTRIBUTES = ("run", "schema", "weights_digest", "probe_digest", "created")
 
 
-def dataset(stack: Stack) -> xarray.Dataset:
+def dataset(stack: EpochStack) -> xarray.Dataset:
     """Returns a stack as a `Dataset` with the dimensions `epoch` and `sample`.
 
     Choose samples by `sel(sample_id=...)`, and features that have names by `sel(feature=...)`. The
@@ -51,7 +51,7 @@ def dataset(stack: Stack) -> xarray.Dataset:
     return made.set_xindex("sample_id")
 
 
-def tree(stacks: Sequence[Stack]) -> xarray.DataTree:
+def tree(stacks: Sequence[EpochStack]) -> xarray.DataTree:
     """Returns stacks of several methods as a `DataTree` with a node for each."""
     return xarray.DataTree.from_dict({stack.method: dataset(stack) for stack in stacks})
 
@@ -59,7 +59,7 @@ def tree(stacks: Sequence[Stack]) -> xarray.DataTree:
 class _Lazy(xarray.backends.BackendArray):  # type: ignore[misc]  # xarray's own types are not followed
     """Reads the values of one variable when xarray asks for them."""
 
-    def __init__(self, stack: Stack, variable: Variable) -> None:
+    def __init__(self, stack: EpochStack, variable: Variable) -> None:
         self.shape, self.dtype = variable.shape, variable.dtype
         self._stack, self._name = stack, variable.name
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from hvd_xai.analysis.drift import Drift
 from hvd_xai.analysis.sample_numbers import read_columns, summarise
-from hvd_xai.analysis.statistics import figures
+from hvd_xai.analysis.statistics import compute_statistics
 from hvd_xai.checkpoint.probe_reader import ProbeReader
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.cli.console import program
@@ -213,7 +213,7 @@ def _read_records(
 
 
 def _read_line(explanations: Explanations, explanation: Explanation) -> _Line:
-    manifest, found = explanation.manifest, figures(explanations, explanation)
+    manifest, found = explanation.manifest, compute_statistics(explanations, explanation)
     return _Line(
         epoch=manifest.epoch,
         method=manifest.method,

@@ -24,41 +24,46 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
     """Explains the probe at the end of epochs and commits the result; training goes on unchanged.
 
     While the next epoch trains, a thread writes the files. They are committed some batches later,
-    the last ones when training ends. If an uncaught error ends the job, explanations on their way
-    are still committed where all ranks raise that error, as a `PeerError`; where one rank alone
-    raises it, only those that the root knows to be written are. They are lost if the script catches
-    the error, or if ranks are killed, as launchers do when they are told to end.
+    the last of them when training ends.
 
-    Put it after the callbacks that make the ranks' state equal. It adds `convergence_delta` to the
-    epoch's logs, the mean magnitude over methods that have one, the same on every rank, so that
-    later callbacks can decide by it.
+    If an uncaught error ends the job, unfinished explanations are still committed, provided that
+    all ranks raise the error, as they do a `PeerError`. If a single rank raises it, only
+    explanations that the root knows to be written are committed. Unfinished explanations are lost
+    if the script catches the error, or if ranks are killed, which launchers do when they are told
+    to end.
+
+    Put `Explain` after the callbacks that make the ranks' state equal. It adds `convergence_delta`
+    to the epoch's logs: the mean magnitude over all methods that have one. The number is the same
+    on every rank, so that later callbacks can base decisions on it.
 
     Args:
-        probe: the examples; the same on every rank.
-        methods: names of methods or functions with options bound by `functools.partial`, each
-            committed under its own name; or a mapping from the names to commit under.
-        world: the ranks, as `hvd_xai.keras.init()` returned them.
+        probe: examples to explain; the same on every rank.
+        methods: names of methods, or functions with options bound by `functools.partial`, each
+            committed under its own name; or a mapping from names to commit under to such methods.
+        world: ranks that train, from `hvd_xai.keras.init()`.
         run: run to commit to: a `RunDirectory`, or the path of a folder that must not hold a run
             yet.
-        sinks: called on the root with the run and each committed explanation, by the thread that
-            writes: they must touch files only.
-        every: number of epochs from one explanation to the next. The last epoch is explained too,
-            and where training stops early, with the weights that it ends with.
-        recording: how rows are written, and what a failed explanation does to training.
-        progress: where the root says how far it is; `hvd_xai.cli.console.progress()`, a context
-            manager, gives a bar.
-        precision: `bfloat16` to explain in it, faster and by some percent less exactly. How far the
-            probe's first examples are off is recorded with each explanation.
+        sinks: functions to call on the root with the run and each committed explanation. The thread
+            that writes calls them, so they must touch files only.
+        every: number of epochs from one explanation to the next. The last epoch is always
+            explained. If training stops early, its last epoch is explained with the final weights.
+        recording: settings of how rows are written, and of what a failed explanation does to
+            training.
+        progress: object that the root tells how far it is; `hvd_xai.cli.console.progress()`, a
+            context manager, makes a progress bar.
+        precision: `bfloat16` to explain in it, which is faster and some percent less exact; None
+            for the model's own precision. The error on the probe's first examples is recorded with
+            each explanation.
 
     Attributes:
         every: number of epochs from one explanation to the next.
-        summary: what the epoch's explanation came to; None for an epoch that is not explained.
+        summary: summary of the epoch's explanation; None for an epoch that is not explained.
 
     Raises:
         RecipeError: if no method has a given name.
         TypeError: if a method does not take the options that are bound to it.
-        ValueError: if a method cannot be told from another or named, `every` is less than 1, or
-            there is no such precision.
+        ValueError: if a method has no name, two methods have the same name, `every` is less than 1,
+            or there is no such precision.
 
     Example:
         >>> explain = Explain(probe, ["integrated_gradients"], world=world, run="runs/mine")
@@ -69,7 +74,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         [0, 1]
     """
 
-    def __init__(  # noqa: PLR0913  # the public callback says all there is to say, once
+    def __init__(  # noqa: PLR0913  # users give all of this to one callback
         self,
         probe: Probe,
         methods: Methods,
@@ -97,11 +102,11 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         self._n_batches = 0
 
     def has_settled(self, epoch: int) -> bool:
-        """Returns whether all epochs up to this one are committed or given up; the root knows."""
+        """Returns whether all epochs up to this one are committed or given up; ask the root."""
         return self._runner is None or self._runner.has_settled(epoch)
 
     def estimate(self, model: "keras.Model") -> list[Estimate]:
-        """Estimates what explaining an epoch will take, and explains nothing.
+        """Estimates time and size of explaining one epoch, and explains nothing.
 
         Collective: every rank must call this.
         """
@@ -112,7 +117,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks everything before the first epoch. Collective: every rank must call this."""
         if self._runner is not None:
-            # The last fit was broken off, as when an elastic job loses a host.
+            # The last `fit` was broken off, which happens when an elastic job loses a host.
             self._runner.connect()
             return
         self._runner = Runner(
@@ -125,17 +130,17 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Counts batches anew."""
+        """Starts to count batches at zero."""
         self._n_batches = 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Commits what all ranks have written by now. Collective: every rank must call this.
+        """Commits what all ranks have written so far. Collective: every rank must call this.
 
-        The ranks ask each other after 1, 2, 4, 8, ... batches: seldom enough to cost nothing, and
-        often enough that no more than half an epoch is lost with a job that dies.
+        The ranks compare notes after 1, 2, 4, 8, ... batches. That is too seldom to cost time, and
+        often enough that a job that dies loses at most the work of half an epoch.
         """
         self._n_batches += 1
-        # a power of two has a single bit
+        # n & (n - 1) clears the lowest bit of n: the rest is 0 if n is a power of two.
         if self._runner is not None and self._n_batches & (self._n_batches - 1) == 0:
             self._runner.advance()
 
@@ -153,7 +158,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
             )
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Explains an epoch that training stopped at early, and waits until all is committed.
+        """Explains the epoch at which training stopped early, and waits for all commits.
 
         Collective: every rank must call this.
         """

@@ -1,4 +1,4 @@
-"""Estimates what an explanation will take before the work: seconds, rows and bytes."""
+"""Estimates the seconds, rows and bytes of an explanation before it is computed."""
 
 import time
 from collections.abc import Sequence
@@ -17,15 +17,16 @@ from hvd_xai.tracing import micro_batches
 from hvd_xai.tracing.packed_model import accept_packed
 from hvd_xai.tracing.precision import Precision
 
-_ENOUGH_SECONDS = 0.5  # that a call must take to be measured by
-# A single example takes a whole micro-batch, padded. More examples that take less than this many
-# times its seconds fit into one micro-batch still, and say nothing of two.
+# A shorter call is too short to measure.
+_ENOUGH_SECONDS = 0.5
+# A single example is padded to a whole micro-batch. If several examples take less than this many
+# times as long, they still fit into one micro-batch, and do not tell how long a second one takes.
 _MORE_THAN_ONE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What explaining a probe once with a method will take.
+    """Holds the expected time and size of explaining a probe once with one method.
 
     Attributes:
         method: name that the method is committed under.
@@ -53,20 +54,20 @@ def estimate(
     world: World,
     precision: Precision | None = None,
 ) -> list[Estimate]:
-    """Estimates what explaining a probe will take. Collective: every rank must call this.
+    """Estimates time and size of explaining a probe. Collective: every rank must call this.
 
-    Each rank times as many of its examples as tell, all ranks at once, as they will be when it
-    counts. The model is left as it is.
+    Each rank times the methods on some of its own examples. All ranks do so at once, so that they
+    compete for the hardware as they will in earnest. The model does not change.
 
     Args:
-        model: a built Keras model.
-        probe: the examples; the same on every rank.
+        model: built Keras model.
+        probe: examples to explain; the same on every rank.
         methods: resolved methods.
-        world: the ranks.
-        precision: `bfloat16` to explain in it; None for the model's own.
+        world: ranks that share the work.
+        precision: `bfloat16` to explain in it; None for the model's own precision.
 
     Returns:
-        One estimate for each method, in the order given; the same on every rank.
+        One estimate for each method, in the order of the methods; the same on every rank.
 
     Raises:
         PeerError: on all ranks, if the probe or a method does not fit the model.
@@ -99,9 +100,9 @@ def estimate(
 
 
 def _time(compute: Compute, inputs: np.ndarray, targets: np.ndarray, ids: np.ndarray) -> float:
-    """Returns the seconds that all examples will take, judged by a few of them.
+    """Estimates the seconds that all examples will take from a few of them.
 
-    It times twice as many each time, until they fill a micro-batch.
+    It doubles the number of examples until they need more than one micro-batch.
     """
 
     def timed(n: int) -> float:
@@ -109,7 +110,8 @@ def _time(compute: Compute, inputs: np.ndarray, targets: np.ndarray, ids: np.nda
         compute(inputs[:n], targets[:n], ids[:n])
         return time.perf_counter() - began
 
-    timed(1)  # warms up
+    # The first call compiles.
+    timed(1)
     n, first = 1, timed(1)
     seconds = first
     while n < len(inputs) and (seconds < _ENOUGH_SECONDS or seconds < _MORE_THAN_ONE * first):

@@ -1,4 +1,4 @@
-"""What one explanation of the probe came to, for callbacks and benchmarks."""
+"""Summarises one explanation of the probe for callbacks and benchmarks."""
 
 import time
 from collections.abc import Iterator
@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Summary:
-    """What one explanation of the probe came to.
+    """Holds the convergence deltas and the times of one explanation of the probe.
 
     Attributes:
         convergence_delta: mean magnitude of the convergence delta over the probe, by the name that
-            a method is committed under; only of methods that have one. The same on every rank.
-        seconds: this rank's seconds by stage: attributing, merging, writing.
+            a method is committed under. Methods without a convergence delta are left out. The same
+            on every rank.
+        seconds: seconds that this rank spent in each stage: attributing, merging, writing.
 
     Example:
         >>> summary = Summary()

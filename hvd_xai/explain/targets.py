@@ -1,4 +1,4 @@
-"""Targets of a data set without any, for methods that do not read them: what the model predicts."""
+"""Takes the model's predictions as the targets of a data set that has none."""
 
 from dataclasses import replace
 
@@ -16,16 +16,16 @@ from hvd_xai.tracing import micro_batches
 def predict_targets(
     model: "keras.Model", probe: Probe, score: str | Score, *, world: World
 ) -> Probe:
-    """Returns the probe with the model's predictions for targets: class ids, or values.
+    """Returns the probe with the model's predictions, class ids or values, as targets.
 
     Collective: every rank must call this. Each rank predicts its share.
 
     Args:
-        model: a built Keras model.
-        probe: the examples; their targets are not looked at.
-        score: score that will be explained; it says which of several arrays the model predicts
-            with.
-        world: the ranks.
+        model: built Keras model.
+        probe: examples to predict; their targets are ignored.
+        score: score that will be explained; if the model returns several arrays, it says which of
+            them holds the predictions.
+        world: ranks that share the work.
 
     Raises:
         PeerError: on all ranks, if the inputs do not fit the model.
@@ -42,7 +42,8 @@ def predict_targets(
         )
         inputs, _, _ = share.examples()
         mine = predict(inputs, np.zeros(len(share), np.int64)).predictions
-    # Every rank sends its predictions to every other: one copy for each rank that they go to.
+    # Every rank sends its predictions to every rank, itself included: `tile` makes one copy for
+    # each receiver.
     targets = world.exchange_rows(
         "gathering the targets",
         np.tile(mine, world.size),

@@ -11,11 +11,12 @@ BLOCK_BYTES = 16 * 2**20
 class Checkpoint:
     """Copies each committed explanation into another run, to the bit.
 
-    Nothing is made before the first explanation.
+    It touches no file before the first explanation.
 
     Args:
-        path: the folder of the run that gets the copies.
-        mode: what happens to a run that is there, as for `RunDirectory`.
+        path: folder of the run that receives the copies.
+        mode: what to do with a folder that holds a run: refuse it ("new"), continue the run
+            ("resume"), or delete its explanations ("overwrite").
 
     Example:
         >>> run, sink = RunDirectory("runs/example"), Checkpoint("runs/copies")
@@ -30,14 +31,14 @@ class Checkpoint:
         self._copies = RunDirectory(path, mode=mode)
 
     def __call__(self, run: RunDirectory, explanation: Explanation, /) -> None:
-        """Copies an explanation, in bounded blocks.
+        """Copies an explanation in bounded blocks.
 
-        It leaves alone an explanation that lies in the run of the copies itself.
+        An explanation that already lies in the receiving run is not copied.
 
         Raises:
-            RunExistsError: if the place of the copies holds a run and the mode is "new".
-            CheckpointError: if the explanation is damaged, cannot be written, or another one stands
-                in its place.
+            RunExistsError: if the receiving folder holds a run and the mode is "new".
+            CheckpointError: if the explanation is damaged or cannot be written, or another
+                explanation stands in its place.
         """
         if self._copies.explanations_dir.resolve() in explanation.path.resolve().parents:
             return
@@ -52,5 +53,5 @@ class Checkpoint:
             self._copies.discard(writer.destination)
 
     def close(self) -> None:
-        """Lets other jobs write to the run of the copies."""
+        """Closes the receiving run, so that other jobs can write to it."""
         self._copies.close()

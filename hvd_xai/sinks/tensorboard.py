@@ -1,11 +1,11 @@
 """Shows explanations in TensorBoard.
 
-It has pictures of a fixed panel of samples, the distribution of attributions, and statistics by
-epoch and method.
+TensorBoard shows pictures of a fixed panel of samples, the distribution of attributions, and
+statistics by epoch and method.
 
-Events are written with TensorBoard's own records and messages. `tensorboard.compat.tf`, which its
-file writer goes through, would load the whole of TensorFlow where that is installed; nothing here
-touches it, so that this runs where only checkpoints are read.
+This module writes events with TensorBoard's record writer and messages, but not with its file
+writer. The file writer uses `tensorboard.compat.tf`, which loads the whole of TensorFlow where that
+is installed, and reading checkpoints must not need it.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Float32
 
-from hvd_xai.analysis.statistics import Figures, figures
+from hvd_xai.analysis.statistics import Statistics, compute_statistics
 from hvd_xai.checkpoint.reader import Explanation, Explanations
 from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.views import layout
@@ -39,9 +39,12 @@ except ImportError as error:
 FOLDER = Path("tensorboard", "explanations")
 BLOCK_BYTES = 8 * 2**20
 
-_OPENED = itertools.count()  # two sinks opened in one second by one process need two names
-_LEADING_BITS = 12  # sign, 8 bits of exponent, 3 of mantissa: 8 bins an octave
-# magnitudes below 2 ** -40 are counted as zero, as TensorFlow's histograms do from 1e-12 on
+# Two sinks that one process opens within a second need two file names.
+_OPENED = itertools.count()
+# One bit of sign, 8 of exponent and 3 of mantissa: 8 bins in an octave.
+_LEADING_BITS = 12
+# The bin of 2 ** -40: smaller magnitudes count as zero. TensorFlow's histograms draw the line at
+# 1e-12.
 _SMALLEST_BIN = (127 - 40) << 3
 _NOT_FINITE_BIN = 255 << 3
 
@@ -49,17 +52,20 @@ _NOT_FINITE_BIN = 255 << 3
 class TensorBoard:
     """Shows each committed explanation in TensorBoard: `tensorboard --logdir RUN`.
 
-    Tags begin with the method's name; the step is the epoch. Scalars: `convergence_delta` (mean
-    magnitude), `score` (mean), `accuracy` (prediction is target, where they are class ids),
-    `drift/cosine`, `drift/relative_l2` and `drift/changed_predictions` against the newest earlier
-    epoch in the run, read from its checkpoint, so that a resumed run goes on where it was.
-    Histogram: `attributions`. Image: `panel`.
+    Tags begin with the method's name, and the step is the epoch. Each explanation has
 
-    Events go to `tensorboard/explanations/` in the run; nothing is made before the first
+    - the scalars `convergence_delta` (mean magnitude), `score` (mean) and, for class ids,
+      `accuracy` (share of predictions that are the target);
+    - the scalars `drift/cosine`, `drift/relative_l2` and `drift/changed_predictions` since the
+      newest earlier epoch, whose checkpoint is read, so that drift goes on in a resumed run;
+    - the histogram `attributions`;
+    - the image `panel`.
+
+    Events go to `tensorboard/explanations/` in the run. The sink makes no file before the first
     explanation.
 
     Args:
-        n_panel: number of samples that the panel shows; they are spread evenly over the probe, and
+        n_panel: number of samples that the panel shows; they are spread evenly over the probe and
             are the same at every epoch.
 
     Raises:
@@ -81,7 +87,7 @@ class TensorBoard:
         self._events: RecordWriter | None = None
 
     def __call__(self, run: RunDirectory, explanation: Explanation, /) -> None:
-        """Writes an explanation's events; they are in the file when this returns.
+        """Writes the events of an explanation, which are in the file when this returns.
 
         Raises:
             CheckpointError: if the explanation cannot be read.
@@ -90,7 +96,7 @@ class TensorBoard:
         method, epoch = explanation.manifest.method, explanation.manifest.epoch
         explanations = run.explanations()
         summary = Summary()
-        for name, value in _scalars(figures(explanations, explanation)).items():
+        for name, value in _scalars(compute_statistics(explanations, explanation)).items():
             summary.value.add(tag=f"{method}/{name}", simple_value=value)
         summary.value.add(
             tag=f"{method}/attributions",
@@ -108,7 +114,7 @@ class TensorBoard:
         self._write(Event(wall_time=time.time(), step=epoch, summary=summary))
 
     def close(self) -> None:
-        """Closes the file of events, if there is one; a later explanation begins another."""
+        """Closes the file of events, if it is open; a later explanation begins a new file."""
         if self._events is not None:
             self._events.close()
             self._events = None
@@ -120,8 +126,8 @@ class TensorBoard:
         file: BinaryIO = (directory / name).open("xb")
         self._events = RecordWriter(file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        # TensorBoard drops what earlier files say of this epoch and later ones: a resumed or
-        # overwritten run tells them anew.
+        # A session that starts at this epoch makes TensorBoard drop what earlier files say of this
+        # and later epochs, which a resumed or overwritten run explains again.
         self._write(
             Event(
                 wall_time=time.time(), step=epoch, session_log=SessionLog(status=SessionLog.START)
@@ -140,9 +146,9 @@ def histogram(blocks: Iterable[Float32[np.ndarray, "..."]]) -> HistogramProto:
 
     Values that are not finite are left out.
 
-    A float's leading bits are its sign, its exponent and the first of its mantissa: sorted by them
-    alone, values fall into bins whose width grows with their magnitude, without a search or a
-    logarithm.
+    The leading bits of a float are its sign, its exponent and the first bits of its mantissa. They
+    serve as the number of its bin: the width of bins grows with magnitude, and no search or
+    logarithm is needed.
     """
     counts = np.zeros(1 << _LEADING_BITS, np.int64)
     low, high, total, squares = np.inf, -np.inf, 0.0, 0.0
@@ -164,13 +170,15 @@ def histogram(blocks: Iterable[Float32[np.ndarray, "..."]]) -> HistogramProto:
         .view(np.float32)
         .astype(np.float64)
     )
-    # Upper limits in rising order: a negative bin's is its edge nearer zero, the zero bin's the
-    # smallest edge, a positive bin's the next.
+    # Bins in rising order, each with its upper limit. The edge of a bin is its end nearer to zero:
+    #
+    #   bins     ... -b | -a | zero | a | b ...
+    #   limits     -edge b  -edge a  edge a  edge b  ...
     limits = np.concatenate([-edges[::-1], edges, [float(np.finfo(np.float32).max)]])
     heights = np.concatenate([negative[sized][::-1], [zeros], positive[sized]])
     if not heights.any():
         return HistogramProto(min=0.0, max=0.0, bucket_limit=[0.0], bucket=[0.0])
-    # Of a row of empty bins only the last is kept: its limit is where the next one begins.
+    # Of several empty bins in a row only the last is kept: its limit is where the next bin begins.
     shown = (heights > 0) | (np.append(heights[1:], 0) > 0)
     return HistogramProto(
         min=low,
@@ -183,7 +191,7 @@ def histogram(blocks: Iterable[Float32[np.ndarray, "..."]]) -> HistogramProto:
     )
 
 
-def _scalars(found: Figures) -> dict[str, float]:
+def _scalars(found: Statistics) -> dict[str, float]:
     scalars = {
         "score": found.score,
         "accuracy": found.accuracy,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hvd_xai import open_explanations
-from hvd_xai.analysis.statistics import figures, signs
+from hvd_xai.analysis.statistics import compute_statistics, signs
 from hvd_xai.checkpoint.json_record import seal
 from hvd_xai.checkpoint.run_directory import open_run
 from tests.checkpoint.small import make_attributions, make_rows, write
@@ -62,5 +62,5 @@ def test_an_epoch_that_cannot_be_read_does_not_keep_others_from_being_shown(
     run = make_run(tmp_path, np.abs(VALUES), np.abs(VALUES), VALUES)
     (run / MANIFEST).write_text("{")
     explanations = open_explanations(run)
-    assert figures(explanations, explanations.explanation(2, "mine")).drift is None
+    assert compute_statistics(explanations, explanations.explanation(2, "mine")).drift is None
     assert "mine at epoch 2 is not compared" in caplog.text

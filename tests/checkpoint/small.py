@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hvd_xai.checkpoint.epochs import Stack
+from hvd_xai.checkpoint.epochs import EpochStack
 from hvd_xai.checkpoint.manifest import Header, RankRows
 from hvd_xai.checkpoint.reader import Explanation, Explanations
 from hvd_xai.checkpoint.rows import encode, row_dtype
@@ -116,6 +116,6 @@ def files_under(directory: Path) -> set[str]:
     return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
 
 
-def stack_all(explanations: Explanations) -> list[Stack]:
+def stack_all(explanations: Explanations) -> list[EpochStack]:
     """Returns all explanations of each method over its epochs."""
     return [explanations.stack(method) for method in explanations.epochs_by_method]

@@ -3,14 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvd_xai.checkpoint.epochs import Stack
+from hvd_xai.checkpoint.epochs import EpochStack
 from hvd_xai.errors import CheckpointError
 from tests.checkpoint.small import make_attributions, make_rows, write
 
 
 def test_variables_have_an_axis_of_epochs_and_one_of_samples(tmp_path: Path) -> None:
     values = [make_attributions(4, (3, 2), seed=epoch) for epoch in (0, 1)]
-    stack = Stack(
+    stack = EpochStack(
         [
             write(tmp_path, make_rows(of), epoch=epoch)
             for epoch, of in zip((2, 5), values, strict=True)
@@ -31,6 +31,6 @@ def test_epochs_of_other_shapes_or_samples_do_not_stack(tmp_path: Path) -> None:
     other_shape = write(tmp_path, make_rows(make_attributions(4, (2,))), epoch=1)
     other_samples = write(tmp_path, make_rows(make_attributions(4, (3,)), first=1), epoch=2)
     with pytest.raises(CheckpointError, match="has other shapes than epoch 0"):
-        Stack([first, other_shape])
+        EpochStack([first, other_shape])
     with pytest.raises(CheckpointError, match="has other samples than epoch 0"):
-        Stack([first, other_samples])
+        EpochStack([first, other_samples])

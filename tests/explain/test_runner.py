@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from hvd_xai import open_explanations
-from hvd_xai.analysis.statistics import figures
+from hvd_xai.analysis.statistics import compute_statistics
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.attributions.smoothgrad import smoothgrad
 from hvd_xai.checkpoint.verify import verify
@@ -106,7 +106,9 @@ def test_accuracy_is_known_of_binary_targets_and_one_probability_alone(tmp_path:
         run = tmp_path / str(number)
         explain(explained, Probe(inputs, of), ["saliency"], world=World.alone(), run=run)
         explanations = open_explanations(run)
-        found.append(figures(explanations, explanations.explanation(0, "saliency")).accuracy)
+        found.append(
+            compute_statistics(explanations, explanations.explanation(0, "saliency")).accuracy
+        )
     assert found == [pytest.approx(right), None, None, None]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hvd_xai.checkpoint.epochs import Stack
+from hvd_xai.checkpoint.epochs import EpochStack
 from hvd_xai.checkpoint.export_blocks import iterate_blocks, read_small_arrays, write_options
 from hvd_xai.protocols import Progress
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SUFFIX = ".nc"
 
 
-def write(stacks: Sequence[Stack], destination: Path, progress: Progress) -> None:
+def write(stacks: Sequence[EpochStack], destination: Path, progress: Progress) -> None:
     """Writes a group for each method, chunk by chunk."""
     import h5netcdf
     import h5py

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hvd_xai.checkpoint.epochs import Stack
+from hvd_xai.checkpoint.epochs import EpochStack
 from hvd_xai.checkpoint.export_blocks import iterate_blocks, read_small_arrays
 from hvd_xai.protocols import Progress
 
 SUFFIX = ".npz"
 
 
-def write(stacks: Sequence[Stack], destination: Path, progress: Progress) -> None:
+def write(stacks: Sequence[EpochStack], destination: Path, progress: Progress) -> None:
     """Writes arrays `<method>/<name>`, row after row into the members of a zip archive."""
     with zipfile.ZipFile(destination, "w") as archive:
         for stack in stacks:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hvd_xai.checkpoint.epochs import Stack
+from hvd_xai.checkpoint.epochs import EpochStack
 from hvd_xai.checkpoint.export_blocks import iterate_blocks, read_small_arrays, write_options
 from hvd_xai.protocols import Progress
 
@@ -21,7 +21,7 @@ MAX_COLUMNS = 1000
 """Largest number of features that get columns: Parquet keeps a record of each in each block."""
 
 
-def write(stacks: Sequence[Stack], destination: Path, progress: Progress) -> None:
+def write(stacks: Sequence[EpochStack], destination: Path, progress: Progress) -> None:
     """Writes a row for each method, epoch and sample, block by block."""
     import pyarrow
     import pyarrow.parquet
@@ -86,7 +86,7 @@ def write(stacks: Sequence[Stack], destination: Path, progress: Progress) -> Non
                 progress.advance(n_rows)
 
 
-def _columns_of_features(stack: Stack) -> list[str]:
+def _columns_of_features(stack: EpochStack) -> list[str]:
     names = stack.feature_names
     return [f"attribution_of_{name}" for name in names] if len(names) <= MAX_COLUMNS else []
 
