@@ -131,7 +131,8 @@ class Attribution(Protocol):
 
     A method is pure TensorFlow and traceable; the first axis of everything is examples, and no
     example depends on another. It knows no ranks, files or pictures. Options are keyword-only and
-    bound with `functools.partial`, so that name and options can be read back from it.
+    bound with `functools.partial`, so that name and options can be read back from it. The model
+    is run for a score by `hvd_xai.scores.evaluate`, in inference mode.
 
     Example:
         >>> def deviation(model, inputs, targets, /, *, ids):
@@ -165,7 +166,7 @@ class Sink(Protocol):
     """Where a committed explanation goes."""
 
     def __call__(self, run: "RunDirectory", explanation: "Explanation", /) -> None:
-        """Takes a committed explanation of a run.
+        """Takes a committed explanation of a run; of a resumed run, one of an epoch perhaps again.
 
         Everything that is made of it is on disk when this returns.
         """

@@ -3,6 +3,10 @@
 A kind is one module in `hvd_xai/views/kinds/`, found by its being there. It fills the protocol
 `Kind` with three functions; nothing else in the library tests for feature names, words or numbers
 of axes to draw something.
+
+`hvd_xai.views.arrays.Plain` is the arrangement of most kinds; `kinds/series.py` shows it whole. Two
+kinds must not fit the same data equally well, and there is no step between `Fit.SHAPE` and
+`Fit.NAMES`: of the shapes that one kind claims, another cannot take a part for itself.
 """
 
 import importlib
