@@ -124,7 +124,7 @@ def join_batches(
         n_mine = count_elements(dataset)
         if n_mine == 0:
             raise ValueError("this rank has no batch; give each rank at least one")
-    counts = [int(str(count)) for count in world.allgather("counting all ranks' batches", n_mine)]
+    counts = world.allgather("counting all ranks' batches", n_mine)
     n_steps = agree_steps(world, n_mine, uneven="max") or n_mine
     # The optimizer averages over all ranks: weights of size / present make that the average over
     # the ranks that still have a batch at this step.

@@ -35,7 +35,7 @@ def agree_steps(
         12
     """
     counts = world.allgather("counting the batches of an epoch", n_steps)
-    known = [int(count) for count in counts if isinstance(count, int)]
+    known = [count for count in counts if count is not None]
     said = ", ".join(
         f"rank {rank}: {'unknown' if count is None else count}" for rank, count in enumerate(counts)
     )

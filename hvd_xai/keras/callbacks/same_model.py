@@ -1,6 +1,5 @@
 """Compares the ranks' models before anything is broadcast."""
 
-import json
 from collections.abc import Sequence
 from itertools import zip_longest
 
@@ -29,10 +28,10 @@ def check_same_model(world: World, variables: "Sequence[keras.Variable]") -> Non
     phase = "comparing the models"
     # First the digests, which are small and nearly always equal.
     digests = world.allgather(phase, xxhash.xxh3_128_hexdigest("\n".join(mine).encode()))
-    if len(set(map(str, digests))) == 1:
+    if len(set(digests)) == 1:
         return
     named = [f"'{variable.path}' {shape}" for variable, shape in zip(variables, mine, strict=True)]
-    models = [json.loads(str(entry)) for entry in world.allgather(phase, json.dumps([mine, named]))]
+    models = world.allgather(phase, (mine, named))
     rank = next(rank for rank, (theirs, _) in enumerate(models) if theirs != models[0][0])
     both = zip_longest(models[0][0], models[rank][0])
     index = next(index for index, (ours, theirs) in enumerate(both) if ours != theirs)

@@ -65,9 +65,9 @@ class StopVote:
         wants = bool(self._model.stop_training) or self._wants_stop
         # One message for two questions: a vote at each epoch is paid for anyway.
         answers = self._world.allgather(
-            "voting on a stop", [wants, float(self._model.optimizer.learning_rate)]
+            "voting on a stop", (wants, float(self._model.optimizer.learning_rate))
         )
-        votes, rates = zip(*[answer for answer in answers if isinstance(answer, list)], strict=True)
+        votes, rates = zip(*answers, strict=True)
         self._model.stop_training = any(votes)
         odd = next((rank for rank, rate in enumerate(rates) if str(rate) != str(rates[0])), None)
         error = None

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from horovod.common.elastic import ObjectState
 
+from hvd_xai.keras.callbacks.same_model import check_same_model
 from hvd_xai.keras.collectives import broadcast_variables
 from hvd_xai.keras.shared_variables import shared_variables, unique
 from hvd_xai.keras.start import init, require_started
@@ -107,7 +108,7 @@ class KerasState(ObjectState):  # type: ignore[misc]  # horovod ships no types
             ValueError: on every rank, if the ranks' models or optimizers differ.
         """
         shared = shared_variables([*self.model.variables, *self.optimizer.variables])
-        _check_same_variables(shared)
+        check_same_model(init(), shared)
         broadcast_variables(shared, ROOT)
         self._saved_state = _broadcast_object(self._saved_state)
         self._set_attrs()
@@ -121,26 +122,6 @@ class KerasState(ObjectState):  # type: ignore[misc]  # horovod ships no types
     def _variables(self) -> "list[keras.Variable]":
         # With the states of seed generators, which each rank commits for itself.
         return list(unique([*self.model.variables, *self.optimizer.variables]))
-
-
-def _check_same_variables(shared: "list[keras.Variable]") -> None:
-    """Raises on every rank unless all ranks have the same variables.
-
-    Collective: every rank must call this. Horovod waits for ever for a variable that one rank does
-    not have.
-    """
-    world = init()
-    mine = ", ".join(f"{tuple(variable.shape)} {variable.dtype}" for variable in shared)
-    theirs = world.allgather("comparing the states", mine)
-    odd = next((rank for rank, one in enumerate(theirs) if one != theirs[ROOT]), None)
-    error = (
-        None
-        if odd is None
-        else ValueError(
-            f"rank {odd} builds another model or optimizer than rank 0: {theirs[odd]}; {theirs[0]}"
-        )
-    )
-    world.agree("comparing the states", error)
 
 
 def _broadcast_object(value: object) -> Any:
