@@ -18,10 +18,10 @@ def attention_rollout(
     ids: Int64[tf.Tensor, "n"],
     token: int | None = None,
 ) -> Attributed:
-    """Traces attention back through all layers, from the token the output is read from.
+    """Traces attention back through all layers, from the token that the output is read from.
 
     It shows where information can come from, whatever the model predicts: the score plays no part.
-    In `gradient_x_attention` it does.
+    Use `gradient_x_attention` to take the score into account.
 
         A_l = 1/2 W_l + 1/2 I        Ã_l = A_l Ã_{l-1}        Ã_0 = I
 

@@ -32,7 +32,7 @@ def blur_integrated_gradients(
 
     No baseline has to be chosen, and no point of the path shows edges that the image does not have.
     The attributions of an example sum to the score's gain along the path, `F(x) - F(L(x, σ_max))`;
-    `convergence_delta` says how far they miss it. For series, images and volumes.
+    `convergence_delta` says how far they miss it. It works on series, images and volumes.
 
         BlurIG_i(x) = ∫ ∂F(L(x, σ)) / ∂L_i * ∂L_i(x, σ) / ∂σ dσ, from σ_max to 0
         L(x, σ): x blurred by a Gaussian

@@ -59,6 +59,6 @@ def deconvnet(
 
 
 def _relu(operation: tf.Operation, gradients: backward.Gradients) -> backward.Gradients:
-    """Passes on what is positive."""
+    """Passes on positive gradients only."""
     del operation
     return [tf.nn.relu(gradients[0])]

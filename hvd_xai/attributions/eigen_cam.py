@@ -21,10 +21,10 @@ def eigen_cam(
 ) -> Attributed:
     """Projects the activations of a layer on their first principal component.
 
-    The map shows where a layer responds most, whatever the model makes of it: neither a score nor a
-    gradient enters, so all targets get the same map. A component may have either sign; it gets the
-    sign of the mean activation, so that no map sums to less than zero, and after a ReLU no value is
-    negative.
+    The map shows where a layer responds most, whatever the rest of the model does with it: neither
+    score nor gradient matters, so all targets get the same map. The sign of a principal component
+    is arbitrary; the method chooses it so that no map sums to less than zero, and so that no value
+    is negative after a ReLU.
 
         A = U Σ Vᵀ  (places × channels)        L = A v_1
 

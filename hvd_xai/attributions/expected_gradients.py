@@ -29,9 +29,10 @@ def expected_gradients(
 ) -> Attributed:
     """Averages integrated gradients over many starts: the examples of a background.
 
-    No single baseline has to be chosen, and what an example has in common with the background gets
-    little. The attributions of an example sum to `F(x) - mean_b F(b)`; `convergence_delta` says how
-    far they miss it. They approximate Shapley values, for any differentiable model.
+    No single baseline has to be chosen, and features that an example has in common with the
+    background get little. The attributions of an example sum to `F(x) - mean_b F(b)`;
+    `convergence_delta` says how far they miss it. They approximate Shapley values, for any
+    differentiable model.
 
         EG_i(x) = E_b [ (x_i - b_i) * ∫_0^1 ∂F(b + α (x - b)) / ∂x_i dα ]
 

@@ -29,10 +29,11 @@ def feature_permutation(
 ) -> Attributed:
     """Replaces a feature by its values in other examples, and averages the score's drop.
 
-    Permutation importance shuffles a feature between the examples of a data set and asks how much
-    worse the model gets. The drop is each example's share of it: averaged over a data set, with
-    that set as the background and a score that is high where the model is right, drops give the
-    importance of the feature. Each value is one that occurs; combinations may not occur.
+    Permutation importance shuffles a feature between the examples of a data set and measures how
+    much worse the model gets. Here each example gets its own share of that: take the data set as
+    the background and a score that is high where the model is right, and the mean over the data set
+    is the importance of the feature. Every value of a feature occurs in the data, but combinations
+    of values may not.
 
         A_j(x) = 1/K Σ_k F(x) - F(x with its j-th feature from b_k)
 

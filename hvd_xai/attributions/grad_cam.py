@@ -18,7 +18,7 @@ def grad_cam(
     layer: str | None = None,
     score: str | Score = "output",
 ) -> Attributed:
-    """Weighs a layer's channels by their mean gradient, and keeps where their sum is positive.
+    """Weighs a layer's channels by their mean gradient, and keeps places with a positive sum.
 
     The result is a coarse map of what speaks for the target, at the resolution of the layer. It
     works on series, images and volumes.

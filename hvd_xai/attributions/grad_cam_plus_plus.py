@@ -18,12 +18,13 @@ def grad_cam_plus_plus(
     layer: str | None = None,
     score: str | Score = "output",
 ) -> Attributed:
-    """Weighs a layer's channels by a weighted mean of their positive gradients, as Grad-CAM++.
+    """Weighs a layer's channels by a weighted mean of their positive gradients.
 
-    It keeps where the weighted sum of the channels is positive. Grad-CAM divides a channel's weight
-    by the size of the layer, so that of several objects of the class the small ones pale. Here a
-    place counts by its own gradient and by how much the channel responds as a whole. Made for
-    activations that are not negative, as after a ReLU; with others α may change its sign.
+    It keeps places where the weighted sum of the channels is positive. Grad-CAM divides a channel's
+    weight by the size of the layer, so that small objects pale beside large ones of the same class.
+    Here each place counts by its own gradient and by how much the channel responds as a whole. The
+    method is made for activations that are not negative, as after a ReLU; with negative activations
+    α may change its sign.
 
         g = ∂S / ∂A_ij^k        α_ij^k = g² / (2 g² + g³ Σ_ab A_ab^k)
         w_k = Σ_ij α_ij^k ReLU(g)        L = ReLU(Σ_k w_k A^k)

@@ -19,9 +19,9 @@ def guided_backprop(
 ) -> Attributed:
     """Carries back the gradient where both it and the rectifier's activation are positive.
 
-    It gives sharp pictures of what excites the units on the way. They depend on the target less
-    than on the image (edges stay when the upper layers are randomised), so take another method to
-    find what speaks for a class.
+    Its sharp pictures show what excites the units on the way. They depend more on the image than on
+    the target (edges stay when the upper layers are randomised), so use another method to find what
+    speaks for a class.
 
         R_l = 1[f_l > 0] · 1[R_{l+1} > 0] · R_{l+1}        through each rectifier f;
                                                           the gradient elsewhere
@@ -61,5 +61,5 @@ def guided_backprop(
 
 
 def _relu(operation: tf.Operation, gradients: backward.Gradients) -> backward.Gradients:
-    """Passes on what is positive, where the rectifier does."""
+    """Passes on positive gradients, where the rectifier passed on its input."""
     return backward.derivative(operation, [tf.nn.relu(gradients[0])])

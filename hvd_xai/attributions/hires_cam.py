@@ -20,9 +20,9 @@ def hires_cam(
 ) -> Attributed:
     """Multiplies each activation of a layer by its own gradient, and sums over channels.
 
-    The map shows what each place adds to the score, where Grad-CAM's mean gradient may point at
-    places that the model did not use. If one dense layer, or average pooling and one dense layer,
-    is all that follows, a map adds up to the score less its bias.
+    The map shows what each place adds to the score, whereas Grad-CAM's mean gradient may point at
+    places that the model did not use. If the layer is followed by one dense layer alone, or by
+    average pooling and one dense layer, a map sums to the score minus the bias.
 
         L = Σ_k ∂y / ∂A^k ⊙ A^k
 

@@ -37,7 +37,7 @@ def integrated_gradients(
 
     The mean gradient on the path is multiplied by input minus baseline. The attributions of an
     example sum to the score's gain along the path, `F(x) - F(x')`; `convergence_delta` says how far
-    they miss it. Right for any differentiable model; features that the model does not use get
+    they miss it. It suits any differentiable model; features that the model does not use get
     exactly 0.
 
         IG_i(x) = (x_i - x'_i) * ∫_0^1 ∂F(x' + α (x - x')) / ∂x_i dα
@@ -153,7 +153,7 @@ def _refined(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns attributions, gaps, numbers of nodes, and whether (1 or 0) each gap was closed.
 
-    They are those of one path for each example. Attributions of a part of a path sum to what the
+    Each example has one path. Attributions of a part of a path sum to what the
     score gains there, so each panel has a gap of its own and is refined by itself.
     """
     micro_batches.check_micro_batch(micro_batch)

@@ -131,9 +131,9 @@ def _plan(
 ) -> tuple[Bool[np.ndarray, "listed m"], Float64[np.ndarray, "r"], Int[np.ndarray, "pairs"]]:
     """Divides a budget between coalitions that are listed and coalitions that are drawn.
 
-    Sizes are listed as long as drawing from what is left would give each of their coalitions a
-    turn, so that they cost no more than that; single features always are, which makes the fit of
-    any draw unique.
+    A size of coalitions is listed whole if random draws from the rest of the budget would be
+    expected to reach each of its coalitions anyway, so that listing costs no more. Single features
+    are always listed, which makes the fit unique whatever is drawn.
 
     Returns:
         The listed coalitions; the weights of these and of the drawn ones, which sum to 1; the size

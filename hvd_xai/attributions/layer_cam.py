@@ -20,8 +20,8 @@ def layer_cam(
 ) -> Attributed:
     """Weighs each activation of a layer by its own positive gradient, and keeps positive sums.
 
-    Every place has a weight of its own, so that the fine maps of early layers still show the object
-    and not the whole channel.
+    Every place has a weight of its own, so that even the fine maps of early layers show the object
+    and not everything that the channel responds to.
 
         w_ij^k = ReLU(∂y / ∂A_ij^k)        L = ReLU(Σ_k w_ij^k A_ij^k)
 

@@ -28,8 +28,8 @@ def layer_conductance(
 ) -> Attributed:
     """Attributes the score's gain from a baseline to the input to the units of a layer.
 
-    Where all of the score flows through the layer, conductance sums to what `integrated_gradients`
-    sums to: node by node, by the chain rule.
+    If the inputs reach the score only through the layer, conductance has the same sum as
+    `integrated_gradients`, node by node, by the chain rule.
 
         Cond_j(x) = ∫_0^1 ∂F / ∂A_j · dA_j / dα dα        at x' + α (x - x')
 

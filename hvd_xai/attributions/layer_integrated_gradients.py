@@ -146,7 +146,7 @@ def layer_integrated_gradients(
 
 
 def _called(calls: list[layers.Call], layer: str | None) -> layers.Call:
-    """Returns the call of the layer of that name, or of the model's one embedding."""
+    """Returns the call of the named layer, or of the model's only embedding if no name is given."""
     if layer is not None:
         return layers.single(calls, layer, _NAME)
     embeddings = list(

@@ -27,11 +27,11 @@ def lime(
     seed: int = 0,
     micro_batch: int = 256,
 ) -> Attributed:
-    """Fits a linear model of which features are present to the score around each example.
+    """Fits, around each example, a linear model of the score by which features are present.
 
-    It takes half of the features away at random, again and again, and returns the coefficients of a
-    ridge regression in which versions count more the more features they have. `local_r2` says how
-    well the score follows such a model at all: where it is low, the attributions say little.
+    It repeatedly takes away a random half of the features, and returns the coefficients of a ridge
+    regression in which versions with more features count more. `local_r2` says how well the score
+    follows such a model: where it is low, the attributions say little.
 
         min_{β, β0} Σ_z π(z) [F(z) - β0 - β·z]² + λ |β|²
         π(z) = exp(-D(z)² / σ²)        D(z) = 1 - √(|z| / m)

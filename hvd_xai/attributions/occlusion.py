@@ -27,8 +27,8 @@ def occlusion(
 ) -> Attributed:
     """Slides a patch over the input and records how much the score drops where it covers a place.
 
-    It asks the plainest question that one can ask a model, and needs no gradient. It misses what
-    stands in two places at once: covering one of them then changes nothing.
+    It asks the plainest question that one can ask a model, and needs no gradient. It misses
+    features that appear in two places: covering one of the places then changes nothing.
 
         A_p(x) = 1/|W_p| Σ_{w in W_p} F(x) - F(x with w covered)
         W_p: the positions of the patch that cover place p

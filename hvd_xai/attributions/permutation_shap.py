@@ -200,9 +200,9 @@ def _every_order(n_features: int) -> Int32[np.ndarray, "k m"]:
 def _rows(
     n_orders: int, n_features: int
 ) -> tuple[Int32[np.ndarray, "r"], Bool[np.ndarray, "r"], Int32[np.ndarray, "r"]]:
-    """Returns of each micro-batch row its order, its side, and its number of first features.
+    """Returns the order, the side and the number of first features of each micro-batch row.
 
-    The side says whether these first features are the absent ones (backwards) or the present ones.
+    The side says whether the first features of the order are absent (backwards) or present.
 
         row        0          1        2 ... m       m+1 ... 2m-1      2m ...
         what    baseline    input    order 0,        order 0,          order 1,
@@ -222,9 +222,9 @@ def _rows(
 def _gains(
     values: Float64[tf.Tensor, "n r"], place: Int32[tf.Tensor, "n k m"]
 ) -> Float64[tf.Tensor, "n k m"]:
-    """Returns what each feature gains in each order, from the scores of the micro-batch rows.
+    """Returns the gain of each feature in each order, from the scores of the micro-batch rows.
 
-    The gain is the mean of forwards and backwards.
+    The gain is the mean of the forward and the backward pass through the order.
     """
     n_examples, n_orders, n_features = place.shape
     nothing, everything = (tf.tile(values[:, row, None, None], [1, n_orders, 1]) for row in (0, 1))

@@ -27,10 +27,10 @@ def rise(
     seed: int = 0,
     micro_batch: int = 256,
 ) -> Attributed:
-    """Hides the input behind random smooth masks, and averages the masks by the scores they got.
+    """Hides the input behind random smooth masks, and averages the masks weighted by the scores.
 
-    A place counts for as much as the score is worth when the place can be seen. All places share
-    what the others are worth, so compare places with one another, not with 0.
+    The attribution of a place is the mean score of the masked inputs that show the place. Other
+    places contribute to that mean, so compare places with one another, not with 0.
 
         S_p(x) = 1 / (E[M] K) Σ_k F(x ⊙ M_k) M_k(p)
 

@@ -19,8 +19,8 @@ def saliency(
 ) -> Attributed:
     """Returns the gradient of the score with respect to the inputs.
 
-    It tells what a small change of each feature would do to the score, from one pass through the
-    model. Where the score is flat it is 0, even for features that matter.
+    The gradient tells how a small change of each feature would change the score, and takes one pass
+    through the model. Where the score is flat, the gradient is 0 even for features that matter.
 
         w = ∂F(x) / ∂x
 

@@ -24,10 +24,11 @@ def score_cam(
     score: str | Score = "output",
     micro_batch: int = 256,
 ) -> Attributed:
-    """Weighs a layer's channels by the score of the input that each of them lets through.
+    """Weighs a layer's channels by the score of the input that each channel lets through.
 
-    It keeps where the weighted sum is positive. It needs no gradient, and one forward pass for each
-    channel. Inputs must be such that a mixture of two is an input: images, not tokens.
+    It keeps places where the weighted sum is positive. It needs no gradient, but one forward pass
+    for each channel. A mixture of two inputs must be an input too, so it fits images but not
+    tokens.
 
         H_k = s(up(A^k)), s(M) = (M - min M) / (max M - min M)
         α = softmax_k F(x' + H_k ⊙ (x - x'))        L = ReLU(Σ_k α_k A^k)
@@ -129,9 +130,9 @@ def score_cam(
 
 
 def _size(inputs: tf.Tensor, activations: tf.Tensor, channel: int) -> tuple[int, ...]:
-    """Returns how many places the inputs have along each axis of the activations' places.
+    """Returns the number of places that the inputs have along each axis of the layer's places.
 
-    Inputs have their channels where the layer has its channels.
+    The inputs' channels are taken to stand on the same axis as the layer's channels.
     """
     size = list(inputs.shape[1:])
     n_axes = len(cam.places(activations))

@@ -26,8 +26,8 @@ def smoothgrad(
 ) -> Attributed:
     """Averages a method's attributions over noisy copies of the input.
 
-    Gradients of rectifier networks jump from pixel to pixel; their mean over a neighbourhood does
-    less. Costs `n_samples` times the method.
+    Gradients of rectifier networks jump from pixel to pixel; their mean over a neighbourhood is
+    smoother. It costs `n_samples` times as much as the method.
 
         M(x) = 1/n Σ_k E(x + ε_k)        ε_k ~ N(0, σ²)        σ = noise * (max x - min x)
 

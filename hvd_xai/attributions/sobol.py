@@ -29,8 +29,8 @@ def sobol(
     """Measures each feature's part in the variance of the score, alone or with others.
 
     It dims the features independently of one another. It finds features that act only together,
-    which methods that take away one at a time miss. It does not say for or against: indices have no
-    sign, and sum to 1 only where features act alone.
+    which are missed by methods that remove one feature at a time. Indices have no sign, so they do
+    not tell support from opposition; they sum to 1 only where each feature acts alone.
 
         S_j = 1/2K Σ_k [F(a_k) - F(a_k with its j-th from b_k)]² / V[F]
         a, b: uniform on [0, 1]^m

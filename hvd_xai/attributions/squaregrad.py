@@ -26,8 +26,8 @@ def squaregrad(
 ) -> Attributed:
     """Averages the squares of a method's attributions over noisy copies of the input.
 
-    Features whose attributions are large whatever their sign stand out, where `smoothgrad` would
-    let them cancel.
+    Features with large attributions of either sign stand out. In `smoothgrad`, attributions of
+    opposite signs would cancel.
 
         M(x) = 1/n Σ_k E(x + ε_k)²
 

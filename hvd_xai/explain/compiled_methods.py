@@ -1,4 +1,4 @@
-"""A model's methods and scores, compiled once and kept for the whole training."""
+"""Compiles methods and scores of a model once, for the whole training."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,24 +17,23 @@ from hvd_xai.tracing.packed_model import accept_packed
 from hvd_xai.tracing.precision import Precision
 
 N_MEASURED = 8
-"""Number of examples, the first of the probe, whose error of precision is measured; the same
-however many ranks there are."""
+"""Number of examples at the start of the probe on which the error of a lower precision is measured.
+It does not depend on the number of ranks, so that the error does not either."""
 
 
 class CompiledMethods:
     """Compiles methods for a model and a probe, and keeps them across epochs and elastic resets.
 
     Args:
-        model: a built Keras model.
-        probe: the examples that will be explained.
+        model: built Keras model.
+        probe: examples that will be explained.
         methods: resolved methods.
-        precision: `bfloat16` to explain in it; None for the model's own.
+        precision: `bfloat16` to explain in it; None for the model's own precision.
 
     Attributes:
-        probe: the examples that will be explained.
-        model: the model, as one of packed rows if the probe packs several inputs.
-        computes: the compiled methods by the name that they are committed under, in the order
-            given.
+        probe: examples that will be explained.
+        model: model to explain; it takes packed rows if the probe packs several inputs into one.
+        computes: compiled methods by the name that they are committed under, in the given order.
 
     Raises:
         ValueError: if there is no such precision.
@@ -55,7 +54,7 @@ class CompiledMethods:
         self.computes: dict[str, Compute] = {
             method.name: compiled(method, precision=precision) for method in methods
         }
-        # the same methods in the model's own precision, to measure the other one by
+        # The same methods in the model's own precision show how far the lower precision is off.
         self._exact: dict[str, Compute] = (
             {} if precision is None else {method.name: compiled(method) for method in methods}
         )
@@ -63,14 +62,14 @@ class CompiledMethods:
         is_binary = np.issubdtype(targets.dtype, np.integer) and bool(
             np.isin(targets, (0, 1)).all()
         )
-        # one pass through the model for each score that is explained, not for each method
+        # Several methods may explain one score, which takes one pass through the model.
         self._predicts: dict[str | Score, Predict] = {
             score: Predict(self.model, score=score, micro_batch=micro_batch, is_binary=is_binary)
             for score in dict.fromkeys(method.recorded_score for method in methods)
         }
 
     def check(self, share: ProbeShare) -> None:
-        """Compiles every method, and finds what can be found wrong without running the model.
+        """Compiles every method, and finds all errors that show without running the model.
 
         Raises:
             TypeError: if a method does not fit the model; the message names the method.
@@ -84,7 +83,7 @@ class CompiledMethods:
             predict.check(*examples)
 
     def predict(self, share: ProbeShare) -> dict[str | Score, Predicted]:
-        """Returns predictions and scores of the share's rows, by the score that is explained."""
+        """Returns predictions and scores of the share's rows, for each score that is explained."""
         predicted = {}
         for score, predict in self._predicts.items():
             blocks = []
@@ -98,15 +97,15 @@ class CompiledMethods:
         return predicted
 
     def precision_errors(self, name: str, share: ProbeShare) -> tuple[float, float]:
-        """Returns what the precision does to a method's attributions of the first examples.
+        """Measures how a lower precision changes the attributions of the probe's first examples.
 
         Args:
             name: name that the method is committed under.
-            share: this rank's share; of the first examples, only its own count.
+            share: this rank's share; the first examples that lie in it are measured.
 
         Returns:
-            The squared L2 distance from the attributions in the model's own precision, and the
-            squared L2 norm of these.
+            The squared L2 distance between the attributions in either precision, and the squared
+            L2 norm of the attributions in the model's own precision.
         """
         stop = min(share.stop, N_MEASURED)
         if share.start >= stop:
@@ -117,10 +116,10 @@ class CompiledMethods:
         return float(((got - want) ** 2).sum()), float((want**2).sum())
 
     def without_names(self) -> list[str]:
-        """Returns the methods whose attributions might bear the probe's names, but do not say so.
+        """Returns methods that may attribute to features or words with names, but do not say so.
 
-        Names of features and words are shown only beside attributions of a method that says that
-        it attributes to the inputs. Known after `check`.
+        Names of features and words are shown only beside the attributions of methods that say that
+        they attribute to the inputs. Call it after `check`.
         """
         has_names = bool(self.probe.feature_names or self.probe.vocabulary)
         return [

@@ -1,4 +1,4 @@
-"""Computes stored explanations again, from what their manifests say, and compares."""
+"""Computes stored explanations again, as their manifests describe them, and compares."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,21 +25,22 @@ from hvd_xai.tracing.packed_model import accept_packed
 from hvd_xai.tracing.precision import Precision
 
 TOLERANCE = 2.0**-10
-"""Of a sample's largest attribution: two roundings to float16, in which attributions are stored.
-Where hardware and versions are those that the explanation was made with, nothing differs at all."""
+"""Largest difference that passes, in units of a sample's largest attribution: two roundings to
+float16, in which attributions are stored. On the same hardware and versions nothing differs at
+all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A sample's stored explanation beside the one computed again.
+    """Compares a sample's stored explanation with a new one.
 
     Attributes:
         sample_id: id of the sample.
-        difference: largest difference of an attribution, in units of the sample's largest
-            magnitude; infinite where one of two is not finite and the other is, or is another.
-        is_bit_equal: whether the same bytes would be stored again.
-        prediction: the stored prediction, and the model's prediction now.
-        score: the stored score, and the model's score now.
+        difference: largest difference between two attributions, in units of the sample's largest
+            magnitude; infinite if values that are not finite differ.
+        is_bit_equal: whether the new explanation would be stored as the same bytes.
+        prediction: prediction that is stored, and prediction of the model now.
+        score: score that is stored, and score of the model now.
     """
 
     sample_id: int
@@ -52,7 +53,7 @@ class Comparison:
     def matches(self) -> bool:
         """Whether attributions and score agree within `TOLERANCE`, and the prediction is the same.
 
-        Values that are not a number match each other.
+        NaN matches NaN.
         """
         before, now = self.score
         close = bool(np.isclose(now, before, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True))
@@ -65,12 +66,13 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Recomputed:
-    """Samples of one explanation that were computed again.
+    """Holds the comparisons of one explanation's samples.
 
     Attributes:
         epoch: epoch of the explanation.
         method: name that the explanation is committed under.
-        changed: versions and files that differ from those it was made with, by name: then, now.
+        changed: versions and digests of files that have changed since the explanation was made, by
+            name; each is a pair of the old value and the new.
         comparisons: a comparison for each sample.
     """
 
@@ -92,12 +94,12 @@ def recompute_epoch(
 
     Args:
         explanations: explanations of the run.
-        model: the model with the weights that were explained.
+        model: model with the weights that were explained.
         sample_ids: ids of the samples to compute.
-        epoch: the epoch; the newest by default.
-        method: name that one explanation is committed under; or method of a user's own, whose
-            explanations alone are computed, given as a file or `package.module:name`. All of the
-            epoch's by default.
+        epoch: epoch of the explanations; the newest if None.
+        method: name that one explanation is committed under; or a user's own method, given as a
+            file or `package.module:name`, to compute only the explanations by it. All explanations
+            of the epoch are computed if None.
 
     Raises:
         CheckpointError: if there is no such explanation, or it cannot be computed again.
@@ -121,7 +123,7 @@ def recompute_epoch(
             name
             for name in names
             if explanations.explanation(number, name).manifest.function == its_name
-        ] or [its_name]  # which is not there: asking for it says what is
+        ] or [its_name]  # not committed: asking for it raises an error that lists what is
     for name in names or [""]:
         explanation = explanations.explanation(number, name)
         yield Recomputed(
@@ -140,22 +142,22 @@ def recompute(
     *,
     method: Callable[..., Any] | None = None,
 ) -> list[Comparison]:
-    """Computes samples of an explanation again and compares them with what is stored.
+    """Computes samples of an explanation again and compares them with the stored ones.
 
     Args:
-        model: the model with the weights that were explained.
-        explanation: the committed explanation.
-        probe: the probe of its run.
+        model: model with the weights that were explained.
+        explanation: committed explanation.
+        probe: probe of the explanation's run.
         sample_ids: ids of the samples to compute.
-        method: the method's function; looked up by the name in the manifest by default.
+        method: function of the method; if None, it is looked up by its name in the manifest.
 
     Returns:
         A comparison for each sample.
 
     Raises:
-        CheckpointError: if the model or the probe is another, a sample is not there, or the
-            manifest does not say enough: a function or an array among the options is recorded by
-            its name or digest alone.
+        CheckpointError: if the model or the probe differs from the explained one, the explanation
+            lacks a sample, or the method cannot be restored because one of its options is a
+            function or an array, which manifests record only by name or digest.
     """
     manifest = explanation.manifest
     _check_same(model, explanation, probe)
@@ -190,7 +192,7 @@ def recompute(
 
 
 def _check_same(model: "keras.Model", explanation: Explanation, probe: ProbeReader) -> None:
-    """Raises `CheckpointError` if the explanation is of other weights or of another probe."""
+    """Raises `CheckpointError` if the explanation belongs to other weights or another probe."""
     manifest = explanation.manifest
     weights = provenance.weights_digest(model)
     if weights != manifest.weights_digest:
@@ -212,13 +214,13 @@ def _compute(
     examples: tuple[np.ndarray, np.ndarray, np.ndarray],
     function: Callable[..., Any] | None,
 ) -> tuple[Computed, Predicted]:
-    """Computes attributions and predictions in the way that the manifest says."""
+    """Computes attributions and predictions as the manifest describes them."""
     manifest = explanation.manifest
     inputs, targets, _ = examples
     micro_batch = micro_batches.propose_size(inputs.shape[1:])
     precision: Precision | None = "bfloat16" if manifest.precision == "bfloat16" else None
     method = restore(manifest.function, manifest.options, function)
-    # Whether the probe has two classes alone shows in the stored dtype, not in a few samples.
+    # A few samples do not show whether the whole probe has only two classes; the stored dtype does.
     is_binary = np.dtype(manifest.dtypes["prediction"]).kind == "i"
     try:
         resolved = resolve_one(method)
@@ -246,7 +248,7 @@ def _changed_versions(
 
 
 def _difference(before: np.ndarray, now: np.ndarray) -> float:
-    """Returns the largest difference in units of the largest magnitude before, as `Comparison`."""
+    """Returns the largest difference, in units of the largest magnitude of the stored values."""
     finite = np.isfinite(before) & np.isfinite(now)
     if not np.array_equal(before[~finite], now[~finite], equal_nan=True):
         return float("inf")

@@ -1,4 +1,4 @@
-"""Computes the rows of a checkpoint that are this rank's."""
+"""Computes this rank's rows of a checkpoint."""
 
 from collections.abc import Callable
 
@@ -22,17 +22,17 @@ def compute_rows(
 ) -> Float32[np.ndarray, "g"]:
     """Attributes the share's examples block by block, and appends their rows to the buffer.
 
-    Rows that the buffer holds already, left by a job that was killed, are not computed again.
+    Rows that a killed job left in the buffer are not computed again.
 
     Args:
-        compute: the compiled method.
+        compute: compiled method.
         share: this rank's share of the probe.
         predicted: predictions and scores of the share's rows.
-        buffer: rows that are there, to which the others are appended.
-        report: called after each block with the number of this rank's rows that are done.
+        buffer: buffer that receives the rows, and may hold rows of a killed job.
+        report: function to call after each block, with the number of rows that this rank has done.
 
     Returns:
-        The convergence deltas of the rows, `[n]`; none where the method has no such values.
+        The convergence deltas of the rows, `[n]`; empty if the method has none.
     """
     probe, deltas = share.probe, [np.empty(0, np.float32)]
     labels = probe.targets if probe.labels is None else probe.labels

@@ -1,4 +1,4 @@
-"""Explains the probe once an epoch: share, compute, agree, merge, commit, show."""
+"""Explains the probe at an epoch: shares it out, computes, merges, commits and shows the result."""
 
 import logging
 import math
@@ -46,26 +46,26 @@ def explain(
 ) -> Summary:
     """Explains a probe once and commits the result. Collective: every rank must call this.
 
-    `Explain` does so while a model trains; `Runner` is for more epochs, progress and resuming.
+    `Explain` explains while a model trains. `Runner` offers more: many epochs, progress, resuming.
 
     Args:
-        model: a built Keras model; every rank's has the same weights.
-        probe: the examples; the same on every rank, and each rank computes its share.
-        methods: names of methods or functions with bound options, or a mapping from the names to
-            commit under, as `resolve` takes them.
-        world: the ranks.
+        model: built Keras model, with the same weights on every rank.
+        probe: examples to explain, the same on every rank; each rank computes its share.
+        methods: names of methods, or functions with bound options; or a mapping from names to
+            commit under to such methods.
+        world: ranks that share the work.
         run: run to commit to, or the path of a folder that must not hold a run yet.
-        sinks: called on the root with the run and each committed explanation.
+        sinks: functions to call on the root with the run and each committed explanation.
         epoch: epoch to commit under, 0-based.
-        precision: `bfloat16` to explain in it; None for the model's own.
+        precision: `bfloat16` to explain in it; None for the model's own precision.
 
     Returns:
-        What the explanation came to.
+        A summary of the explanation.
 
     Raises:
         PeerError: on all ranks, if a method or the probe does not fit the model, the ranks' probes
-            or weights differ, or the run cannot be written. What all ranks meet alike keeps its
-            type.
+            or weights differ, or the run cannot be written. An error that all ranks raise alike
+            keeps its own type.
 
     Example:
         >>> summary = explain(model, probe, ["saliency"], world=world, run="runs/once")
@@ -85,21 +85,21 @@ def explain(
 class Runner:
     """Explains the probe at one epoch after another, and records the result.
 
-    Collective: every rank must make one. All that can be found wrong is found here.
+    Collective: every rank must make one. Making it checks the methods, the probe and the run.
 
     Args:
-        compiled: the compiled methods, with the model and the probe.
-        world: the ranks.
+        compiled: compiled methods, with the model and the probe.
+        world: ranks that share the work.
         run: run to commit to.
-        sinks: called on the root with the run and each committed explanation.
-        recording: how rows are written, and what a loss does.
-        progress: where the root says how far it is; nowhere by default.
-        row_files: where rows are kept until they are committed, so that a job that was killed can
-            go on behind them; nowhere by default. With it, each method is committed before the next
-            begins.
+        sinks: functions to call on the root with the run and each committed explanation.
+        recording: settings of how rows are written, and of what a failed explanation does.
+        progress: object that the root tells how far it is; None for silence.
+        row_files: files that keep rows until they are committed, so that a later job can continue a
+            killed one; None to keep no rows. With such files, each method is committed before the
+            next one begins.
 
     Attributes:
-        compiled: the compiled methods.
+        compiled: compiled methods.
 
     Raises:
         PeerError: on all ranks, if the probe or a method does not fit the model, the ranks' probes
@@ -121,25 +121,26 @@ class Runner:
         self._world, self._run, self._sinks = world, run, tuple(sinks)
         self._recording, self._row_files = recording, row_files
         self._shown = progress if progress is not None else Silent()
-        # the root's; others write no manifest
+        # Only the root sets these, because only the root writes manifests.
         self._git_commit: str | None = None
         self._facts: dict[str, Json] = {}
         self._recorder = self._open()
 
     def connect(self) -> None:
-        """Shares the probe among the ranks that there are now, after a reset of an elastic job.
+        """Shares the probe out anew, after a reset of an elastic job has changed the ranks.
 
-        Collective: every rank must call this. A rank that has joined makes its runner meanwhile, in
-        the same steps. What was compiled is kept.
+        Collective: every rank must call this. A rank that has just joined makes its runner at the
+        same time, which takes the same collective steps. Compiled methods are kept.
 
         Raises:
-            PeerError: on all ranks, as the constructor does.
+            PeerError: on all ranks, if the probe does not fit, the ranks' probes differ, or the run
+                cannot be opened.
         """
         self._recorder.close()
         self._recorder = self._open()
 
     def _open(self) -> Recorder:
-        """Shares the probe, checks the methods, and opens the run and what records into it.
+        """Shares the probe out, checks the methods, opens the run, and returns its recorder.
 
         Collective: every rank must call this.
         """
@@ -166,20 +167,21 @@ class Runner:
         return Recorder(world, self._run, self._sinks, self._recording)
 
     def run(self, epoch: int, step: int, metrics: Mapping[str, float] | None = None) -> Summary:
-        """Explains the probe with every method, once what was explained before is committed.
+        """Waits until earlier explanations are committed, then explains the probe by every method.
 
         Collective: every rank must call this.
 
         Args:
             epoch: epoch to commit under, 0-based.
             step: number of optimizer updates so far.
-            metrics: metrics of the epoch, for the manifest; those that are not finite are left out.
+            metrics: metrics of the epoch, for the manifest; values that are not finite are left
+                out.
 
         Returns:
-            What the explanation came to.
+            A summary of the explanation.
 
         Raises:
-            PeerError: on all ranks, if any rank failed; nothing half-written is visible.
+            PeerError: on all ranks, if any rank failed; nothing half-written becomes visible.
         """
         world, summary = self._world, Summary()
         with summary.timed("writing"):
@@ -215,7 +217,7 @@ class Runner:
         self._recorder.advance()
 
     def has_settled(self, epoch: int) -> bool:
-        """Returns whether all epochs up to this one are committed or given up; the root knows."""
+        """Returns whether all epochs up to this one are committed or given up; ask the root."""
         return self._recorder.has_settled(epoch)
 
     def close(self) -> None:
@@ -240,7 +242,7 @@ class Runner:
         return self._recording.overlap and not is_elastic(os.environ)
 
     def _describe(self) -> dict[str, Json]:
-        """Returns what is needed to repeat the run, beside what each manifest says."""
+        """Returns the facts that repeat the run, together with each manifest."""
         methods: dict[str, Json] = {}
         for name, compute in self.compiled.computes.items():
             options, function = dict(compute.method.options), compute.method.function
@@ -255,7 +257,7 @@ class Runner:
     def _header(
         self, compute: Compute, epoch: int, step: int, weights: str, metrics: Mapping[str, float]
     ) -> Header:
-        """Returns what is known of a method's explanation before its rows are computed."""
+        """Returns the facts about a method's explanation that are known before its rows."""
         return Header(
             run=self._run.name,
             epoch=epoch,
@@ -280,7 +282,7 @@ class Runner:
     def _explain(
         self, compute: Compute, header: Header, predicted: Predicted, summary: Summary
     ) -> None:
-        """Attributes with one method and merges; commits at once where rows are kept.
+        """Attributes with one method and merges; if rows are kept in files, commits at once.
 
         Collective: every rank must call this.
         """
@@ -317,7 +319,8 @@ class Runner:
             per_sample=compute.per_sample,
         )
         with world.together("opening the buffer"):
-            # Not before something is explained: a run that refuses to go on stays as it is.
+            # Facts are written once the first method starts: a run that cannot be continued stays
+            # as it is.
             if self._facts:
                 self._run.open(facts=self._facts)
                 self._facts = {}
@@ -344,9 +347,10 @@ class Runner:
     def _fill(
         self, buffer: RowBuffer, compute: Compute, epoch: int, predicted: Predicted
     ) -> np.ndarray:
-        """Computes this rank's rows into the buffer; returns their convergence deltas."""
+        """Computes this rank's rows into the buffer, and returns their convergence deltas."""
         share, method = self._share, compute.method.name
-        # Where rows are kept on disk the root sees how far all ranks are, and else itself alone.
+        # If rows are kept on disk, the root sees how far all ranks are, and otherwise only how far
+        # it is itself.
         n_rows = len(share) if self._row_files is None else len(share.probe)
         self._progress.start(f"epoch {epoch}  {method}", n_rows)
         if len(buffer):
@@ -362,7 +366,7 @@ class Runner:
         return compute_rows(compute, share, predicted, buffer, report)
 
     def _is_committed(self, header: Header) -> bool:
-        """Returns whether the root finds this very explanation, committed and whole.
+        """Returns whether the root finds this same explanation committed and undamaged.
 
         Collective: every rank must call this.
         """
@@ -373,9 +377,9 @@ class Runner:
         return self._world.from_root("telling what is committed", found)
 
     def _with_precision_error(self, header: Header) -> Header:
-        """Returns the header with the relative L2 distance that the precision makes.
+        """Returns the header with the relative L2 error of the precision.
 
-        Collective: every rank must call this. A distance that is not finite is recorded as None.
+        Collective: every rank must call this. An error that is not finite is recorded as None.
         """
         mine = (0.0, 0.0)
         with self._world.together("measuring the error of the precision"):

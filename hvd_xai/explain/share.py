@@ -1,4 +1,4 @@
-"""This rank's share of the probe: its rows, and the table of all ranks' rows."""
+"""Shares the rows of the probe out to the ranks."""
 
 import math
 from dataclasses import dataclass, replace
@@ -12,16 +12,17 @@ from hvd_xai.ranks.shares import shares
 from hvd_xai.ranks.world import World
 
 BLOCK_BYTES = 32 * 2**20
-BLOCK_SAMPLES = 64  # at most, so that the progress bar moves
+# At most this many, so that the progress bar moves.
+BLOCK_SAMPLES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeShare:
-    """The rows of the probe that this rank explains. An elastic reset makes a new share.
+    """The rows of the probe that this rank explains; an elastic reset makes a new share.
 
     Attributes:
-        probe: the examples; the same on every rank.
-        rank: this rank.
+        probe: examples of all ranks; the same on every rank.
+        rank: number of this rank.
         ranks: rows of every rank, in the order of ranks.
         digest: digest of the whole probe; empty until the ranks have agreed on it.
 
@@ -38,7 +39,7 @@ class ProbeShare:
 
     @classmethod
     def cut(cls, probe: Probe, world: World) -> "ProbeShare":
-        """Returns this rank's share among the ranks that there are now; no rank need wait."""
+        """Returns this rank's share of a probe; needs no communication."""
         edges = shares(probe, world.size)
         return cls(
             probe,
@@ -50,7 +51,7 @@ class ProbeShare:
         )
 
     def agree(self, world: World) -> "ProbeShare":
-        """Returns the share with its digest, once all ranks are known to hold the same probe.
+        """Returns the share with its digest, after checking that all ranks hold the same probe.
 
         Collective: every rank must call this.
 
@@ -70,12 +71,12 @@ class ProbeShare:
 
     @property
     def start(self) -> int:
-        """The first row of this rank."""
+        """First row of this rank."""
         return self.ranks[self.rank].start
 
     @property
     def stop(self) -> int:
-        """The row behind the last one of this rank."""
+        """Row after the last row of this rank."""
         return self.ranks[self.rank].stop
 
     def __len__(self) -> int:
@@ -85,24 +86,24 @@ class ProbeShare:
     def examples(
         self, start: int | None = None, stop: int | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns inputs, targets and sample ids of the share, or of some rows of the probe.
+        """Returns inputs, targets and sample ids of the share, or of a range of the probe's rows.
 
         Args:
-            start: first row of the probe to return; the share's first by default.
-            stop: row of the probe to stop before; the share's end by default.
+            start: first row of the range; the first row of the share if None.
+            stop: row after the range; the end of the share if None.
         """
         rows = slice(self.start if start is None else start, self.stop if stop is None else stop)
         return self.probe.inputs[rows], self.probe.targets[rows], self.probe.sample_ids[rows]
 
     def blocks(self, sample_shape: tuple[int, ...], micro_batch: int) -> list[tuple[int, int]]:
-        """Cuts the share into blocks of rows; returns a single empty block for an empty share.
+        """Cuts the share into blocks of rows; an empty share gives a single empty block.
 
         Args:
-            sample_shape: shape of one example's values, which must fit into memory.
-            micro_batch: number of examples that fills the hardware.
+            sample_shape: shape of the values of one example; a block of them fits into memory.
+            micro_batch: number of examples that go through the model at once.
 
         Returns:
-            First row of each block in the probe, and the row behind its last.
+            The first row of each block in the probe, and the row after its last.
         """
         # A block is several whole micro-batches, and one at least, however large its examples are:
         #
