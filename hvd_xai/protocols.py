@@ -8,9 +8,6 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-    from hvd_xai.checkpoint.reader import Explanation
-    from hvd_xai.checkpoint.run_directory import RunDirectory
-
     Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
     Tensor: TypeAlias = tf.Tensor
 else:
@@ -159,20 +156,6 @@ class Attribution(Protocol):
 Methods: TypeAlias = Sequence[Attribution | str] | Mapping[str, Attribution | str]
 """Methods, or their names, to explain with; or a mapping from what each is committed under, so that
 one may be there several times."""
-
-
-@runtime_checkable
-class Sink(Protocol):
-    """Where a committed explanation goes."""
-
-    def __call__(self, run: "RunDirectory", explanation: "Explanation", /) -> None:
-        """Takes a committed explanation of a run; of a resumed run, one of an epoch perhaps again.
-
-        Everything that is made of it is on disk when this returns.
-        """
-
-    def close(self) -> None:
-        """Ends the sink; safe to call twice. It is not called with an explanation after that."""
 
 
 @runtime_checkable

@@ -34,10 +34,9 @@ LAYERS = {
     "effects": ("views", "analysis", "checkpoint", "keras", "ranks", "storage"),
     "ground": ("environment", "probe", "provenance", "log", "protocols", "errors"),
 }
-# Imports that point up, each with its reason.
+# The import that points up, with its reason.
 UPWARD = {
     ("probe", "storage"),  # a data set may be a Zarr array
-    ("protocols", "checkpoint"),  # for type checkers only: a sink takes a committed explanation
 }
 ORDER = [room for rooms in LAYERS.values() for room in rooms]
 # Third-party library -> where it may be imported.

@@ -14,9 +14,10 @@ from hvd_xai.explain.runner import Runner
 from hvd_xai.explain.summary import Summary
 from hvd_xai.lookup.resolve import resolve
 from hvd_xai.probe.probe import Probe
-from hvd_xai.protocols import Methods, Progress, Sink
+from hvd_xai.protocols import Methods, Progress
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import Recording
+from hvd_xai.sinks import Sink
 from hvd_xai.tracing.precision import Precision, check_precision
 
 

@@ -22,12 +22,13 @@ from hvd_xai.explain.share import ProbeShare
 from hvd_xai.explain.summary import Summary
 from hvd_xai.lookup.resolve import resolve
 from hvd_xai.probe.probe import Probe
-from hvd_xai.protocols import Json, Methods, Progress, Silent, Sink
+from hvd_xai.protocols import Json, Methods, Progress, Silent
 from hvd_xai.ranks.launcher import is_elastic
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import Recorder, Recording
 from hvd_xai.recording.row_buffer import RowBuffer
 from hvd_xai.recording.unfinished_rows import UnfinishedRows, is_committed
+from hvd_xai.sinks import Sink
 from hvd_xai.tracing.precision import Precision
 
 log = logging.getLogger(__name__)

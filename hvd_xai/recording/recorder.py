@@ -12,12 +12,12 @@ from hvd_xai.checkpoint.manifest import Header
 from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.checkpoint.writer import Writer, Written, write_shards
 from hvd_xai.errors import CheckpointError, is_agreed, mark_agreed
-from hvd_xai.protocols import Sink
 from hvd_xai.ranks.transport import ROOT
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.merge import Merged, merge
 from hvd_xai.recording.row_buffer import RowBuffer
 from hvd_xai.recording.shared_filesystem import find_ranks_apart
+from hvd_xai.sinks import Sink
 from hvd_xai.storage.arrays import shard_rows
 from hvd_xai.storage.durable import FileEntry
 

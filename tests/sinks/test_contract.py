@@ -11,7 +11,7 @@ import pytest
 from hvd_xai import sinks
 from hvd_xai.checkpoint.reader import Explanation
 from hvd_xai.checkpoint.run_directory import RunDirectory
-from hvd_xai.protocols import Sink
+from hvd_xai.sinks import Sink
 from tests.runs_under_test import make_probe, make_run
 
 MODULES = [module.name for module in pkgutil.iter_modules(sinks.__path__)]
