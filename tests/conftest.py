@@ -31,8 +31,7 @@ install_import_hook("hvd_xai", "beartype.beartype")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Has those tests come first that start ranks: they take longest, and the others fill what
-    cores they leave."""
+    """Runs tests that start ranks first: they take longest, and other tests fill the idle cores."""
     items.sort(key=lambda item: item.get_closest_marker("launched") is None)
 
 

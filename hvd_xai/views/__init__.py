@@ -1,1 +1,1 @@
-"""Explanations as pictures."""
+"""Draws explanations as pictures."""

@@ -1,4 +1,4 @@
-"""Arrays of any shape as pictures: inputs, attributions by themselves, and maps over inputs."""
+"""Draws arrays of any shape: inputs, attributions by themselves, and maps over inputs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +15,13 @@ Draw: TypeAlias = Callable[[Panel, Sample, int, float | None], pixels.Picture]
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """Arranges one sample as its input and one picture for each panel, which need no common order.
+    """Arranges one sample as its input and one picture for each panel, in no common order.
 
     Args:
-        sample: the sample.
-        size: longer side of one picture, about, in pixels.
-        draw: draws one panel: the panel, the sample, the size, and where the scale ends.
+        sample: sample to draw.
+        size: approximate length of the longer side of one picture, in pixels.
+        draw: function that draws one panel; it takes the panel, the sample, the size, and the value
+            at the end of the scale.
 
     Example:
         >>> panel = Panel("saliency", 0, np.ones((8, 8, 1), np.float32), 3, 0.9)
@@ -35,7 +36,7 @@ class Plain:
 
     @property
     def caption(self) -> str:
-        """Word above the picture of the input; empty without one."""
+        """Word above the picture of the input; empty if there is no picture."""
         return "" if self.sample.inputs is None else "input"
 
     @property
@@ -45,7 +46,7 @@ class Plain:
 
     @property
     def width(self) -> int:
-        """Width of a picture of attributions, about, in pixels."""
+        """Approximate width of a picture of attributions, in pixels."""
         return self.size
 
     @property
@@ -70,13 +71,14 @@ class Plain:
 def picture(inputs: Num[np.ndarray, "..."], size: int) -> pixels.Picture:
     """Draws one sample's inputs: grey for one channel, colour for three, bars for a vector.
 
-    Bytes and values in 0..255 are taken as they are, values in 0..1 are spread over the range;
-    others, such as those of standardised images, from their own minimum to their own maximum.
+    Bytes and values in 0..255 are drawn as they are, and values in 0..1 are spread over the range.
+    Other values, such as those of standardised images, are spread from their minimum to their
+    maximum.
 
     Args:
         inputs: one sample, `[n]`, `[h, w]`, `[h, w, c]`, `[c, h, w]` of 1, 3 or 4 channels, or with
-            further axes in front, over which the mean is shown.
-        size: longer side of the picture, about, in pixels.
+            further axes in front, of which the mean is shown.
+        size: approximate length of the longer side of the picture, in pixels.
 
     Example:
         >>> picture(np.zeros((8, 8, 3), np.uint8), 80).image.shape
@@ -99,15 +101,15 @@ def draw_alone(
 ) -> pixels.Picture:
     """Draws attributions by themselves: a vector as bars, others as a map, summed over channels.
 
-    Where it is not known whether they have a sign, bars and attributions of the inputs' own shape
-    are taken to have one, and others if a value is negative.
+    If it is not known whether the attributions have a sign, bars and attributions of the inputs'
+    own shape count as signed, and any others count as signed if a value is negative.
 
     Args:
         panel: explanation whose attributions are drawn.
         sample: sample that is explained.
-        size: longer side of the picture, about, in pixels.
-        limit: value at the end of the scale; left out, it is the largest magnitude of bars, and
-            `pixels.robust_limit` of a map.
+        size: approximate length of the longer side of the picture, in pixels.
+        limit: value at the end of the scale; if None, the largest magnitude for bars, and
+            `pixels.robust_limit` for a map.
 
     Example:
         >>> panel = Panel("saliency", 0, np.ones(3, np.float32), 1, 0.9)
@@ -139,13 +141,14 @@ def draw_over_input(
 ) -> pixels.Picture:
     """Draws attributions of places, such as a CAM's, resized and laid over the sample's input.
 
-    Where it is not known whether they have a sign, they do if a value is negative.
+    If it is not known whether the attributions have a sign, they count as signed if a value is
+    negative.
 
     Args:
         panel: explanation whose attributions are drawn.
         sample: sample that is explained; its inputs are known and have two axes or more.
-        size: longer side of the picture, about, in pixels.
-        limit: value at the end of the scale; `pixels.robust_limit` if left out.
+        size: approximate length of the longer side of the picture, in pixels.
+        limit: value at the end of the scale; `pixels.robust_limit` if None.
 
     Raises:
         ValueError: if the sample's inputs are not known.
@@ -174,8 +177,8 @@ def flatten(attributions: Num[np.ndarray, "..."], *, channels: bool) -> Float32[
 
     Args:
         attributions: one sample's attributions.
-        channels: whether the last of three or more axes is channels; it is summed, as is every axis
-            in front of height and width.
+        channels: whether the last of three or more axes holds channels; if so, it is summed, as
+            every axis in front of height and width is.
 
     Example:
         >>> flatten(np.ones((2, 2, 3)), channels=True).tolist()
@@ -192,9 +195,10 @@ def flatten(attributions: Num[np.ndarray, "..."], *, channels: bool) -> Float32[
 
 
 def move_channels_last(values: Num[np.ndarray, "..."]) -> Num[np.ndarray, "..."]:
-    """Moves the channels of an image behind its places where they come first.
+    """Moves the channels of an image to the last axis if they come first.
 
-    The shape gives it away: a first axis of 1, 3 or 4 that is shorter than the others is channels.
+    The shape shows it: a first axis of length 1, 3 or 4 that is shorter than the others holds the
+    channels.
 
     Example:
         >>> move_channels_last(np.zeros((3, 20, 24))).shape

@@ -1,4 +1,4 @@
-"""Vectors as bars about a zero line, upright or in rows."""
+"""Draws vectors as bars about a zero line, upright or in rows."""
 
 import numpy as np
 from jaxtyping import Float32, Num, UInt8
@@ -15,13 +15,13 @@ def upright(
 ) -> pixels.RGB:
     """Draws a vector as upright bars: up for positive values, down for negative ones.
 
-    Bars are red and blue on the diverging scale; on the sequential one all go up, in its colours;
-    those of inputs are grey.
+    Bars are red and blue on the diverging scale. On the sequential scale all bars go up, in its
+    colours. Bars of inputs are grey.
 
     Args:
         values: the vector.
         limit: value of the longest bar; longer ones are cut off there.
-        size: width of the picture, about, in pixels.
+        size: approximate width of the picture, in pixels.
         scale: how values become colours; `none` for inputs.
 
     Example:

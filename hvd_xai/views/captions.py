@@ -1,4 +1,4 @@
-"""What pictures say in words: who was right, what is not finite, and how colours are read."""
+"""Writes the words of pictures: predictions, values that are not finite, and colour legends."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ def describe_value(value: Value, class_names: Sequence[str]) -> str:
 
 
 def is_right(prediction: Value, target: Value) -> bool | None:
-    """Says whether the prediction is the target; None for values, which are never quite equal.
+    """Returns whether the prediction is the target; None for values, which never quite match.
 
     Example:
         >>> is_right(3, 3), is_right(3, 4), is_right(0.5, 0.5)
@@ -48,12 +48,12 @@ def verdict_colour(prediction: Value, target: Value) -> Colour:
 
 
 def describe_sample(sample: Sample, class_names: Sequence[str], panel: Panel | None) -> list[Line]:
-    """Says what the sample is and, of one panel, what the model said.
+    """Describes a sample, and what the model predicted for it.
 
     Args:
-        sample: the sample.
+        sample: sample to describe.
         class_names: names of the classes, by class id.
-        panel: panel whose prediction is told; None where several epochs are shown.
+        panel: panel whose prediction is described; None if several epochs are shown.
     """
     label, target = (describe_value(one, class_names) for one in (sample.label, sample.target))
     known = f"label {label} · target {target}"
@@ -75,13 +75,13 @@ def caption_panel(
     above: Sequence[str],
     verdict: Sequence[Line] = (),
 ) -> Tile:
-    """Puts a panel's picture between its lines.
+    """Puts a panel's picture between lines of text.
 
     Args:
-        panel: the panel.
-        picture: its picture.
+        panel: panel to caption.
+        picture: picture of the panel.
         above: lines above the picture.
-        verdict: lines right below the picture, in front of those that every panel has.
+        verdict: lines right below the picture; the lines that every panel has follow.
     """
     width = int(picture.image.shape[1])
     below = [part for line in verdict for part in wrap(line.text, 13, width, line.colour)]
@@ -97,8 +97,8 @@ def explain_colours(pictures: Sequence[pixels.Picture], ends: str) -> list[Line]
     """Returns the legend: what the colours of the pictures mean, and where their scales end.
 
     Args:
-        pictures: all pictures of the page.
-        ends: where the scale of colours ends, in words.
+        pictures: pictures on the page.
+        ends: words that say where the scale of colours ends.
     """
     scales = {picture.scale for picture in pictures}
     text = []

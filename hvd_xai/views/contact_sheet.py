@@ -1,7 +1,7 @@
-"""Many samples as a contact sheet: row after row of small pictures with captions.
+"""Draws many samples as a contact sheet: rows of small pictures with captions.
 
-A picture says by colour and by word whether the model was right, and draws each colour scale with
-its ends, so that it can be sent to someone else and read without us.
+A sheet can be sent to someone else and read without explanation: it shows by colour and by word
+whether the model was right, and draws every colour scale with its ends.
 """
 
 from collections.abc import Sequence
@@ -35,23 +35,23 @@ def contact_sheet(
     width: int = 1460,
     title: str = "",
 ) -> pixels.RGB:
-    """Draws many samples: each as its input and its attributions side by side, a caption below.
+    """Draws many samples, each as its input and its attributions with a caption below.
 
-    Over several epochs the pictures of one method and sample share one colour scale.
+    Pictures of one sample and method at several epochs share one colour scale.
 
     Args:
-        samples: samples in the order in which they are shown; all with the same methods. Captions
-            are those of the last panel.
+        samples: samples in the order in which they are shown, all explained by the same methods.
+            Captions describe the last panel.
         class_names: names of the classes, by class id.
-        size: longer side of one picture, about, in pixels.
-        width: width of the sheet, about, in pixels; at least one sample stands in a row.
+        size: approximate length of the longer side of one picture, in pixels.
+        width: approximate width of the sheet, in pixels; a row has at least one sample.
         title: line at the top.
 
     Returns:
         The picture, `[h, w, 3]` bytes.
 
     Raises:
-        ValueError: if there is nothing to show, or the sheet would be larger than
+        ValueError: if no sample is given, or the sheet would be larger than
             `layout.MAX_PIXELS`.
 
     Example:
@@ -87,7 +87,7 @@ def contact_sheet(
 
 
 def _n_columns(arranged: Arrangement, n_panels: int, width: int) -> int:
-    """Returns how many samples stand side by side in a sheet of a width; at least one."""
+    """Returns the number of samples that fit side by side into a width; at least one."""
     framed = 2 + _BESIDE
     of_input = (arranged.input_width + framed) * bool(arranged.caption)
     of_sample = n_panels * (arranged.width + framed) + of_input
@@ -105,7 +105,7 @@ def _order(sample: Sample, arranged: Arrangement) -> list[str]:
 
 
 def _count_right(samples: Sequence[Sample]) -> list[Line]:
-    """Says how many samples are predicted as their target; nothing where these are values."""
+    """Says how many samples are predicted as their target; empty if targets are values."""
     right = [is_right(sample.panels[-1].prediction, sample.target) for sample in samples]
     if None in right:
         return []
@@ -130,7 +130,7 @@ def _has_epochs(sample: Sample) -> bool:
 
 
 def _join(sample: Sample, pictures: Sequence[pixels.Picture], class_names: Sequence[str]) -> Tile:
-    """Joins a sample's pictures into one tile, with what was predicted below them.
+    """Joins a sample's pictures into one tile, with the prediction below them.
 
     Each picture has a frame of one pixel; white pixels part it from the next:
 

@@ -1,9 +1,9 @@
-"""Colour scales and RGB arrays: numbers in, pixels out; no files, no text, no drawing library.
+"""Turns numbers into RGB pixels by colour scales, without files, text or a drawing library.
 
-Two colour scales are used throughout. *Diverging*: blue lowers the score, white is zero, red raises
-it; symmetric about zero, so that equal amounts look equally strong. *Sequential*: dark violet to
-yellow, for attributions that have no sign. Values that are not finite get one flat green that is in
-neither scale.
+All pictures use two colour scales. In the *diverging* scale blue lowers the score, white is zero
+and red raises it; it is symmetric about zero, so that equal amounts look equally strong. The
+*sequential* scale runs from dark violet to yellow, for attributions without a sign. Values that are
+not finite get a flat green that is in neither scale.
 """
 
 from dataclasses import dataclass
@@ -53,11 +53,11 @@ class Picture:
     """Holds a picture and the scale by which its colours are read.
 
     Args:
-        image: the pixels.
-        scale: how values became colours; `none` for an input.
+        image: pixels of the picture.
+        scale: colour scale that turned values into colours; `none` for an input.
         limit: value at the end of the scale.
-        n_not_finite: number of values shown that are NaN or infinite.
-        has_bars: whether the length of bars is read, and not a colour.
+        n_not_finite: number of shown values that are NaN or infinite.
+        has_bars: whether values are read from the length of bars instead of from colours.
 
     Example:
         >>> Picture(np.zeros((2, 3, 3), np.uint8)).scale
@@ -75,8 +75,8 @@ def robust_limit(values: Num[np.ndarray, "..."], percentile: float = 99.0) -> fl
     """Returns the value at which the colour scale of `values` ends; it is never zero.
 
     It is a percentile of the magnitudes, because a few extreme pixels would otherwise leave all
-    others white. Where the percentile is zero, as in a map with one bright pixel, it is the largest
-    magnitude; where that is zero too, or no value is finite, it is 1.
+    other pixels white. If the percentile is zero, as in a map with one bright pixel, it is the
+    largest magnitude. If that is zero too, or no value is finite, it is 1.
 
     Args:
         values: attributions of any shape.
@@ -183,8 +183,8 @@ def resize(
 def fit(image: RGB, size: int) -> UInt8[np.ndarray, "h1 w1 3"]:
     """Brings a picture near `size` pixels on its longer side, so that every pixel stays one square.
 
-    Small pictures are enlarged by repeating pixels, large ones reduced to block means, both by
-    whole factors. The shorter side is stretched to a quarter of `size` where it would be a thread.
+    It enlarges small pictures by repeating pixels, and reduces large pictures to block means, both
+    by whole factors. If the shorter side would be a thread, it is stretched to a quarter of `size`.
 
     Args:
         image: the picture.
@@ -250,9 +250,9 @@ def ramp(scale: Scale, width: int, height: int) -> RGB:
 
 
 def spread_over_grey(values: Float32[np.ndarray, "h w *c"]) -> RGB:
-    """Draws inputs as they are: bytes and values in 0..1 by their own range, others by their ends.
+    """Draws inputs in grey or colour: bytes and values in 0..1 as they are, others spread out.
 
-    Standardised images, for instance, are spread from their smallest value to their largest.
+    Values of a standardised image, for instance, are spread from its smallest to its largest value.
 
     Example:
         >>> spread_over_grey(np.array([[0.0, 1.0]], np.float32))[0, :, 0].tolist()

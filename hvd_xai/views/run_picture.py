@@ -1,4 +1,4 @@
-"""Samples of a run as one picture: a strip of one sample, or a contact sheet of many."""
+"""Draws samples of a run in one picture: a strip of one sample, or a contact sheet of many."""
 
 from collections.abc import Sequence
 
@@ -17,9 +17,9 @@ _SIZE, _SIZE_OF_EPOCHS = 200, 176  # of several epochs, more must stand side by 
 
 
 def spread_epochs(explanations: Sequence[Explanation]) -> list[int]:
-    """Returns the epochs that are drawn: all, or as many as fit beside each other, evenly spread.
+    """Returns the epochs to draw: all, or as many as fit beside each other, evenly spread.
 
-    The first and the last are among them.
+    The first and the last epoch are always among them.
     """
     epochs = sorted({explanation.manifest.epoch for explanation in explanations})
     places = np.linspace(0, len(epochs) - 1, min(len(epochs), MAX_EPOCHS))
@@ -32,7 +32,7 @@ def draw_run(
     probe: ProbeReader | None,
     title: str,
 ) -> RGB:
-    """Draws one sample of one epoch or more as a strip, and many samples of one as a contact sheet.
+    """Draws one sample, at one or more epochs, as a strip, and many samples as a contact sheet.
 
     Args:
         explanations: explanations of one probe, at least one.
@@ -66,7 +66,7 @@ def draw_change(
     sample_ids: Int64[np.ndarray, "m"],
     probe: ProbeReader | None,
 ) -> RGB:
-    """Draws samples as two epochs explain them, the earlier on the left.
+    """Draws samples at two epochs, the earlier epoch on the left.
 
     Args:
         before: explanation at the earlier epoch.

@@ -1,4 +1,4 @@
-"""The samples that a picture or a table shows, read from committed explanations row by row."""
+"""Reads the samples that a picture or a table shows from committed explanations, row by row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,12 +24,13 @@ class Panel:
     Args:
         method: the method's public name.
         epoch: 0-based epoch.
-        attributions: the sample's attributions.
+        attributions: attributions of the sample.
         prediction: predicted class id, or value.
         score: scalar that was explained.
-        convergence_delta: difference between the score's change and the sum of the attributions,
-            if the method says it.
-        attributed_to: what each attribution belongs to; None if the method does not say.
+        convergence_delta: difference between the score's change and the sum of the attributions;
+            None if the method does not compute it.
+        attributed_to: "inputs", "places" or "units", to which attributions belong; None if the
+            method does not say.
         is_signed: whether the method's attributions have a sign; None if that is not known.
 
     Example:
@@ -49,15 +50,15 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Holds one sample and all that is shown of it.
+    """Holds one sample, its inputs and its explanations.
 
     Args:
         sample_id: id of the sample within the probe.
         label: the data set's label.
-        target: what the score selects.
+        target: class id or value that the score selects.
         panels: explanations of the sample, in the order in which they are shown; at least one.
-        inputs: the sample itself, if it is known.
-        facts: what the probe says of its inputs; of the inputs' own shape and dtype if left out.
+        inputs: inputs of the sample; None if they are not known.
+        facts: facts about the probe's inputs; if None, only their shape and dtype.
 
     Example:
         >>> panel = Panel("saliency", 0, np.ones(3, np.float32), 1, 0.9, attributed_to="inputs")
@@ -74,17 +75,17 @@ class Sample:
 
     @property
     def known(self) -> ProbeFacts:
-        """The facts by which the kind of data is found; of the attributions if nothing else is."""
+        """Facts that decide the kind of data: the inputs', or else the attributions'."""
         if self.facts is not None:
             return self.facts
         values = self.panels[0].attributions if self.inputs is None else self.inputs
         return ProbeFacts(values.shape, values.dtype)
 
     def has_parts(self, panel: Panel) -> bool:
-        """Says whether a panel has an attribution for each value of the inputs, and says so.
+        """Returns whether a panel is said to have an attribution for each value of the inputs.
 
-        Only these are labelled with the names of features or with words: a layer's units may be as
-        many as there are features, and are none of them.
+        Only such attributions are labelled with the names of features or with words: a layer may
+        have as many units as the inputs have features.
         """
         return panel.attributed_to == "inputs" and panel.attributions.shape == self.known.shape
 
@@ -98,7 +99,7 @@ def read_samples(
 
     Args:
         explanations: explanations of one probe, at least one; each becomes a panel, in this order.
-            Labels and targets are taken from the first.
+            Labels and targets come from the first explanation.
         sample_ids: ids of the samples, in the order in which they are shown.
         probe: the stored probe; samples have no inputs without it.
 
@@ -148,9 +149,9 @@ def read_samples(
 
 
 def scale_panels(panels: Sequence[Panel]) -> Float[np.ndarray, "p n"]:
-    """Divides the attributions of each panel by the largest that its method has in any of them.
+    """Divides each panel's attributions by the largest magnitude among its method's panels.
 
-    Epochs of a method share a scale; methods do not, for their units differ.
+    All epochs of a method share one scale. Methods do not, because their units differ.
 
     Args:
         panels: panels whose attributions are vectors of one length, at least one.

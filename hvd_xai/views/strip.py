@@ -28,7 +28,7 @@ def strip(
     Args:
         sample: the sample.
         class_names: names of the classes, by class id.
-        size: longer side of one picture, about, in pixels.
+        size: approximate length of the longer side of one picture, in pixels.
         title: text in front of the sample's id, such as the run's name.
 
     Returns:

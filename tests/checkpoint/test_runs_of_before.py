@@ -50,7 +50,7 @@ def said_by(
 
 
 def explain_again(path: Path) -> Explanations:
-    """Goes on with a copy of `explained`, with the model and the options of then."""
+    """Continues a copy of `EXPLAINED` with the model and the options that it was made with."""
     stored = open_explanations(EXPLAINED).probe()
     assert stored is not None
     probe = Probe(stored.inputs(slice(None)), stored.column("targets"), feature_names=FEATURES)

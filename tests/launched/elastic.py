@@ -29,7 +29,7 @@ NOTICE_SECONDS = 600
 
 
 class Count(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
-    """Has a weight whose gradient is 1 at every step, on every rank."""
+    """Counts steps in a weight whose gradient is 1 at every step, on every rank."""
 
     def build(self, shape: object) -> None:
         """Makes the weight."""

@@ -94,7 +94,7 @@ def test_every_rank_passes_every_test(
 
 
 def _tuning(folder: Path) -> dict[str, str]:
-    """Has Horovod record its timeline, and tune itself in a few steps; it would take hundreds."""
+    """Makes Horovod record its timeline, and tune itself in few steps instead of hundreds."""
     steps = {"WARMUP_SAMPLES": "1", "STEPS_PER_SAMPLE": "2", "BAYES_OPT_MAX_SAMPLES": "4"}
     autotune = {"HOROVOD_AUTOTUNE": "1", "HOROVOD_AUTOTUNE_LOG": str(folder / "autotune.csv")}
     return {

@@ -14,12 +14,12 @@ class BestModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc
     Collective: every rank must pass it to `fit`, though the root alone writes. Put it behind
     `MetricAverageCallback`, so that the metric is that of all ranks.
 
-    Horovod's callback has no file name, and expects that `filepath` is set afterwards; here it can
-    be passed as well.
+    Horovod's callback takes no file name and expects that `filepath` is set afterwards; this one
+    takes `filepath` as well.
 
     Args:
         monitor: name of the metric in the logs.
-        verbose: 1 to print what is saved, on the root; 0 to print nothing.
+        verbose: 1 to print each saved file on the root; 0 to print nothing.
         save_weights_only: whether architecture and optimizer are left out.
         mode: "min", "max", or "auto", which goes by the metric's name.
         save_freq: "epoch", or a number of batches; within an epoch the metric is the root's own.

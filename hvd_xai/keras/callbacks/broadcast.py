@@ -1,4 +1,4 @@
-"""The callback that makes the state of all ranks equal, and keeps it equal while they train."""
+"""Makes the state of all ranks equal before training, and keeps it equal."""
 
 import logging
 from collections.abc import Collection
@@ -28,7 +28,7 @@ Logs = dict[str, Any] | None  # floats, and whatever else a model logs
 
 
 class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
-    """Makes the state of all ranks equal, and keeps equal what gradients do not.
+    """Makes the state of all ranks equal, and keeps statistics equal that gradients do not train.
 
     Collective: every rank must pass it to `fit`, as its first callback.
 
@@ -103,7 +103,7 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):  # type: ignor
         self._local.append(variable)
 
     def set_model(self, model: "keras.Model") -> None:
-        """Puts right what would hang, and turns off what cannot be compiled.
+        """Prepares the model: mends settings that would hang, and turns off XLA.
 
         Collective: every rank must call this. Keras calls it before it builds the training step.
         """
@@ -162,7 +162,7 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):  # type: ignor
         stop_watching(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Checks that the ranks begin at one epoch, as after BackupAndRestore.
+        """Checks that all ranks begin at the same epoch, which BackupAndRestore may break.
 
         Collective: every rank must call this.
         """

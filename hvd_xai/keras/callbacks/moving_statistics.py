@@ -1,4 +1,4 @@
-"""Averages over the ranks what layers gather from data."""
+"""Averages over the ranks the statistics that layers gather from data."""
 
 from collections.abc import Sequence
 from typing import Any
