@@ -291,7 +291,7 @@ def reference(
 def held(
     model: keras.Model, inputs: Float32[tf.Tensor, "n ..."], references: Float32[tf.Tensor, "..."]
 ) -> Float32[tf.Tensor, "..."]:
-    """Returns references in which whole numbers are those of the inputs.
+    """Returns references whose whole numbers are replaced by the inputs' whole numbers.
 
     A path from them to the inputs then moves no whole number, such as a token among several packed
     inputs.

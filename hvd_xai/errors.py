@@ -1,4 +1,4 @@
-"""The errors that this project raises itself, and the mark of an error that all ranks raise.
+"""Defines the errors that this project raises, and the mark of an error that all ranks raise.
 
 Mistakes of the caller are `ValueError` and `TypeError`. The errors here are for what goes wrong
 around the caller: among the ranks, in recipes, in files.

@@ -55,7 +55,7 @@ _CHATTER = re.compile(
 
 @contextmanager
 def quiet_start() -> Iterator[None]:
-    """Drops what TensorFlow logs at INFO level while it is loaded inside this block.
+    """Drops the INFO messages that TensorFlow logs while this block loads it.
 
     Warnings and errors are shown after the block.
     """

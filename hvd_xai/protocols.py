@@ -109,7 +109,7 @@ class Attributed:
     def __tf_flatten__(
         self,
     ) -> tuple[tuple[AttributedTo | None, bool | None], tuple[Tensor, Mapping[str, Tensor]]]:
-        """Returns the facts, and what holds tensors."""
+        """Returns the facts, and the fields that hold tensors."""
         return (self.attributed_to, self.signed), (self.attributions, self.per_sample)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What is known of single samples in numbers."""
+"""Collects the numbers of single samples."""
 
 import numpy as np
 import numpy.typing as npt

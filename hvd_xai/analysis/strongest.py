@@ -1,4 +1,4 @@
-"""Which values of a vector of attributions are the strongest, and what the others add up to."""
+"""Finds the strongest values of a vector of attributions, and the sum of all others."""
 
 import numpy as np
 from jaxtyping import Int, Num

@@ -1,1 +1,1 @@
-"""Explanation checkpoints: schema, write, commit, read, verify."""
+"""Writes, commits, reads and verifies explanation checkpoints, and defines their schema."""

@@ -1,4 +1,4 @@
-"""JSON records that carry a digest of themselves, and the strict reading of them.
+"""Writes JSON records that carry their own digest, and reads them strictly.
 
 Manifests come from disks and from other people: everything read here is checked for size, form and
 type before it is believed.
@@ -74,7 +74,7 @@ def seal(record: Mapping[str, Json]) -> bytes:
 
 
 def unseal(text: bytes, where: str) -> "Fields":
-    """Reads what `seal` wrote.
+    """Reads a record that `seal` wrote.
 
     Args:
         text: the file's content.

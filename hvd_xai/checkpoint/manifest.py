@@ -1,7 +1,7 @@
-"""What an explanation checkpoint holds: its rows as records of one NumPy dtype, and its manifest.
+"""Defines the header and the manifest of an explanation checkpoint.
 
-A sample's row travels as one record, so that everything a sample has moves together and every
-buffer between ranks is bounded.
+The header has the facts that are known before the rows; the manifest adds the facts that follow
+from the rows, and lists every file of the checkpoint.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 
 
 def check_name(method: str) -> None:
-    """Raises `ValueError` if this cannot be what a method is committed under."""
+    """Raises `ValueError` if a method cannot be committed under this name."""
     if not NAME_FORM.fullmatch(method):
         raise ValueError(
             "a method's name must be letters, digits, '_' and '-', and begin with a letter or '_',"
@@ -181,7 +181,7 @@ class Manifest(Header):
         return sum(file.size for file in self.files)
 
     def header(self) -> Header:
-        """Returns what was known before the rows flowed, as for a copy."""
+        """Returns the header of the checkpoint, from which a copy is written."""
         return Header(**{name: getattr(self, name) for name in Header.__dataclass_fields__})
 
     def to_json(self) -> bytes:

@@ -1,1 +1,1 @@
-"""One rank's numbers: attributions and predictions of any number of examples."""
+"""Computes one rank's attributions and predictions, of any number of examples."""

@@ -111,7 +111,7 @@ class Compute:
         targets: Shaped[np.ndarray, "n"],
         ids: Shaped[np.ndarray, "n"] | None = None,
     ) -> None:
-        """Finds what can be found wrong without running the model, and compiles the method.
+        """Compiles the method, and finds all errors that show without running the model.
 
         It works with no examples, too.
 

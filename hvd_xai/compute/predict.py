@@ -80,7 +80,7 @@ class Predict:
         targets: Shaped[np.ndarray, "n"],
         ids: Shaped[np.ndarray, "n"] | None = None,
     ) -> np.dtype:
-        """Finds what can be found wrong without running the model, and compiles it.
+        """Compiles the prediction, and finds all errors that show without running the model.
 
         It works with no examples, too.
 

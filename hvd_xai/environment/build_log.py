@@ -1,4 +1,4 @@
-"""Reads the log of a failed build: what went wrong first, and what to do about it."""
+"""Finds the first error in the log of a failed build, and advice about it."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The mixins that make a Keras optimizer reduce gradients over the ranks.
+"""Defines the mixins that make a Keras optimizer reduce gradients over the ranks.
 
 Keras calls an optimizer in one of three ways, and each has a mixin:
 

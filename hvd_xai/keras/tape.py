@@ -205,7 +205,7 @@ class DistributedTape:
         return getattr(self._tape, name)
 
     def watch(self, tensor: Any) -> None:
-        """Records what is computed from a tensor, or from a structure of tensors."""
+        """Records operations on a tensor, or on a structure of tensors."""
         self._tape.watch(_tensorflow_variable(tensor))
 
     def gradient(

@@ -1,1 +1,1 @@
-"""From names to objects and back."""
+"""Turns names into objects, and objects into names."""

@@ -1,4 +1,4 @@
-"""Finds attribution methods by name: those that ship with the library, and users' own."""
+"""Finds attribution methods by name, both shipped methods and a user's own."""
 
 import importlib
 import importlib.util

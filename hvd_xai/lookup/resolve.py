@@ -67,7 +67,7 @@ class Method:
 
     @contextmanager
     def named_in_errors(self) -> Iterator[None]:
-        """Adds the method's name to errors of a block: it may be one of many."""
+        """Adds the method's name to errors of a block, because a job may run many methods."""
         try:
             yield
         except (TypeError, ValueError) as error:

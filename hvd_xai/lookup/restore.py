@@ -75,7 +75,7 @@ def _restore_value(method: str, option: str, value: Json) -> object:
 
 
 def _find_function(option: str, name: str) -> Callable[..., Any] | None:
-    """Returns the method, score or baseline of a name, by what the option takes; None without."""
+    """Finds the method, score or baseline that an option names; returns None if there is none."""
     if name in shipped_methods():
         return load_method(name)
     try:

@@ -1,1 +1,1 @@
-"""The pieces that attribution methods are made of."""
+"""Holds the pieces that attribution methods are made of."""

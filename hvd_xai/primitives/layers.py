@@ -1,4 +1,4 @@
-"""Catches, and replaces, what a model's layers return, without rebuilding the model.
+"""Catches and replaces the outputs of a model's layers, without rebuilding the model.
 
 While a model runs (or is traced), the `call` of each of its layers is replaced on the instance by
 one that also keeps the output (or puts another in its place), and put back afterwards, whatever
@@ -120,7 +120,7 @@ def tap(
 
 @contextmanager
 def put(at: Call, function: Callable[[tf.Tensor], tf.Tensor]) -> Iterator[None]:
-    """Replaces what one call of a layer returns while the context lasts.
+    """Replaces the output of one call of a layer while the context lasts.
 
     The replacement has the same shape and leaves with the dtype and the Keras mask of the layer's
     own output. Other calls of the layer are left alone.

@@ -190,7 +190,7 @@ def _logarithmic_mean(twins: Twins) -> tf.Tensor:
 
 
 def _nothing(twins: Twins, gradients: Gradients) -> Gradients:
-    """Sends nothing back: what the model stops, stops here too."""
+    """Sends no multipliers back, because the model lets no gradient through here either."""
     del gradients
     return [None] * len(twins.operation.inputs)
 

@@ -1,1 +1,1 @@
-"""From the rows of all ranks to a committed explanation checkpoint."""
+"""Merges the rows of all ranks into a committed explanation checkpoint."""

@@ -66,7 +66,7 @@ class RowBuffer:
         return self._n_rows
 
     def append(self, rows: np.ndarray) -> None:
-        """Adds rows behind those that are there.
+        """Appends rows.
 
         Raises:
             TypeError: if the rows have another dtype.

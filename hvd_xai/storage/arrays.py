@@ -1,4 +1,4 @@
-"""Zarr v3 arrays whose first axis streams: the only module that knows which library reads Zarr.
+"""Streams Zarr v3 arrays along their first axis; only this module knows a library for Zarr.
 
 This module writes metadata and Zarr shards (`hvd_xai.storage.shards`) itself, as the specification
 says, so that a checkpoint's bytes do not change with a library's version: `sharding_indexed`, inner

@@ -1,1 +1,1 @@
-"""A model while it is traced."""
+"""Changes how a model runs while it is traced, and rebuilds no model."""

@@ -76,7 +76,7 @@ def find_logits(tensor: tf.Tensor) -> tuple[Float32[tf.Tensor, "..."], Activatio
 
 
 def ends_in_sigmoid(tensor: tf.Tensor) -> bool:
-    """Returns whether a model's output is what a sigmoid made of its logits.
+    """Returns whether a model's output is the sigmoid of its logits.
 
     Looks at the graph that the model was just traced into.
     """

@@ -34,7 +34,7 @@ class PackedModel(keras.Model):  # type: ignore[misc]  # keras ships no types
         self.built = model.built
 
     def call(self, inputs: Float32[tf.Tensor, "n f"], training: bool = False) -> Any:
-        """Unpacks the rows and returns what the model returns for them."""
+        """Unpacks the rows and calls the model with them."""
         packing = self._packing
         #     row:   image ... | tokens ... | table ...     cut at the packing's sizes
         arrays = {}

@@ -1,4 +1,4 @@
-"""The callbacks of every training: one saves the model, one says how far it is."""
+"""Holds the callbacks that every training has: they save the model and show progress."""
 
 import time
 from collections.abc import Sequence

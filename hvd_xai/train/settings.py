@@ -1,4 +1,4 @@
-"""How a recipe is trained, and what its callbacks get to work with."""
+"""Defines the settings by which a recipe is trained and its callbacks are built."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

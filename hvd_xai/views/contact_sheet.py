@@ -95,7 +95,7 @@ def _n_columns(arranged: Arrangement, n_panels: int, width: int) -> int:
 
 
 def _order(sample: Sample, arranged: Arrangement) -> list[str]:
-    """Returns what stands beside each other, from left to right."""
+    """Returns the names of the pictures that stand side by side, from left to right."""
     has_epochs = _has_epochs(sample)
     names = [
         f"{panel.method} at epoch {panel.epoch}" if has_epochs else panel.method

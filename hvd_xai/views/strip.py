@@ -1,4 +1,4 @@
-"""One sample as a strip: its input, and beside it what each method attributes."""
+"""Draws one sample as a strip: its input, and beside it the attributions of each method."""
 
 from collections.abc import Sequence
 from dataclasses import replace

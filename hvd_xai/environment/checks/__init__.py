@@ -1,1 +1,1 @@
-"""What `hvd-xai doctor` looks at: one public function of a module is one check."""
+"""Holds the checks of `hvd-xai doctor`: one public function of a module is one check."""

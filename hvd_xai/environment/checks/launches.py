@@ -57,7 +57,7 @@ def two_ranks_over_gloo(machine: Machine) -> Check | None:
 
 
 def _can_carry(over: str, machine: Machine) -> bool:
-    """Returns whether the libraries that a launch needs are there; their checks say what is not."""
+    """Returns whether the libraries of a launch are installed; their own checks report any gap."""
     return (
         isinstance(machine.mpi4py, Mpi4py)
         and isinstance(machine.horovod, Horovod)

@@ -1,4 +1,4 @@
-"""The state that an elastic job goes back to when a host is lost."""
+"""Keeps the state that an elastic job goes back to when it loses a host."""
 
 import copy
 from typing import Any
