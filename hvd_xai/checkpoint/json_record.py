@@ -1,7 +1,7 @@
 """Writes JSON records that carry their own digest, and reads them strictly.
 
-Manifests come from disks and from other people: everything read here is checked for size, form and
-type before it is believed.
+Manifests come from disks and from other people: their size, form and types are checked before they
+are used.
 """
 
 import json
@@ -31,7 +31,7 @@ _HEX = re.compile(r"[0-9a-f]{32}")
 
 
 def plain(value: Json) -> Json:
-    """Returns `value` made of dict, list and scalars only, as `json` wants it."""
+    """Converts a value to dict, list and scalars, as `json` needs it."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -50,9 +50,9 @@ def seal(record: Mapping[str, Json]) -> bytes:
     The key `digest` is the xxh3-128 of everything else in canonical form.
 
     Raises:
-        ValueError: if a number in it is not finite, or it would be longer or deeper than what is
-            read.
-        TypeError: if a value in it is not JSON.
+        ValueError: if a number is not finite, or the text would be longer or deeper than `unseal`
+            accepts.
+        TypeError: if a value is not JSON.
     """
     values = {key: plain(value) for key, value in record.items()}
     text = (
@@ -77,12 +77,12 @@ def unseal(text: bytes, where: str) -> "Fields":
     """Reads a record that `seal` wrote.
 
     Args:
-        text: the file's content.
-        where: the file's name, for messages.
+        text: content of the file.
+        where: name of the file, for messages.
 
     Raises:
-        CheckpointError: if the text is too long, not JSON, of a higher major schema, or not what
-            its digest says.
+        CheckpointError: if the text is too long, not JSON, of a higher major schema, or does not
+            fit its digest.
     """
     if len(text) > MAX_BYTES:
         raise CheckpointError(
@@ -121,7 +121,7 @@ def unseal(text: bytes, where: str) -> "Fields":
 
 
 def _depth(values: Json) -> int:
-    """Returns how many lists and objects stand within each other."""
+    """Returns how deeply lists and objects are nested."""
     depth, level = 0, [values]
     while level := [value for value in level if isinstance(value, dict | list)]:
         depth += 1
@@ -146,10 +146,10 @@ def _check_schema(schema: str, where: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """A JSON object whose values are taken out by name and type.
+    """A JSON object whose values are read by name and type.
 
-    Every method raises `CheckpointError` if the key is absent or its value is of another type. Keys
-    nobody asks for are ignored.
+    Every method raises `CheckpointError` if the key is absent or its value has another type. Keys
+    that nobody asks for are ignored.
     """
 
     values: Mapping[str, Json]

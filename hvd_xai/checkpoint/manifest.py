@@ -32,7 +32,7 @@ def check_name(method: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RankRows:
-    """The rows one rank computed: `start` to `stop`, which may be none."""
+    """The rows that one rank computed: `start` to `stop`, which may be equal."""
 
     rank: int
     host: str
@@ -42,33 +42,33 @@ class RankRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What is known of an explanation before its rows flow.
+    """The facts about an explanation that are known before its rows.
 
     Args:
         run: name of the run.
-        epoch: 0-based.
-        step: optimizer updates so far.
-        method: what the method is committed under, which is the checkpoint's folder name: its own
-            name, or one that it was given.
-        options: the method's options.
-        n_samples: rows the checkpoint will have, at least 1.
+        epoch: epoch of the explanation, 0-based.
+        step: number of optimizer updates so far.
+        method: name that the method is committed under, and name of the checkpoint's folder.
+        options: options of the method.
+        n_samples: number of rows that the checkpoint will have, at least 1.
         sample_shape: shape of one sample's attributions.
-        world_size: ranks that took part.
-        ranks: the rows of each rank in order; together they are 0 to `n_samples`.
-        weights_digest: digest of the weights explained.
+        world_size: number of ranks that took part.
+        ranks: rows of each rank, in order; together they are 0 to `n_samples`.
+        weights_digest: digest of the explained weights.
         probe_digest: digest of the probe.
-        versions: versions of what computed it, by name.
-        metrics: of the epoch, by name, such as `val_loss`; finite ones.
-        git_commit: of the code that computed it, where it is under git.
-        function: the method's own name; `method` if left out.
-        attributed_to: what has an attribution of its own, as the method says in `Attributed`.
-        signed: whether attributions have a sign by definition, as the method says.
-        precision: what was computed in, such as `bfloat16`; None for the model's own precision.
-        precision_error: relative L2 distance of the first examples' attributions from those in the
-            model's own precision; None if it was not measured, or is not finite.
+        versions: versions of the libraries that computed it, by name.
+        metrics: finite metrics of the epoch by name, such as `val_loss`.
+        git_commit: commit of the code that computed it; None if the code is not under git.
+        function: name of the method's function; `method` if empty.
+        attributed_to: "inputs", "places" or "units", to which attributions belong; None if the
+            method does not say.
+        signed: whether attributions have a sign by definition; None if the method does not say.
+        precision: precision of the computation, such as `bfloat16`; None for the model's own.
+        precision_error: relative L2 error that the precision makes on the first examples; None if
+            it was not measured, or is not finite.
 
     Raises:
-        ValueError: if a value is not as said here.
+        ValueError: if a value is out of range or malformed.
     """
 
     run: str
@@ -118,18 +118,18 @@ class Header:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest(Header):
-    """The commit record of a checkpoint: the header, and what was learned while the rows flowed.
+    """The commit record of a checkpoint: the header, and facts that follow from its rows.
 
     Args:
-        dtypes: dtype of each array by name, such as `"<f4"`.
-        sample_order_digest: xxh3-128 of the sample ids in row order; checkpoints with equal ones
+        dtypes: dtypes of the arrays by name, such as `"<f4"`.
+        sample_order_digest: xxh3-128 of the sample ids in row order; checkpoints with equal digests
             compare row by row.
-        nonfinite: attribution values that are NaN or infinite.
-        negative: attribution values below zero; None where they were not counted, in checkpoints of
-            before.
-        created: when it was committed, ISO 8601, UTC.
-        files: every other file of the checkpoint.
-        schema: of the version that wrote it.
+        nonfinite: number of attribution values that are NaN or infinite.
+        negative: number of attribution values below zero; None in old checkpoints, which do not
+            count them.
+        created: time of the commit, ISO 8601, UTC.
+        files: files of the checkpoint, without the manifest.
+        schema: schema of the version that wrote it.
     """
 
     dtypes: Mapping[str, str]
@@ -145,7 +145,7 @@ class Manifest(Header):
         """The dtype of the rows.
 
         Raises:
-            CheckpointError: if the manifest's dtypes are none that this version writes.
+            CheckpointError: if this version cannot write rows of the manifest's dtypes.
         """
         per_sample = {name: dtype for name, dtype in self.dtypes.items() if name not in BUILT_IN}
         try:
@@ -169,7 +169,7 @@ class Manifest(Header):
     def is_signed(self) -> bool | None:
         """Whether attributions have a sign; None if that is not known.
 
-        The method's word counts; without it, a sign is there if a value is negative.
+        If the method does not say, they have a sign if any value is negative.
         """
         if self.signed is not None or self.negative is None:
             return self.signed
@@ -206,8 +206,8 @@ class Manifest(Header):
         """Reads a manifest; keys that this version does not know are ignored.
 
         Raises:
-            CheckpointError: if it is too long, damaged, changed, of a higher major schema, or names
-                a file outside the checkpoint.
+            CheckpointError: if the manifest is too long, damaged, changed or of a higher major
+                schema, or names a file outside the checkpoint.
         """
         record = unseal(text, where)
         if "attributed_to" not in record.values:
@@ -263,10 +263,10 @@ def _attributed_to(record: Fields) -> AttributedTo | None:
 
 
 def _with_facts(record: Fields) -> Fields:
-    """Adds to a manifest of schema 1.0 the facts that later ones state.
+    """Adds to a manifest of schema 1.0 the facts that later schemas state.
 
     This is the only place that reads facts out of a method's options: schema 1.0 kept the precision
-    among them, and readers told by their names what a method attributes to.
+    among the options, and readers guessed from their names what a method attributes to.
     """
     options = dict(record.mapping("options"))
     facts: dict[str, Json] = {"attributed_to": None}
@@ -289,7 +289,7 @@ def _with_facts(record: Fields) -> Fields:
 
 
 def _nested(options: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
-    """Goes through the options of a method and of the functions that it is made of."""
+    """Yields the options of a method and of the functions that it is made of."""
     for name, value in options.items():
         if isinstance(value, Mapping):
             yield from _nested(value)
@@ -300,7 +300,7 @@ def _nested(options: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
 def read_files(record: Fields) -> tuple[FileEntry, ...]:
     """Reads the files that a manifest names.
 
-    It refuses names that lead out of the checkpoint, and a name that stands twice.
+    It refuses names that lead out of the checkpoint, and names that appear twice.
     """
     files = tuple(
         FileEntry(file.text("key"), file.integer("size"), file.digest("xxh3_128"))

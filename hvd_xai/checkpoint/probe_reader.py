@@ -19,15 +19,15 @@ class ProbeReader:
     """Reads a stored probe.
 
     Args:
-        path: its folder.
+        path: folder of the probe.
 
     Attributes:
-        packing: how several inputs lie in a row; None for a model of one. Its `taken_apart` takes
-            rows of inputs, and attributions of their shape, apart again.
-        vocabulary: the word of each token id; empty unless it was given.
+        packing: layout of several inputs in one row; None for a model of one input. Its
+            `taken_apart` unpacks rows of inputs, and attributions of the same shape.
+        vocabulary: words by token id; empty if the probe has none.
 
     Raises:
-        CheckpointError: if there is none, or it is damaged.
+        CheckpointError: if the probe is missing or damaged.
     """
 
     def __init__(self, path: Place) -> None:
@@ -53,7 +53,7 @@ class ProbeReader:
         self._check_names()
 
     def _check_names(self) -> None:
-        """What shows names takes them for those of the inputs, one by one."""
+        """Raises `CheckpointError` if names and values of the inputs differ in number."""
         if self.packing is not None and (self.packing.n_features,) != self._shape:
             raise CheckpointError(
                 f"{self._where} must have inputs of {self.packing.n_features} packed values; got"
@@ -73,7 +73,7 @@ class ProbeReader:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the values of one input, if it has any."""
+        """Names of the values of one input; empty if the probe has none."""
         of_packing = () if self.packing is None else self.packing.feature_names
         return of_packing if self._feature_names is None else self._feature_names
 
@@ -84,7 +84,7 @@ class ProbeReader:
 
     @property
     def facts(self) -> ProbeFacts:
-        """Shape, dtype and names of the inputs, by which their kind of data is known."""
+        """Shape, dtype and names of the inputs, which decide their kind of data."""
         return ProbeFacts(
             self._shape, self._dtypes["inputs"], self.feature_names, self.vocabulary, self.packing
         )
@@ -107,7 +107,7 @@ class ProbeReader:
         )
 
     def column(self, name: str) -> Shaped[np.ndarray, "N"]:
-        """Returns `targets`, `labels` or `sample_id`, one value an input."""
+        """Returns the column `targets`, `labels` or `sample_id`, one value for each input."""
         return self._array(name, ()).read()
 
     def _array(self, name: str, shape: tuple[int, ...]) -> CommittedArray:

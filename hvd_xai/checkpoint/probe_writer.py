@@ -24,15 +24,15 @@ _BLOCK_BYTES = 16 * 2**20
 def write_probe(explanations_dir: Path, probe: Probe) -> None:
     """Stores the probe beside the explanations, in bounded blocks.
 
-    If it is stored already, it only gets names that it does not have.
+    If the probe is stored already, only missing names are added to it.
 
     Args:
-        explanations_dir: the folder of the run's explanations.
-        probe: the examples that are explained.
+        explanations_dir: folder of the run's explanations.
+        probe: examples to store.
 
     Raises:
-        CheckpointError: if another probe is stored there, or it cannot be written.
-        ValueError: if the probe's inputs are not numbers, or its names too long.
+        CheckpointError: if another probe is stored there, or the probe cannot be written.
+        ValueError: if the probe's inputs are not numbers, or its names are too long.
     """
     destination, digest = explanations_dir / PROBE, probe_digest(probe)
     if not destination.exists():
@@ -60,8 +60,8 @@ def write_probe(explanations_dir: Path, probe: Probe) -> None:
 def probe_digest(probe: Probe) -> str:
     """Returns the xxh3-128 of the probe's examples, without their names.
 
-    The examples are read in bounded blocks. Names of features and words may be added to a run
-    later, so they do not count.
+    The examples are read in bounded blocks. Names are left out, because they may be added to a run
+    later.
     """
     digest = xxhash.xxh3_128()
     for name, values in _arrays(probe).items():
@@ -72,7 +72,7 @@ def probe_digest(probe: Probe) -> str:
 
 
 def another_probe(explanations_dir: Path, before: str, now: str) -> CheckpointError:
-    """Returns the error of a run whose probe has another digest than the one that is given."""
+    """Returns the error of a run that stores a probe with another digest."""
     return CheckpointError(
         f"{explanations_dir} explains another probe: its digest is {before}, this one's {now}."
         " Epochs of one run compare only on one probe: resume with the data the run was started"
@@ -139,7 +139,7 @@ def _little(dtype: np.dtype) -> np.dtype:
 
 
 def _names(probe: Probe) -> dict[str, tuple[str, ...]]:
-    """Returns the names that the probe was given: of features, or of tokens."""
+    """Returns the names of the probe's features or tokens."""
     # Names that follow from the packing may be very many, and the packing is stored.
     follow = probe.packing is not None and probe.feature_names == probe.packing.feature_names
     names = {"feature_names": () if follow else probe.feature_names, "vocabulary": probe.vocabulary}
@@ -147,7 +147,7 @@ def _names(probe: Probe) -> dict[str, tuple[str, ...]]:
 
 
 def _add_names(directory: Path, names: Mapping[str, Json]) -> None:
-    """Adds names to a stored probe, as when a run that was started without them is resumed."""
+    """Adds names to a stored probe, which a resumed run may bring for the first time."""
     record = unseal(read_record(directory / MANIFEST), str(directory / MANIFEST)).values
     # A probe has names of features or a vocabulary, never both: the names given last replace both.
     kept = {

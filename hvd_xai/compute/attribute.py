@@ -1,4 +1,4 @@
-"""Computes the attributions of any number of examples, compiled once and in bounded memory."""
+"""Computes attributions of any number of examples by a compiled method, in bounded memory."""
 
 import inspect
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class Computed:
     """Attributions of many examples, and the values that the method returned beside them.
 
     Attributes:
-        attributions: `[n, ...]`.
+        attributions: attributions `[n, ...]`.
         per_sample: arrays `[n]` by name, one value for each example.
     """
 
@@ -34,10 +34,10 @@ class Computed:
 class Compute:
     """Computes a method's attributions for any number of examples.
 
-    The method is compiled once for each shape of an example, the number of examples left open;
-    later calls reuse it for other examples and new weights. Everything runs in micro-batches of one
-    fixed size, so that an example's numbers depend neither on how many others there are nor on
-    which. The model's weights, statistics and random streams are left as they are.
+    The method is compiled once for each shape of an example, for any number of examples; later
+    calls reuse it for other examples and new weights. Everything runs in micro-batches of one fixed
+    size, so that the numbers of an example do not depend on the other examples. The model's
+    weights, statistics and random streams do not change.
 
     Args:
         model: any built Keras model of one input; not copied.
@@ -47,21 +47,22 @@ class Compute:
         micro_batch: largest number of rows (examples, or points of their paths) that go through the
             model at once; `micro_batches.propose_size` proposes one for a shape. It changes memory,
             speed below about 100, and numbers by no more than float32 rounding.
-        precision: `bfloat16` makes the model compute in it while it is explained, in less than half
-            the time where the hardware has it, for errors of some percent; sums stay float32, and
-            the model itself is not touched. None leaves the model as it is.
+        precision: `bfloat16` to compute in it while the model is explained. That takes less than
+            half the time on hardware that has it, and makes errors of some percent; sums stay
+            float32, and the model itself does not change. None for the model's own precision.
 
     Attributes:
-        method: the resolved method, its micro-batch bound.
+        method: resolved method, with its micro-batch bound.
         precision: precision that the model computes in.
         micro_batch: largest number of rows that go through the model at once; examples are best
             handed over in multiples of it.
         sample_shape: shape of one example's attributions; known after `check`.
         per_sample: dtypes of the values beside an example's attributions, by name; known after
             `check`.
-        attributed_to: what the method says that it attributes to, as in `Attributed`; known after
-            `check`.
-        signed: whether the method says that its attributions have a sign; known after `check`.
+        attributed_to: "inputs", "places" or "units", to which attributions belong; None if the
+            method does not say. Known after `check`.
+        signed: whether attributions have a sign by definition; None if the method does not say.
+            Known after `check`.
 
     Raises:
         TypeError: if the method does not take the options that are bound to it.
@@ -113,12 +114,12 @@ class Compute:
     ) -> None:
         """Compiles the method, and finds all errors that show without running the model.
 
-        It works with no examples, too.
+        It works without any examples, too.
 
         Args:
-            inputs: `[n, ...]`; only their shape and dtype are looked at.
-            targets: `[n]`, all of which are looked at.
-            ids: sample ids, `[n]`, to name a sample by; its row by default.
+            inputs: inputs `[n, ...]`, of which only shape and dtype matter.
+            targets: targets `[n]`, all of which are checked.
+            ids: sample ids `[n]` for messages; numbers of rows if None.
 
         Raises:
             ValueError: if inputs and model, targets and outputs, or options do not fit. The
@@ -155,12 +156,12 @@ class Compute:
         """Computes attributions.
 
         Args:
-            inputs: `[n, ...]`, what the model takes; n may be 0. A memory-mapped array will do.
-            targets: `[n]`, what the score selects.
+            inputs: inputs of the model, `[n, ...]`; n may be 0. They may be mapped into memory.
+            targets: class ids or values that the score selects, `[n]`.
             ids: sample ids, `[n]`, which seed the randomness of methods that have any.
 
         Returns:
-            Attributions and the values beside them, in the order of the inputs.
+            The attributions and the values beside them, in the order of the inputs.
 
         Raises:
             ValueError: if inputs and model, or targets and outputs, do not fit, or the method

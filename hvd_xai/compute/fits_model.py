@@ -1,4 +1,4 @@
-"""Checks that examples fit a model: inputs what it takes, targets what it returns."""
+"""Checks that inputs and targets of examples fit a model."""
 
 import inspect
 
@@ -26,12 +26,12 @@ class TargetCheck:
         self._n_outputs: dict[ExampleSignature, int | None] = {}
 
     def check(self, inputs: np.ndarray, targets: np.ndarray, ids: np.ndarray | None) -> None:
-        """Raises `ValueError`, naming the first bad sample, if a target is no class of the model.
+        """Raises `ValueError` that names the first sample whose target is no class of the model.
 
         Args:
-            inputs: `[n, ...]`; only their shape and dtype are looked at.
-            targets: `[n]`, all of which are looked at.
-            ids: sample ids, `[n]`, to name a sample by; its row by default.
+            inputs: inputs `[n, ...]`, of which only shape and dtype matter.
+            targets: targets `[n]`, all of which are checked.
+            ids: sample ids `[n]` for messages; numbers of rows if None.
         """
         if self._score is None or not scores.takes_class_ids(self._score):
             return

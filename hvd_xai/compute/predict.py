@@ -1,4 +1,4 @@
-"""Predictions and scores of any number of examples."""
+"""Computes predictions and scores of any number of examples."""
 
 from typing import NamedTuple
 
@@ -19,10 +19,10 @@ class Predicted(NamedTuple):
     """Predictions and scores of many examples.
 
     Attributes:
-        predictions: the most likely class, int32, of several outputs with class ids for targets (by
-            the average over all places, for a segmentation) or of one output that is a probability;
-            the value of any other single output, float32; the score for everything else.
-        scores: score that is explained.
+        predictions: most likely class, int32, of a model with several outputs and class ids for
+            targets (a segmentation is averaged over all places), or with one output that is a
+            probability; value of any other single output, float32; score of any other model.
+        scores: scores that are explained.
     """
 
     predictions: Shaped[np.ndarray, "n"]
@@ -41,7 +41,7 @@ class Predict:
         micro_batch: largest number of examples that go through the model at once; more than 64 make
             no difference.
         is_binary: whether all targets are class ids 0 and 1. A single output that comes from a
-            sigmoid is then the probability of class 1; nothing is known of any other.
+            sigmoid is then taken as the probability of class 1.
 
     Attributes:
         micro_batch: number of examples that go through the model at once; examples are best handed
@@ -82,12 +82,12 @@ class Predict:
     ) -> np.dtype:
         """Compiles the prediction, and finds all errors that show without running the model.
 
-        It works with no examples, too.
+        It works without any examples, too.
 
         Args:
-            inputs: `[n, ...]`; only their shape and dtype are looked at.
-            targets: `[n]`, all of which are looked at.
-            ids: sample ids, `[n]`, to name a sample by; its row by default.
+            inputs: inputs `[n, ...]`, of which only shape and dtype matter.
+            targets: targets `[n]`, all of which are checked.
+            ids: sample ids `[n]` for messages; numbers of rows if None.
 
         Returns:
             The dtype of the predictions.
@@ -107,8 +107,8 @@ class Predict:
         """Computes predictions and scores, in the order of the inputs.
 
         Args:
-            inputs: `[n, ...]`, what the model takes; n may be 0.
-            targets: `[n]`, what the score selects.
+            inputs: inputs of the model, `[n, ...]`; n may be 0.
+            targets: class ids or values that the score selects, `[n]`.
 
         Raises:
             ValueError: if inputs and model, or targets and outputs, do not fit.

@@ -1,4 +1,4 @@
-"""Describes a function for the record: its name, its options, and the files it is made of."""
+"""Describes a function for the record: its name, its options, and its source files."""
 
 import functools
 import inspect
@@ -63,8 +63,8 @@ def describe(function: Callable[..., object]) -> tuple[str, dict[str, Json]]:
 def digest_sources(function: Callable[..., object]) -> dict[str, str]:
     """Returns the digests of the files outside hvd_xai that define a method and its options.
 
-    They tell whether somebody has changed a method since. The files that these import are not
-    looked at, and a function that stands in no file is left out.
+    The digests tell whether a method has changed since. Files that these files import are not
+    looked at, and a function without a file is left out.
 
     Returns:
         The xxh3-128 of each file's content, by the file's name.

@@ -1,4 +1,4 @@
-"""Resolves methods that users name or bind into records; everything below takes the records."""
+"""Resolves methods, which users give by name or as functions, into records."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -16,15 +16,15 @@ from hvd_xai.protocols import Attribution, Json, Methods, Score
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """An attribution method and all that is known of it without a model.
+    """An attribution method, with all facts about it that need no model.
 
     Attributes:
-        name: name that its explanations are committed under.
-        function: the function's own name.
-        bound: the function with its options bound.
-        options: the options as they are recorded, defaults included.
-        score: score that it explains, by name or as a function; None for a method without a score.
-        sources: files outside hvd_xai that it is made of, each with the digest of its content.
+        name: name that the explanations are committed under.
+        function: name of the function.
+        bound: function with its options bound.
+        options: options in the form in which they are recorded, defaults included.
+        score: score that is explained, by name or as a function; None for a method without a score.
+        sources: digests of the files outside hvd_xai that define the method, by file.
 
     Example:
         >>> (method,) = resolve({"steep": "saliency"})
@@ -81,8 +81,8 @@ def resolve(methods: Methods) -> tuple[Method, ...]:
     """Resolves methods, given as names or as functions with bound options, into records.
 
     Args:
-        methods: names and functions, each committed under its own name; or a mapping from the names
-            to commit under, so that one function can stand there several times.
+        methods: names and functions, each committed under its own name; or a mapping from names to
+            commit under, in which one function may appear several times.
 
     Returns:
         One record for each method, in the order given.
@@ -90,7 +90,8 @@ def resolve(methods: Methods) -> tuple[Method, ...]:
     Raises:
         RecipeError: if no method has a given name.
         TypeError: if a function does not take the options that are bound to it.
-        ValueError: if there is no method, two share a name, or a name cannot be a folder's.
+        ValueError: if no method is given, two methods share a name, or a name cannot be the name of
+            a folder.
 
     Example:
         >>> from hvd_xai.attributions.saliency import saliency
@@ -124,7 +125,7 @@ def resolve_one(method: Attribution | str, name: str = "") -> Method:
     Raises:
         RecipeError: if no method has a given name.
         TypeError: if the function does not take the options that are bound to it.
-        ValueError: if the name cannot be a folder's, or there is no such score.
+        ValueError: if the name cannot be the name of a folder, or there is no such score.
     """
     function = load_method(method) if isinstance(method, str) else method
     its_name, options = describe(function)

@@ -19,9 +19,9 @@ def restore(
     """Restores a method: the function of a name, with the options that `describe` recorded.
 
     Args:
-        name: the method's own name.
-        options: options, as `describe` records them.
-        function: function to bind the options to; the method of that name by default.
+        name: name of the method's function.
+        options: options in the form in which `describe` records them.
+        function: function to bind the options to; the method of that name if None.
 
     Returns:
         The method with its options bound.
