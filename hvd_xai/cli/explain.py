@@ -129,7 +129,7 @@ def explain(  # noqa: PLR0913  # one parameter is one option of the command line
         from hvd_xai.lookup.modules import load_objects
         from hvd_xai.lookup.resolve import resolve
         from hvd_xai.lookup.settings import parse_settings
-        from hvd_xai.probe.unpack import Feature
+        from hvd_xai.probe.dataset_format import Feature
     world = hvd.init()
     configure(world.rank, world.size, world.host)
     # from here on everything fails on all ranks or on none

@@ -13,8 +13,10 @@ from hvd_xai.explain.estimate import Estimate, estimate
 from hvd_xai.explain.runner import Runner
 from hvd_xai.explain.targets import predict_targets
 from hvd_xai.lookup.resolve import Method
-from hvd_xai.probe import unpack
+from hvd_xai.probe.dataset_format import Feature, Hints
 from hvd_xai.probe.probe import Probe
+from hvd_xai.probe.unpack import unpack
+from hvd_xai.probe.unpacked import open_unpacked
 from hvd_xai.protocols import Progress
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import Recording
@@ -41,7 +43,7 @@ class Dataset:
 
     path: Path
     targets: Path | None = None
-    features: Mapping[str, unpack.Feature] = field(default_factory=dict)
+    features: Mapping[str, Feature] = field(default_factory=dict)
 
 
 class DatasetJob:
@@ -161,16 +163,15 @@ class DatasetJob:
         has_targets = True
         with world.together("unpacking the data set"):
             if world.local_rank == 0:
-                has_targets = unpack.unpack(
+                has_targets = unpack(
                     self._dataset.path,
                     unpacked,
                     targets=self._dataset.targets,
-                    features=self._dataset.features,
-                    input_shape=tuple(self._model.input_shape[1:]),
+                    hints=Hints(self._dataset.features, tuple(self._model.input_shape[1:])),
                     needs_targets=any(method.reads_targets for method in self._methods),
                 )
         with world.together("loading the data set"):
-            probe = unpack.open_unpacked(unpacked)
+            probe = open_unpacked(unpacked)
         return probe, all(world.allgather("asking for targets", has_targets))
 
     def _remove(self, unfinished: Path) -> None:

@@ -1,0 +1,99 @@
+"""What a data set format is asked, and what users tell it beside the data set."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from hvd_xai.probe.unpacked import ARRAYS
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """Tells where the examples of a TFRecord file hold an array, and how it is encoded.
+
+    Args:
+        key: name of the feature in each example.
+        kind: `float32` or `int64` for lists of numbers, `image` for an encoded JPEG or PNG, any
+            other dtype for raw little-endian bytes.
+        shape: shape of one example's value.
+    """
+
+    key: str
+    kind: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "tuple[str, Feature]":
+        """Reads `inputs=x:float32:8,8,1` as the name of an array and the feature that holds it.
+
+        Raises:
+            ValueError: if the text is not of this form.
+
+        Example:
+            >>> Feature.parse("targets=y:int64")
+            ('targets', Feature(key='y', kind='int64', shape=()))
+        """
+        found = re.fullmatch(r"(\w+)=([^:]+):(\w+)(?::(\d+(?:,\d+)*))?", text)
+        if found is None or found[1] not in ARRAYS:
+            raise ValueError(
+                "a feature is written as name=key:kind:shape, such as inputs=x:float32:8,8,1;"
+                f" names: {', '.join(ARRAYS)}; got '{text}'"
+            )
+        try:
+            np.dtype("u1" if found[3] == "image" else found[3])
+        except TypeError as error:
+            raise ValueError(
+                f"'{found[3]}' in the feature '{text}' must be 'image' or a dtype of NumPy"
+            ) from error
+        return found[1], cls(
+            found[2],
+            found[3],
+            tuple(int(length) for length in (found[4] or "").split(",") if length),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """Tells a format what the data set itself does not say.
+
+    Args:
+        features: features of TFRecord examples, by the array that each becomes.
+        input_shape: shape of one input of the model; it sets the size and the channels of images.
+    """
+
+    features: Mapping[str, Feature] = field(default_factory=dict)
+    input_shape: Sequence[int | None] = ()
+
+
+class Match(IntEnum):
+    """How surely a file or folder has a format; the surest format reads it."""
+
+    NO = 0
+    POSSIBLE = 1
+    """Nothing speaks against it: the format reads it if no other format is certain."""
+    CERTAIN = 2
+    """Its name or its content says so."""
+
+
+@runtime_checkable
+class Format(Protocol):
+    """A data set format, which a module of `hvd_xai/probe/datasets/` fills."""
+
+    ACCEPTS: str
+
+    def match(self, source: Path, /) -> Match:
+        """Says how surely a file or folder that exists has this format."""
+
+    def unpack(self, source: Path, folder: Path, hints: Hints, /) -> None:
+        """Writes the data set's arrays and names into an empty folder.
+
+        Raises:
+            ValueError: if the data set is damaged, or the hints do not fit it.
+            OSError: if the data set cannot be read.
+            CheckpointError: if the folder cannot be written.
+        """

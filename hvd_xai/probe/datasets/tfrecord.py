@@ -1,0 +1,79 @@
+"""`.tfrecord`: a file of `tf.train.Example`s, or a folder of such files in the order of names.
+
+The files do not say what they hold: the hints name a feature for each array.
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hvd_xai.probe.dataset_format import Feature, Hints, Match
+from hvd_xai.probe.unpacked import BATCH_ROWS, GrowingArray
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+ACCEPTS = ".tfrecord"
+_SUFFIXES = (".tfrecord", ".tfrecords", ".tfrec")
+_NUMBERS = ("float32", "int64")
+
+
+def match(source: Path) -> Match:
+    """Recognizes a file by its name, and a folder by the names of its files."""
+    return Match.CERTAIN if _files(source) else Match.NO
+
+
+def unpack(source: Path, folder: Path, hints: Hints) -> None:
+    """Decodes the features that the hints name, batch by batch."""
+    import tensorflow as tf
+
+    features = hints.features
+    if "inputs" not in features:
+        raise ValueError(
+            "TFRecord files do not say what is in them: give --feature inputs=key:kind:shape and"
+            " --feature targets=key:int64"
+        )
+    specification = {
+        feature.key: (
+            tf.io.FixedLenFeature(feature.shape, tf.as_dtype(feature.kind))
+            if feature.kind in _NUMBERS
+            else tf.io.FixedLenFeature([], tf.string)
+        )
+        for feature in features.values()
+    }
+    with ExitStack() as stack:
+        arrays = {
+            name: stack.enter_context(GrowingArray(folder / f"{name}.npy")) for name in features
+        }
+        try:
+            files = [str(path) for path in _files(source)]
+            for batch in tf.data.TFRecordDataset(files).batch(BATCH_ROWS):
+                parsed = tf.io.parse_example(batch, specification)
+                for name, feature in features.items():
+                    arrays[name].append(_decode(feature, parsed[feature.key]))
+        except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+            raise ValueError(
+                f"the TFRecord files do not hold what --feature says: {error.message}"
+            ) from error
+
+
+def _files(source: Path) -> list[Path]:
+    candidates = sorted(source.iterdir()) if source.is_dir() else [source]
+    return [path for path in candidates if path.suffix in _SUFFIXES]
+
+
+def _decode(feature: Feature, values: "tf.Tensor") -> np.ndarray:
+    """Returns the values of one feature, one row for each example of a batch."""
+    import tensorflow as tf
+
+    if feature.kind in _NUMBERS:
+        return np.asarray(values)
+    if feature.kind == "image":
+        # 0 channels keeps as many as the image has
+        channels = feature.shape[-1] if feature.shape else 0
+        images = [tf.io.decode_image(one, channels, expand_animations=False) for one in values]
+        return np.stack([image.numpy().reshape(feature.shape or image.shape) for image in images])
+    dtype = np.dtype(feature.kind).newbyteorder("<")
+    return np.stack([np.frombuffer(one, dtype).reshape(feature.shape) for one in values.numpy()])

@@ -1,0 +1,37 @@
+"""Zarr: an array, which is the inputs, or a group of arrays with the names that `.npz` has.
+
+The attributes `class_names`, `feature_names` and `vocabulary` are lists of strings.
+"""
+
+import json
+from pathlib import Path
+
+from hvd_xai.probe.dataset_format import Hints, Match
+from hvd_xai.probe.unpacked import ARRAYS, BLOCK_BYTES, LISTS, GrowingArray, write_names
+from hvd_xai.storage.arrays import METADATA, open_array
+
+ACCEPTS = "a Zarr array or group"
+
+
+def match(source: Path) -> Match:
+    """Recognizes an array or group by the metadata that lie in its folder."""
+    return Match.CERTAIN if (source / METADATA).is_file() else Match.NO
+
+
+def unpack(source: Path, folder: Path, _hints: Hints) -> None:
+    """Copies the arrays in blocks of rows."""
+    metadata = json.loads((source / METADATA).read_text("utf-8"))
+    metadata = metadata if isinstance(metadata, dict) else {}
+    for name in LISTS:
+        if name in metadata.get("attributes", {}):
+            write_names(folder, name, metadata["attributes"][name])
+    if metadata.get("node_type") == "array":
+        members = {"inputs": source}
+    else:
+        members = {name: source / name for name in ARRAYS if (source / name / METADATA).is_file()}
+    for name, path in members.items():
+        array = open_array(path)
+        size = max(1, BLOCK_BYTES // max(1, array[:1].nbytes))
+        with GrowingArray(folder / f"{name}.npy") as file:
+            for start in range(0, array.shape[0], size):
+                file.append(array[start : start + size])
