@@ -112,8 +112,6 @@ WITHOUT_TEST = {
     "hvd_xai/log.py",
     "hvd_xai/ranks/over_horovod.py",
     "hvd_xai/ranks/over_mpi.py",
-    "hvd_xai/views/kinds/image.py",
-    "hvd_xai/views/kinds/series.py",
 }
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"}
 MOST_LINES = 600

@@ -1,6 +1,6 @@
 """How much the explanations of the same samples changed from one epoch to another.
 
-Pure NumPy, on thumbnails, no files.
+Everything is computed by NumPy from thumbnails, block by block; no file is touched.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,13 +14,19 @@ _BLOCK = 1024  # samples at a time: 6 MB of 784 values each in float64
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What one explanation says of its samples, as far as drift looks at it.
+    """Holds what drift reads of one explanation.
 
     Args:
-        sample_ids: `[N]`.
-        predictions: `[N]` class ids, or values.
-        thumbnails: reads rows `start` to `stop` of the block means of the attributions, `[N, ...]`,
-            so that no more than a block is held.
+        sample_ids: sample ids in the order of the rows, `[N]`.
+        predictions: predicted class ids, or values, `[N]`.
+        thumbnails: function that reads rows `start` to `stop` of the attributions' block means
+            `[N, ...]`, so that no more than a block is held in memory.
+
+    Example:
+        >>> means = np.ones((2, 4, 4), np.float32)
+        >>> one = Snapshot(np.arange(2), np.array([1, 0]), lambda start, stop: means[start:stop])
+        >>> one.sample_ids
+        array([0, 1])
     """
 
     sample_ids: Int[np.ndarray, "N"]
@@ -30,18 +36,22 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far one explanation is from an earlier one of the same samples.
+    """Says how far one explanation is from an earlier one of the same samples.
 
     Args:
-        mean_cosine: mean over samples of `cosine_similarity`; 1 where nothing changed but strength.
+        mean_cosine: mean over samples of `cosine_similarity`; 1 if nothing changed but strength,
             NaN without samples.
-        median_cosine: the median of the same.
+        median_cosine: median over samples of `cosine_similarity`; NaN without samples.
         relative_l2: ‖after - before‖ / max(‖before‖, ‖after‖) over all samples together, 0 to 2; 0
-            where both are zero.
-        changed_predictions: share of samples whose predicted class is another; None where
-            predictions are values, not class ids.
-        n_samples: samples compared.
-        n_left_out: samples left out, because a value of theirs is not finite.
+            if both norms are zero.
+        changed_predictions: share of samples whose predicted class changed; None if predictions are
+            values and not class ids, or without samples.
+        n_samples: number of samples compared.
+        n_left_out: number of samples left out because one of their values is not finite.
+
+    Example:
+        >>> Drift(1.0, 1.0, 0.0, 0.0, n_samples=12, n_left_out=0).mean_cosine
+        1.0
     """
 
     mean_cosine: float
@@ -60,10 +70,18 @@ def drift(before: Snapshot, after: Snapshot) -> Drift:
         after: the later explanation.
 
     Returns:
-        The figures, over the samples whose thumbnails are finite in both.
+        Statistics over the samples whose thumbnails are finite in both explanations.
 
     Raises:
         ValueError: if the sample ids or their order differ, or the shapes of the thumbnails do.
+
+    Example:
+        >>> ones = np.ones((2, 4, 4), np.float32)
+        >>> ids, predictions = np.arange(2), np.array([1, 0])
+        >>> before = Snapshot(ids, predictions, lambda start, stop: ones[start:stop])
+        >>> after = Snapshot(ids, predictions, lambda start, stop: 2 * ones[start:stop])
+        >>> drift(before, after).relative_l2
+        0.5
     """
     n_samples = len(before.sample_ids)
     blocks = list(_compared(before, after))
@@ -84,10 +102,16 @@ def drift(before: Snapshot, after: Snapshot) -> Drift:
 def similarities(before: Snapshot, after: Snapshot) -> Float64[np.ndarray, "N"]:
     """Returns the `cosine_similarity` of each sample's attributions in two explanations.
 
-    It is NaN where a value of either is not finite.
+    It is NaN for a sample of which a value is not finite in either explanation.
 
     Raises:
-        ValueError: as `drift`.
+        ValueError: if the sample ids or their order differ, or the shapes of the thumbnails do.
+
+    Example:
+        >>> ones = np.ones((2, 4, 4), np.float32)
+        >>> one = Snapshot(np.arange(2), np.array([1, 0]), lambda start, stop: ones[start:stop])
+        >>> similarities(one, one).round(6)
+        array([1., 1.])
     """
     return np.concatenate([np.empty(0), *(cosines for cosines, _ in _compared(before, after))])
 
@@ -99,17 +123,22 @@ def cosine_similarity(
 
         cos(a, b) = a · b / (‖a‖ ‖b‖)        in -1..1
 
-    1 means the same pattern, whatever its strength; 0 nothing in common; -1 the opposite. A vector
-    of zeros has no direction: where both are zero nothing changed and it is 1; where one is zero,
-    it is 0.
+    1 means the same pattern, whatever its strength; 0 means nothing in common; -1 means the
+    opposite. Zeros have no direction: the cosine of two rows of zeros is 1, because nothing
+    changed, and the cosine of a row of zeros and another row is 0.
 
     Args:
-        before: `[n, ...]`, finite.
-        after: `[n, ...]`, finite, of the same shape.
+        before: finite attributions, `[n, ...]`.
+        after: finite attributions of the same shape.
+
+    Example:
+        >>> before, after = np.array([[1.0, 0.0], [0.0, 0.0]]), np.array([[5.0, 0.0], [0.0, 1.0]])
+        >>> cosine_similarity(before, after)
+        array([1., 0.])
     """
     earlier, later = _vectors(before), _vectors(after)
-    # Each row is divided by its largest magnitude first: squares of tiny or huge values would
-    # otherwise vanish or overflow.
+    # Squares of tiny or huge values would vanish or overflow, so each row is first divided by its
+    # largest magnitude.
     sizes = [np.abs(values).max(axis=1, initial=0.0) for values in (earlier, later)]
     earlier, later = (
         values / np.where(size > 0, size, 1.0)[:, None]
@@ -124,9 +153,11 @@ def cosine_similarity(
 def _compared(
     before: Snapshot, after: Snapshot
 ) -> Iterator[tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "3"]]]:
-    """Goes through blocks of samples and compares them.
+    """Compares two explanations block by block.
 
-    Yields the cosines of a block, and the squared norms of before, after and their difference.
+    Yields:
+        The cosine of each sample of a block, NaN if one of its values is not finite; and the
+        squared norms of before, after and their difference over the other samples.
     """
     if not np.array_equal(before.sample_ids, after.sample_ids):
         raise ValueError(
@@ -148,21 +179,17 @@ def _compared(
             )
         earlier, later = (_vectors(block) for block in blocks)
         usable = np.isfinite(earlier).all(axis=1) & np.isfinite(later).all(axis=1)
+        # Chosen before they are subtracted: infinity minus infinity warns.
+        earlier, later = earlier[usable], later[usable]
         cosines = np.full(len(usable), np.nan)
-        cosines[usable] = cosine_similarity(earlier[usable], later[usable])
-        yield (
-            cosines,
-            np.array(
-                [
-                    float(np.square(values[usable]).sum())
-                    for values in (earlier, later, later - earlier)
-                ]
-            ),
-        )
+        cosines[usable] = cosine_similarity(earlier, later)
+        norms = [float(np.square(values).sum()) for values in (earlier, later, later - earlier)]
+        yield cosines, np.array(norms)
 
 
 def _vectors(values: Num[np.ndarray, "n ..."]) -> Float64[np.ndarray, "n k"]:
     n_samples = len(values)
+    # The length is spelled out, because -1 cannot be worked out of an array without rows.
     return values.reshape(n_samples, int(np.prod(values.shape[1:]))).astype(np.float64)
 
 

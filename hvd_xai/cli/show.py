@@ -38,7 +38,7 @@ DEFAULT_SAMPLES = 32
 MAX_STRONGEST = 10
 _BLOCK = 32  # samples whose attributions are held at a time
 
-# columns that are left out where the terminal is narrow, the first of them first
+# Columns that are left out if the terminal is narrow, in this order.
 _LEAST_IMPORTANT = (
     "committed",
     "size",
@@ -168,10 +168,13 @@ def _tell_samples(
     *,
     as_json: bool,
 ) -> None:
-    """Prints a line for each sample and explanation; of one sample and epoch, its strongest parts."""
+    """Prints a line for each sample and explanation.
+
+    For a single sample at one epoch it prints the strongest parts as well.
+    """
     probe = explanations.probe()
     by_explanation = [_read_records(one, sample_ids, probe, has_parts=as_json) for one in chosen]
-    # sample after sample, and of each sample one explanation after the other
+    # Turned over: lines go sample by sample, and within a sample explanation by explanation.
     records = [record for of_sample in zip(*by_explanation, strict=True) for record in of_sample]
     if as_json:
         print(write_json({"run": run, "samples": list[Json](records)}))
@@ -192,13 +195,13 @@ def _read_records(
     *,
     has_parts: bool,
 ) -> list[dict[str, Json]]:
-    """Returns what is known of samples in one explanation, in bounded memory.
+    """Reads the numbers of some samples in one explanation, in bounded memory.
 
     Args:
-        explanation: the explanation.
+        explanation: explanation that is read.
         sample_ids: ids of the samples.
-        probe: the stored probe.
-        has_parts: whether the strongest parts of each sample are among what is returned.
+        probe: stored probe; None if the run has none.
+        has_parts: whether each record includes the strongest parts of its sample.
     """
     records = read_columns(explanation, sample_ids)
     for start in range(0, len(records), _BLOCK):

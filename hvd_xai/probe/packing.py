@@ -1,8 +1,13 @@
-"""The inputs of a model that takes several, as rows of one array.
+"""Several inputs of a model, packed into the rows of one array.
 
-All that computes, merges and stores attributions sees one array of inputs. Several inputs become
-one: flattened, one behind the other, in float32. The record of how that was done takes them, and
-their attributions, apart again.
+Everything that computes, merges and stores attributions takes one array of inputs. So several
+inputs are flattened and laid one behind the other, in float32:
+
+    age [n]   history [n, 3]   photo [n, 2, 2]
+      |        |                |
+    [ a | h0 h1 h2 | p00 p01 p10 p11 ]        one row [f], f = 1 + 3 + 4
+
+`Packing` records how this was done, and takes the inputs and their attributions apart again.
 """
 
 import math
@@ -12,18 +17,22 @@ from typing import Any
 
 import numpy as np
 
-_LARGEST_INTEGER = 2**24  # the whole numbers that float32 holds are those up to here
+_LARGEST_INTEGER = 2**24  # float32 holds every whole number up to here, and not all beyond
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How several inputs lie in one row.
+    """Records how several inputs lie in one row.
 
-    Attributes:
-        names: of the inputs; those of a model that takes a list are "0", "1", ...
-        shapes: of one example of each.
-        dtypes: of each.
+    Args:
+        names: names of the inputs; "0", "1", ... for a model that takes a list.
+        shapes: shape of one example of each input.
+        dtypes: dtype of each input.
         keyed: whether the model takes a dict by these names, and not a list.
+
+    Example:
+        >>> Packing(("age", "history"), ((), (3,)), ("int64", "float32"), keyed=True).n_features
+        4
     """
 
     names: tuple[str, ...]
@@ -33,18 +42,19 @@ class Packing:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Values of one example of each input."""
+        """Number of values in one example of each input."""
         return tuple(math.prod(shape) for shape in self.shapes)
 
     @property
     def n_features(self) -> int:
-        """Values of one row."""
+        """Number of values in one row."""
         return sum(self.sizes)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the values of one row, as `age` and `history[0]`; none if an input has places,
-        as an image has.
+        """Names of the values of one row, such as `age` and `history[0]`.
+
+        There are none if an input has more than one axis, as an image has.
         """
         if any(len(shape) > 1 for shape in self.shapes):
             return ()
@@ -56,10 +66,15 @@ class Packing:
         )
 
     def columns(self, name: str) -> slice:
-        """Returns where an input lies in a row.
+        """Returns the columns of a row in which an input lies.
 
         Raises:
-            KeyError: if there is none of that name.
+            KeyError: if no input has this name.
+
+        Example:
+            >>> rows, packing = pack({"age": np.zeros(2), "history": np.zeros((2, 3))})
+            >>> packing.columns("history")
+            slice(1, 4, None)
         """
         if name not in self.names:
             raise KeyError(f"there is no input '{name}'; there are {', '.join(self.names)}")
@@ -68,8 +83,14 @@ class Packing:
         return slice(start, start + self.sizes[index])
 
     def is_whole(self) -> np.ndarray:
-        """Returns which values of a row are whole numbers, `[f]` bool, as tokens and categories,
-        between which there is nothing.
+        """Returns which values of a row are whole numbers, `[f]` bool.
+
+        Whole numbers are tokens and categories: nothing lies between two of them.
+
+        Example:
+            >>> rows, packing = pack([np.zeros(2), np.zeros((2, 2), int)])
+            >>> packing.is_whole()
+            array([False,  True,  True])
         """
         return np.repeat(
             [np.issubdtype(dtype, np.integer) or dtype == "bool" for dtype in self.dtypes],
@@ -77,8 +98,14 @@ class Packing:
         )
 
     def taken_apart(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the array of each input, from rows `[n, f]` of inputs or of their attributions;
-        float32 as the rows are.
+        """Takes rows `[n, f]` of inputs or their attributions apart into an array for each input.
+
+        The arrays keep the dtype of the rows.
+
+        Example:
+            >>> rows, packing = pack({"age": np.zeros(2), "photo": np.zeros((2, 4, 4))})
+            >>> packing.taken_apart(rows)["photo"].shape
+            (2, 4, 4)
         """
         return {
             name: rows[:, self.columns(name)].reshape(len(rows), *shape)
@@ -87,15 +114,23 @@ class Packing:
 
 
 def pack(inputs: Mapping[str, Any] | Sequence[Any]) -> tuple[np.ndarray, Packing]:
-    """Packs several inputs into one array `[n, f]`, float32.
+    """Packs several inputs into the rows of one array, float32.
 
     Args:
         inputs: arrays `[n, ...]` by name, or in order.
 
+    Returns:
+        The rows `[n, f]`, and the record of how the inputs lie in them.
+
     Raises:
-        TypeError: if one is no NumPy array of numbers.
-        ValueError: if there is none, they differ in length, or a whole number is too large for
-            float32.
+        TypeError: if an input is no NumPy array of numbers.
+        ValueError: if there is no input, the inputs differ in length, or a whole number is too
+            large for float32.
+
+    Example:
+        >>> rows, packing = pack({"age": np.array([41, 35]), "history": np.zeros((2, 3))})
+        >>> rows.shape, packing.names
+        ((2, 4), ('age', 'history'))
     """
     keyed = isinstance(inputs, Mapping)
     arrays: dict[str, Any] = dict(
@@ -146,7 +181,7 @@ def pack(inputs: Mapping[str, Any] | Sequence[Any]) -> tuple[np.ndarray, Packing
         keyed=keyed,
     )
     n_rows = next(iter(lengths.values()))
-    # what is beyond float32 becomes an infinity, which the probe refuses
+    # A value beyond float32 becomes an infinity, which the probe refuses later, by its sample id.
     with np.errstate(over="ignore"):
         flat = [
             np.asarray(values, np.float32).reshape(n_rows, math.prod(values.shape[1:]))

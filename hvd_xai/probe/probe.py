@@ -14,27 +14,37 @@ _BLOCK_BYTES = 32 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The fixed examples that are explained every time. Every rank holds the same probe.
+    """Holds the fixed examples that are explained every time, ordered by sample id.
+
+    Every rank holds the same probe.
 
     Args:
-        inputs: `[N, ...]`, what the model takes; a memory-mapped array will do, only the rank's
-            rows are read.
-        targets: `[N]`, what the score selects: class ids, or values for a regression.
-        sample_ids: `[N]` whole numbers from 0 on, unique; `arange(N)` if left out. Rows of every
-            checkpoint are ordered by it.
-        labels: `[N]`, the data set's labels, if they are not the targets; integers where those are.
+        inputs: inputs of the model, `[N, ...]`; of a memory-mapped array each rank reads its own
+            rows only.
+        targets: class ids, or values for a regression, `[N]`; the score selects by them.
+        sample_ids: unique whole numbers from 0 on, `[N]`; `arange(N)` if left out. The rows of
+            every checkpoint are ordered by them.
+        labels: labels of the data set, `[N]`, if they differ from the targets; integers if the
+            targets are integers.
         class_names: names of the classes, for people.
-        feature_names: names of the values of one input, for people; only of a table, whose inputs
-            are `[N, d]`, and all d of them.
-        vocabulary: the word of each token id, for people, as `keras.layers.TextVectorization` has
-            it; only of texts, whose inputs are token ids `[N, T]`. The word of padding is "".
-        packing: how several inputs lie in each row, as `Probe.of_several` has it; None for a model
-            of one input.
+        feature_names: names of all d values of one input, for people; only for a table, whose
+            inputs are `[N, d]`.
+        vocabulary: word of each token id, for people, as `keras.layers.TextVectorization` returns
+            it; only for texts, whose inputs are token ids `[N, T]`. The word of padding is "".
+        packing: how several inputs lie in each row, as `Probe.of_several` makes it; None for a
+            model of one input.
 
     Raises:
-        TypeError: if one of them is no NumPy array.
-        ValueError: if a shape, a dtype or the number of names is not as said, a sample id or a
-            feature's name stands twice, or a token id has no word.
+        TypeError: if inputs, targets, sample ids or labels are no NumPy array.
+        ValueError: if a shape, a dtype or the number of names is not as described above, a sample
+            id or a feature's name occurs twice, or a token id has no word.
+
+    Example:
+        >>> probe = Probe(np.array([[41, 2.5], [35, 0.0]]), np.array([1, 0]), np.array([7, 3]))
+        >>> probe.sample_ids
+        array([3, 7])
+        >>> probe.targets
+        array([0, 1])
     """
 
     inputs: np.ndarray
@@ -84,7 +94,7 @@ class Probe:
             )
         object.__setattr__(self, "sample_ids", self.sample_ids.astype(np.int64))
         for name in ("feature_names", "vocabulary"):
-            # people have them as lists and arrays, too
+            # callers pass lists and arrays as well, but a record in a checkpoint is a tuple
             object.__setattr__(self, name, tuple(map(str, getattr(self, name))))
         self._check_feature_names()
         if (
@@ -96,6 +106,7 @@ class Probe:
                 f"labels must be integers where the targets are ({self.targets.dtype}); got dtype"
                 f" {self.labels.dtype}"
             )
+        # Sorting copies the inputs, which mapped inputs must be spared: so only if it is needed.
         order = np.argsort(self.sample_ids, kind="stable")
         if np.any(np.diff(self.sample_ids[order]) == 0):
             raise ValueError("sample_ids of the probe must be unique; some stand twice")
@@ -143,7 +154,7 @@ class Probe:
                 f"a vocabulary is of texts, whose inputs are token ids [N, T]; got {got}"
             )
         for first, block in self._blocks(0, len(self)):
-            # so written, NaN has none either
+            # Every comparison with NaN is false, so this form finds that NaN has no word either.
             has_no_word = ~((block >= 0) & (block < n_words) & (block == np.floor(block)))
             if has_no_word.any():
                 row, place = np.argwhere(has_no_word)[0].tolist()
@@ -154,8 +165,9 @@ class Probe:
                 )
 
     def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Goes through the inputs of some rows, each block with the row it starts at: they may be
-        mapped, and larger than memory.
+        """Yields the inputs of rows `start` to `stop` in blocks, each with its first row.
+
+        Inputs may be mapped, and larger than memory.
         """
         step = max(1, _BLOCK_BYTES // max(1, self.inputs[:1].nbytes))
         for first in range(start, stop, step):
@@ -172,23 +184,28 @@ class Probe:
         class_names: tuple[str, ...] = (),
         feature_names: tuple[str, ...] = (),
     ) -> "Probe":
-        """Returns the probe of a model of several inputs, which are packed into rows of float32; a
-        copy is made of them.
+        """Packs the inputs of a model that takes several into rows of float32, and makes a probe.
 
-        It has no vocabulary: which of the inputs would it be of?
+        The rows are a copy. A vocabulary is not possible, because it would not say which input it
+        belongs to.
 
         Args:
-            inputs: `[N, ...]` arrays by the names that the model takes them by, or in its order.
-            targets: as `Probe`.
-            sample_ids: as `Probe`.
-            labels: as `Probe`.
-            class_names: as `Probe`.
-            feature_names: names of all values of a row. If left out, they are made of the inputs'
-                names, where each input is one value or a vector: `age`, `history[0]`, `history[1]`.
+            inputs: arrays `[N, ...]` by the names that the model knows them by, or in its order.
+            targets: class ids, or values for a regression, `[N]`.
+            sample_ids: unique whole numbers from 0 on, `[N]`; `arange(N)` if left out.
+            labels: labels of the data set, `[N]`, if they differ from the targets.
+            class_names: names of the classes, for people.
+            feature_names: names of all values of a row. If left out and every input is one value or
+                a vector, they are made of the inputs' names: `age`, `history[0]`, `history[1]`.
 
         Raises:
-            TypeError: as `Probe`.
-            ValueError: as `Probe`, or if whole numbers are too large for float32.
+            TypeError: if inputs, targets, sample ids or labels are no NumPy array.
+            ValueError: if `Probe` refuses the values, or whole numbers are too large for float32.
+
+        Example:
+            >>> several = {"age": np.array([41, 35]), "history": np.array([[1.0, 2.0], [3.0, 4.0]])}
+            >>> Probe.of_several(several, np.array([1, 0])).feature_names
+            ('age', 'history[0]', 'history[1]')
         """
         rows, packing = pack(inputs)
         ids = np.empty(0, np.int64) if sample_ids is None else sample_ids
@@ -206,14 +223,19 @@ class Probe:
         return len(self.inputs)
 
     def check_finite(self, start: int, stop: int) -> None:
-        """Raises `ValueError` naming the first sample of rows `start` to `stop` that holds a NaN or
-        an infinity, or would in float32.
+        """Checks that the inputs of rows `start` to `stop` are finite in float32.
+
+        Raises:
+            ValueError: if they are not; it names the first sample.
+
+        Example:
+            >>> probe.check_finite(0, len(probe))
         """
         if not np.issubdtype(self.inputs.dtype, np.floating):
             return
         bad: list[int] = []
         for first, block in self._blocks(start, stop):
-            # a float64 beyond float32, in which everything is computed, becomes an infinity here
+            # Everything is computed in float32, where a float64 beyond its range is an infinity.
             with np.errstate(over="ignore"):
                 finite = np.isfinite(block.astype(np.float32, copy=False)).all(
                     axis=tuple(range(1, block.ndim))
@@ -229,14 +251,19 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What a training recipe loads.
+    """Holds what the `load` of a model recipe returns.
 
     Args:
         train: inputs `[m, ...]` and targets `[m]`, the same on every rank; each rank trains on its
             share.
         validation: inputs and targets that metrics are evaluated on after each epoch.
-        probe: the examples that are explained.
-        batch_size: examples of one rank's batch.
+        probe: examples that are explained.
+        batch_size: number of examples in one rank's batch.
+
+    Example:
+        >>> data = Data(train=(inputs, targets), validation=(inputs, targets), probe=probe)
+        >>> data.batch_size
+        32
     """
 
     train: tuple[np.ndarray, np.ndarray]

@@ -1,5 +1,11 @@
-"""Lays out lines of text and pictures with captions on a page, each picture with its colour
-scale.
+"""Lays out text and captioned pictures on a page, each picture above its colour scale.
+
+MARGIN  lines
+        [above]   GAP   [above]       the pictures of one row start at one height
+        picture         picture
+        scale           scale
+        [below]         [below]
+        legend
 """
 
 import functools
@@ -28,7 +34,17 @@ _BAR_HEIGHT = 10
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of text."""
+    """Holds a line of text.
+
+    Args:
+        text: text of the line.
+        colour: colour of the letters.
+        size: height of the letters, in pixels.
+
+    Example:
+        >>> Line("epoch 3", FAINT).size
+        14
+    """
 
     text: str
     colour: Colour = INK
@@ -37,7 +53,17 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A picture with lines above and below it; `width` is what its text is wrapped to."""
+    """Holds a picture with lines above and below it; its lines are wrapped to its `width`.
+
+    Args:
+        picture: picture with its colour scale.
+        above: lines above the picture.
+        below: lines below the picture and its scale.
+
+    Example:
+        >>> Tile(pixels.Picture(np.zeros((8, 8, 3), np.uint8))).has_scale
+        False
+    """
 
     picture: pixels.Picture
     above: tuple[Line, ...] = ()
@@ -45,17 +71,17 @@ class Tile:
 
     @property
     def width(self) -> int:
-        """The picture's."""
+        """Width of the picture."""
         return int(self.picture.image.shape[1])
 
     @property
     def height_above(self) -> int:
-        """The height of the lines above the picture."""
+        """Height of the lines above the picture."""
         return sum(map(_line_height, self.above))
 
     @property
     def height_below(self) -> int:
-        """The height from the picture's upper edge down."""
+        """Height from the upper edge of the picture down to the end of the tile."""
         height = int(self.picture.image.shape[0]) + 8 + sum(map(_line_height, self.below))
         return height + (_BAR_HEIGHT + 24 if self.has_scale else 0)
 
@@ -68,7 +94,19 @@ class Tile:
 def lay_out(
     lines: Sequence[Line], rows: Sequence[Sequence[Tile]], legend: Sequence[Line], *, framed: bool
 ) -> pixels.RGB:
-    """Lays out lines, rows of tiles aligned in columns, and the legend, on white."""
+    """Lays out lines, rows of tiles aligned in columns, and the legend, on white.
+
+    Args:
+        lines: lines at the top of the page.
+        rows: tiles of each row, from left to right.
+        legend: lines at the bottom of the page.
+        framed: whether every picture gets a thin frame.
+
+    Example:
+        >>> tile = Tile(pixels.Picture(np.zeros((500, 600, 3), np.uint8)))
+        >>> lay_out([Line("two pictures")], [[tile, tile]], [], framed=True).shape[1]
+        1258
+    """
     n_columns = max(map(len, rows))
     widths = [
         max((row[column].width for row in rows if column < len(row)), default=0)
@@ -77,7 +115,7 @@ def lay_out(
     inner = max(sum(widths) + GAP * (n_columns - 1), 420)
     head = [part for line in lines for part in wrap(line.text, line.size, inner, line.colour)]
     foot = [part for line in legend for part in wrap(line.text, line.size, inner, line.colour)]
-    # pictures of one row start at one height
+    # The tallest text of a row sets its height, so that the pictures of a row start at one height.
     above = [max(tile.height_above for tile in row) for row in rows]
     below = [max(tile.height_below for tile in row) for row in rows]
     height = (
@@ -102,15 +140,30 @@ def lay_out(
 
 
 def png(image: pixels.RGB) -> bytes:
-    """Returns the picture as the bytes of a PNG file."""
+    """Returns the picture as the bytes of a PNG file.
+
+    Example:
+        >>> png(np.zeros((8, 8, 3), np.uint8))[1:4]
+        b'PNG'
+    """
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG", optimize=False)
     return buffer.getvalue()
 
 
 def check_pixels(width: int, height: int, of_what: str) -> None:
-    """Raises `ValueError` if a picture of this size would be larger than `MAX_PIXELS`; `of_what`
-    there are too many.
+    """Checks that a picture is not larger than `MAX_PIXELS`.
+
+    Args:
+        width: width of the picture, in pixels.
+        height: height of the picture, in pixels.
+        of_what: what the picture shows too many of if it is too large, such as "samples".
+
+    Raises:
+        ValueError: if the picture is larger.
+
+    Example:
+        >>> check_pixels(800, 600, "samples")
     """
     if width * height > MAX_PIXELS:
         raise ValueError(
@@ -120,7 +173,14 @@ def check_pixels(width: int, height: int, of_what: str) -> None:
 
 
 def wrap(text: str, size: int, width: int, colour: Colour) -> list[Line]:
-    """Breaks a line at spaces to fit `width` pixels, and words that are wider anywhere."""
+    """Breaks a text into lines of at most `width` pixels, at spaces where that is possible.
+
+    A word that is wider than a line is broken between any two letters.
+
+    Example:
+        >>> [line.text for line in wrap("integrated gradients", 14, 100, INK)]
+        ['integrated', 'gradients']
+    """
     letters = font(size)
     lines = [""]
     for word in printable(text).split(" "):
@@ -138,8 +198,13 @@ def wrap(text: str, size: int, width: int, colour: Colour) -> list[Line]:
 
 
 def printable(text: str) -> str:
-    """Returns the text in characters that the built-in font has: accents are dropped, other scripts
-    become question marks.
+    """Returns a text in characters of the built-in font.
+
+    Accents are dropped, and letters of other scripts become question marks.
+
+    Example:
+        >>> printable("âge 年")
+        'age ?'
     """
     plain = unicodedata.normalize("NFKD", text)
     return "".join(
@@ -150,20 +215,35 @@ def printable(text: str) -> str:
 
 
 def shorten(text: str, letters: ImageFont.FreeTypeFont, width: float) -> str:
-    """Returns a text in characters that the font has, without its middle where it is wider: names
-    mostly differ at their ends.
+    """Shortens a text to at most `width` pixels, in characters that the font has.
+
+    Its middle is left out, because names mostly differ at their ends.
+
+    Example:
+        >>> shorten("block_2_convolution_kernel", font(14), 80.0)[:5]
+        'block'
     """
     text = printable(text)
-    kept = min(len(text), max(3, round(width)))  # each character is a pixel wide at least
+    # Each character is at least a pixel wide, so no more than `width` of them need be tried.
+    kept = min(len(text), max(3, round(width)))
     while kept > 2 and letters.getlength(text) > width:
         kept -= 1
+        # kept = 5:  abcdefghij -> abc..ij; the first half is the longer one
         text = f"{text[: -(-kept // 2)]}..{text[len(text) - kept // 2 :]}"
     return text
 
 
 @functools.cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Returns the font of all text, of a height in pixels."""
+    """Returns the font of all text at a height in pixels.
+
+    Raises:
+        TypeError: if Pillow was built without FreeType.
+
+    Example:
+        >>> font(14).getlength("wide") > font(14).getlength("w")
+        True
+    """
     found = ImageFont.load_default(size)
     if not isinstance(found, ImageFont.FreeTypeFont):
         raise TypeError(
@@ -176,7 +256,7 @@ def font(size: int) -> ImageFont.FreeTypeFont:
 def _draw_tile(
     canvas: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: int, top: int, *, framed: bool
 ) -> None:
-    """Draws a tile whose picture's upper left corner is at `left`, `top`."""
+    """Draws a tile; the upper left corner of its picture is at `left`, `top`."""
     _text(draw, tile.above, left, top - tile.height_above)
     rows, columns, _ = tile.picture.image.shape
     canvas.paste(Image.fromarray(tile.picture.image), (left, top))
@@ -200,6 +280,7 @@ def _draw_tile(
 
 
 def _text(draw: ImageDraw.ImageDraw, lines: Sequence[Line], left: int, top: int) -> int:
+    """Draws lines one below the other; returns the height at which the next would start."""
     for line in lines:
         draw.text((left, top), line.text, line.colour, font(line.size))
         top += _line_height(line)

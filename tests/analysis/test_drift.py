@@ -105,6 +105,13 @@ def test_samples_that_are_not_finite_are_left_out_and_counted() -> None:
     )
 
 
+@pytest.mark.filterwarnings("error")
+def test_infinities_of_one_sign_are_left_out_without_a_warning() -> None:
+    infinite = snapshot([[np.inf, 1.0], [1.0, 0.0]])
+    result = drift(infinite, infinite)
+    assert (result.relative_l2, result.n_samples, result.n_left_out) == (0.0, 1, 1)
+
+
 def test_no_finite_sample_gives_nan_and_no_warning() -> None:
     nothing = snapshot(np.full((2, 3), np.nan))
     result = drift(nothing, nothing)

@@ -8,8 +8,13 @@ from hvd_xai.views.samples import Panel, Sample
 
 
 def fits(facts: ProbeFacts) -> Fit:
-    """Says that images of 1, 3 or 4 channels fit by their shape, and all else in need."""
-    # channels last, or first
+    """Says that images of 1, 3 or 4 channels fit by their shape, and other arrays in need.
+
+    Example:
+        >>> fits(ProbeFacts((28, 28, 1), np.dtype("f4"))).name
+        'SHAPE'
+    """
+    # Channels come last, or first.
     has_channels = len(facts.shape) == 3 and {facts.shape[0], facts.shape[-1]} & {1, 3, 4}
     return Fit.SHAPE if has_channels else Fit.ANYTHING
 
@@ -25,9 +30,16 @@ def strongest(_sample: Sample, _most: int) -> Strongest | None:
 
 
 def draw(panel: Panel, sample: Sample, size: int, limit: float | None = None) -> Picture:
-    """Draws attributions of pixels by themselves, and coarser maps, such as a CAM's, over the image.
+    """Draws attributions of pixels by themselves, and coarser maps over the image.
 
-    A vector, such as a layer's units, becomes bars.
+    A class activation map is such a coarser map. A vector, such as the units of a layer, becomes
+    bars.
+
+    Args:
+        panel: explanation whose attributions are drawn.
+        sample: sample that is explained.
+        size: longer side of the picture, about, in pixels.
+        limit: value at the end of the scale; the panel's own if left out.
     """
     is_map = panel.attributions.ndim >= 2
     if sample.inputs is None or panel.attributions.shape == sample.inputs.shape or not is_map:

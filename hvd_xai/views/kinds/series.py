@@ -1,6 +1,6 @@
 """Vectors `[n]`, and series of steps with channels `[t, c]`.
 
-Pictures without an axis of channels, `[h, w]`, cannot be told from series and are drawn alike.
+Pictures without an axis of channels, `[h, w]`, cannot be told from series and are drawn as such.
 """
 
 from hvd_xai.probe.facts import ProbeFacts
@@ -11,12 +11,17 @@ from hvd_xai.views.samples import Panel, Sample
 
 
 def fits(facts: ProbeFacts) -> Fit:
-    """Says that inputs of up to two axes fit."""
+    """Says that inputs of up to two axes fit by their shape.
+
+    Example:
+        >>> fits(ProbeFacts((100, 3), np.dtype("f4"))).name
+        'SHAPE'
+    """
     return Fit.SHAPE if len(facts.shape) <= 2 else Fit.NONE
 
 
 def arrange(sample: Sample, size: int) -> Arrangement:
-    """Arranges a sample as its bars or its steps, and the same for each panel."""
+    """Arranges a sample as bars, or as a map of its steps, for the input and for each panel."""
     return Plain(sample, size, draw)
 
 
@@ -26,10 +31,16 @@ def strongest(_sample: Sample, _most: int) -> Strongest | None:
 
 
 def draw(panel: Panel, sample: Sample, size: int, limit: float | None = None) -> Picture:
-    """Draws a vector as bars, attributions of steps and channels as a map, and coarser ones over it.
+    """Draws attributions of a vector as bars, and attributions of a series as a map.
 
-    The steps of a series run downwards. Attributions of steps alone, such as a CAM's, are laid over
-    the series with all of its channels.
+    The steps of a series run downwards. Attributions of steps alone, such as those of a class
+    activation map, are laid over the series with all of its channels.
+
+    Args:
+        panel: explanation whose attributions are drawn.
+        sample: sample that is explained.
+        size: longer side of the picture, about, in pixels.
+        limit: value at the end of the scale; the panel's own if left out.
     """
     has_steps = sample.inputs is not None and sample.inputs.ndim == 2
     if sample.inputs is None or panel.attributions.shape == sample.inputs.shape or not has_steps:

@@ -31,7 +31,12 @@ _LABEL = 16  # height of a slice's label, in pixels
 
 
 def fits(facts: ProbeFacts) -> Fit:
-    """Says that inputs of four axes fit, and of three that are all too long for channels."""
+    """Says that inputs of four axes fit, and inputs of three axes too long to be channels.
+
+    Example:
+        >>> fits(ProbeFacts((16, 64, 64), np.dtype("f4"))).name
+        'SHAPE'
+    """
     is_volume = len(facts.shape) == 4 or (len(facts.shape) == 3 and min(facts.shape) >= _SHORTEST)
     return Fit.SHAPE if is_volume else Fit.NONE
 
@@ -45,8 +50,8 @@ def arrange(sample: Sample, size: int) -> Arrangement:
     shape = sample.known.shape[:3]
     chosen = []
     for axis, length in enumerate(shape):
-        # Methods have units of their own, so each is divided by its strongest slice. Their mean, and
-        # not the largest, chooses: a coarse map has several slices that are equally strong.
+        # Methods have units of their own, so each is divided by its strongest slice. The mean over
+        # methods chooses, not the largest: a coarse map has several slices that are equally strong.
         of_axis = np.mean([_divide_by_largest(each[axis]) for each in strengths], axis=0)
         order = numbers.strongest(of_axis[None], length).tolist()
         chosen += [(axis, index) for index in _choose_apart(order)]
@@ -89,6 +94,12 @@ class Slices:
         sample: the sample.
         size: width of a picture of all slices, about, in pixels.
         chosen: axis and index of each slice, axis after axis.
+
+    Example:
+        >>> panel = Panel("saliency", 0, np.ones((12, 12, 12), np.float32), 1, 0.9)
+        >>> facts = ProbeFacts((12, 12, 12), np.dtype("f4"))
+        >>> Slices(Sample(7, 1, 1, (panel,), None, facts), 200, ((0, 5), (0, 9))).caption
+        ''
     """
 
     sample: Sample
