@@ -5,8 +5,8 @@ A kind is one module in `hvd_xai/views/kinds/`, found by its being there. It fil
 of axes to draw something.
 
 `hvd_xai.views.arrays.Plain` is the arrangement of most kinds; `kinds/series.py` shows it whole. Two
-kinds must not fit the same data equally well, and there is no step between `Fit.SHAPE` and
-`Fit.NAMES`: of the shapes that one kind claims, another cannot take a part for itself.
+kinds must not fit the same data equally well: of the shapes that one kind claims with `Fit.SHAPE`,
+another takes a part for itself with `Fit.LENGTHS`.
 """
 
 import importlib
@@ -36,8 +36,10 @@ class Fit(IntEnum):
     ANYTHING = 1
     """The kind draws whatever no other kind knows better."""
     SHAPE = 2
-    """The axes and their lengths are those of the kind."""
-    NAMES = 3
+    """The number of axes is that of the kind."""
+    LENGTHS = 3
+    """An axis has a length that only this kind has, such as the 12 leads of a heart's signals."""
+    NAMES = 4
     """Somebody gave names that only this kind has, such as a vocabulary."""
 
 

@@ -1,10 +1,15 @@
 """Laws that every kind of data keeps: it is found by its module, and draws whatever it is given."""
 
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from hvd_xai.probe.facts import ProbeFacts
-from hvd_xai.views import pixels
+from hvd_xai.views import kinds, pixels
 from hvd_xai.views.kind import Arrangement, Fit, Kind, Strongest, find_kind, kind_names, load_kind
 from hvd_xai.views.samples import Panel, Sample
 
@@ -22,7 +27,13 @@ def make_facts() -> list[ProbeFacts]:
     return found
 
 
-FACTS = make_facts()
+def kinds_own_facts() -> list[ProbeFacts]:
+    """Returns the data that the kinds' own tests name in `FACTS`: a new kind brings its own."""
+    modules = [importlib.import_module(f"tests.views.kinds.test_{name}") for name in kind_names()]
+    return [facts for module in modules for facts in getattr(module, "FACTS", [])]
+
+
+FACTS = [*make_facts(), *kinds_own_facts()]
 WITH_KIND = [
     (name, facts)
     for name in kind_names()
@@ -127,3 +138,25 @@ def test_the_strongest_parts_fit_the_panels_that_have_parts(name: str, facts: Pr
     for part in (*told.parts, *others):
         assert len(part.attributions) == len(told.panels)
         assert part.name
+
+
+LEADS = """
+from hvd_xai.views.kind import Fit
+from hvd_xai.views.kinds.series import arrange, strongest
+
+def fits(facts):
+    return Fit.LENGTHS if len(facts.shape) == 2 and facts.shape[1] == 12 else Fit.NONE
+"""
+
+
+def test_a_kind_in_a_new_file_takes_a_part_of_a_broader_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leads.py").write_text(LEADS)
+    monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path)])
+    found: list[Any] = [
+        find_kind(ProbeFacts(shape, np.dtype(np.float32))) for shape in ((300, 12), (300, 3))
+    ]
+    monkeypatch.delitem(sys.modules, f"{kinds.__name__}.leads")
+    monkeypatch.delattr(kinds, "leads")
+    assert [kind.__name__.rpartition(".")[2] for kind in found] == ["leads", "series"]
