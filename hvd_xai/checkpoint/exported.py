@@ -1,7 +1,7 @@
 """Writes explanations into one file of another format, whole or not at all.
 
-Formats are the modules of `hvd_xai/checkpoint/export/`. Each says by `SUFFIX` how its files end, and
-by `write` how explanations get into one, in blocks, so that memory stays bounded.
+Formats are the modules of `hvd_xai/checkpoint/export/`. Each says by `SUFFIX` how its files end,
+and by `write` how explanations get into one, in blocks, so that memory stays bounded.
 """
 
 import importlib

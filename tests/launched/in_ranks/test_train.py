@@ -162,8 +162,8 @@ def test_an_error_of_all_ranks_leaves_the_last_epochs_explanation_and_model(
 
         def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
             self._epoch = epoch
-            if epoch == 0 and self._explain._plan:  # nothing is written before the error
-                self._explain._plan._recorder._thread.submit(failing.wait, 60)
+            if epoch == 0 and self._explain._runner:  # nothing is written before the error
+                self._explain._runner._recorder._thread.submit(failing.wait, 60)
 
         def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
             if self._epoch == 1 and batch == 1:
