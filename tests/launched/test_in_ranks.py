@@ -25,7 +25,15 @@ LAUNCHES: list[tuple[Launcher, int, tuple[str, ...]]] = [
     (
         "mpirun",
         3,
-        (*BY_SIZE, "test_optimizer.py", "test_reduction.py", "test_distribute.py", "test_data.py"),
+        (
+            *BY_SIZE,
+            "test_optimizer.py",
+            "test_reduction.py",
+            "test_distribute.py",
+            "test_endless_batches.py",
+            "test_equal_steps.py",
+            "test_sharding.py",
+        ),
     ),
     ("mpirun", 5, WITHOUT_HOROVOD),
     (
@@ -35,7 +43,8 @@ LAUNCHES: list[tuple[Launcher, int, tuple[str, ...]]] = [
             "test_world.py",
             "test_merge.py",
             "test_recording.py",
-            "test_elastic.py",
+            "test_state.py",
+            "test_run.py",
             "test_tuning.py",
         ),
     ),

@@ -1,8 +1,5 @@
-"""The distributed tape, and Horovod's collectives on values, on ranks."""
+"""The distributed tape returns the gradients of all ranks."""
 
-import importlib
-import inspect
-import math
 from typing import Any
 
 import keras
@@ -76,84 +73,3 @@ def test_local_sources_keep_their_gradients(world: World, scale: bool) -> None:
         np.asarray(local[0][1]), [[(world.rank + 1) / (world.size if scale else 1)]]
     )
     np.testing.assert_allclose(np.asarray(shared[0][1]), [[(world.size + 1) / 2]])
-
-
-def test_values_are_reduced_gathered_and_broadcast(world: World) -> None:
-    mine = np.array([world.rank + 1.0, 2.0], "float32")
-    sums = sum(range(1, world.size + 1))
-    np.testing.assert_allclose(hvd.allreduce(mine, name="mine"), [sums / world.size, 2.0])
-    np.testing.assert_allclose(
-        hvd.allreduce(keras.Variable(mine), op=hvd.Sum), [sums, 2.0 * world.size]
-    )
-    np.testing.assert_allclose(hvd.allreduce(mine.tolist(), op=hvd.Max), [world.size, 2.0])
-    np.testing.assert_allclose(hvd.allreduce(mine, op=hvd.Min), [1.0, 2.0])
-    np.testing.assert_allclose(
-        hvd.allreduce(mine, op=hvd.Product), [math.factorial(world.size), 2.0**world.size]
-    )
-    np.testing.assert_allclose(
-        hvd.allgather(np.full(world.rank + 1, world.rank)),
-        np.repeat(range(world.size), range(1, world.size + 1)),
-    )
-    np.testing.assert_allclose(hvd.broadcast(mine, world.size - 1), [world.size, 2.0])
-    np.testing.assert_allclose(
-        hvd.reducescatter(np.arange(world.size, dtype="float32"), op=hvd.Sum),
-        [world.rank * world.size],
-    )
-    assert hvd.broadcast_object({"from": world.rank}, 0) == {"from": 0}
-
-
-def test_variables_of_keras_and_tensorflow_are_broadcast(world: World) -> None:
-    variables = [
-        keras.Variable([float(world.rank)], dtype="bfloat16"),
-        tf.Variable([world.rank + 1]),
-    ]
-    hvd.broadcast_variables(variables, root_rank=world.size - 1)
-    assert [float(tf.cast(variable, tf.float32)[0]) for variable in variables] == [
-        world.size - 1,
-        world.size,
-    ]
-    with pytest.raises(RuntimeError, match="broadcast_variables"):
-        hvd.broadcast_global_variables(0)
-
-
-OTHERWISE = {
-    "init",  # takes process_sets by name
-    "is_version_greater_equal_than",  # of Horovod's own
-    "load_model",  # has no legacy_opts: Keras 3 has no legacy optimizers
-    "run",  # a decorator, whose argument has another name
-    "TensorFlowKerasState",  # the base class of KerasState
-}
-
-
-@pytest.mark.parametrize("part", ["", ".callbacks", ".elastic"])
-def test_horovods_names_and_arguments_are_there(world: World, part: str) -> None:
-    """So that a script that imports `horovod.tensorflow.keras` changes that line alone."""
-    theirs, ours = (
-        importlib.import_module(package + part)
-        for package in ("horovod.tensorflow.keras", "hvd_xai.keras")
-    )
-    offered = {
-        name: value
-        for name, value in vars(theirs).items()
-        if callable(value) and not name.startswith("_")
-    }
-    assert "KerasState" in offered or len(offered) > 4
-    for name in offered.keys() - OTHERWISE:
-        arguments, had = (
-            list(inspect.signature(getattr(module, name)).parameters) for module in (ours, theirs)
-        )
-        assert arguments[: len(had)] == had, name
-
-
-def test_horovod_says_how_it_runs(world: World) -> None:
-    assert (hvd.rank(), hvd.size(), hvd.cross_rank(), hvd.cross_size()) == (
-        world.rank,
-        world.size,
-        0,
-        1,
-    )
-    assert hvd.is_initialized()
-    assert hvd.mpi_enabled() != hvd.gloo_enabled()
-    for build in ("mpi", "gloo", "nccl", "ddl", "ccl", "cuda", "rocm"):
-        assert getattr(hvd, f"{build}_built")() in (False, True, 0, 1)
-    assert hvd.global_process_set.size() == world.size

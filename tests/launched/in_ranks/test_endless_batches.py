@@ -1,5 +1,4 @@
-"""Each rank's share: all of it together is the whole, and no rank steps more often than the
-others."""
+"""Every row counts once in an epoch, and no rank steps more often than the others."""
 
 from typing import Any
 
@@ -11,28 +10,9 @@ import tensorflow as tf
 import hvd_xai.keras as hvd
 from hvd_xai.errors import PeerError
 from hvd_xai.ranks.world import World
+from tests.launched.rows_under_test import Batches, draw_rows, gather_targets
 
 ROUNDING = 1e-6
-
-
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no types
-    """Batches of two rows."""
-
-    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
-        super().__init__()
-        self.x, self.y = x, y
-
-    def __len__(self) -> int:
-        return len(self.x) // 2
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = slice(2 * index, 2 * index + 2)
-        return self.x[rows], self.y[rows]
-
-
-def _rows(n: int) -> tuple[np.ndarray, np.ndarray]:
-    random = np.random.default_rng(0)
-    return random.normal(size=(n, 3)).astype("float32"), np.arange(n, dtype="float32")[:, None]
 
 
 def _taken(stream: Any, n: int, first: int = 0) -> list[Any]:
@@ -44,19 +24,8 @@ def _taken(stream: Any, n: int, first: int = 0) -> list[Any]:
     return [[np.asarray(part) for part in batch] for batch in batches]
 
 
-def _targets(world: World, batches: list[Any]) -> list[float]:
-    """The targets of all ranks' rows that count, one rank after the other."""
-    mine = [
-        float(value)
-        for _, y, *weights in batches
-        for value in y[weights[0] > 0 if weights else slice(None)].reshape(-1)
-    ]
-    of_ranks: Any = world.allgather("testing", mine)
-    return [value for values in of_ranks for value in values]
-
-
 def _sources(kind: str, n: int) -> tuple[Any, ...]:
-    x, y = _rows(n)
+    x, y = draw_rows(n)
     return {
         "arrays": (x, y),
         "dataset": (tf.data.Dataset.from_tensor_slices((x, y)),),
@@ -77,7 +46,7 @@ def test_every_row_counts_once_an_epoch_in_another_order_and_again_when_resumed(
     )
     assert len({str(steps) for steps in world.allgather("testing", n_steps)}) == 1
     first, second = _taken(stream, n_steps), _taken(stream, n_steps, first=n_steps)
-    epochs = [_targets(world, first), _targets(world, second)]
+    epochs = [gather_targets(world, first), gather_targets(world, second)]
     for epoch in epochs:
         assert len(set(epoch)) == len(epoch)
         assert len(epoch) >= (
@@ -150,43 +119,12 @@ def test_ranks_with_other_numbers_of_batches_join_to_one_process(world: World) -
 
 def test_a_rank_without_a_batch_is_an_error_on_all(world: World) -> None:
     dataset = (
-        tf.data.Dataset.from_tensor_slices(_rows(4))
+        tf.data.Dataset.from_tensor_slices(draw_rows(4))
         .batch(2)
         .take(0 if world.rank == world.size - 1 else 2)
     )
     with pytest.raises(PeerError if world.size > 1 else ValueError, match="this rank has no batch"):
         hvd.join_batches(dataset, world=world)
-
-
-def test_shards_are_apart_and_of_one_size(world: World) -> None:
-    n = 4 * world.size + 1
-    x, y = _rows(n)
-    dealt = world.size * (n // world.size)
-    for data in (
-        [hvd.shard(x, y, world=world)],
-        hvd.shard(
-            tf.data.Dataset.from_tensor_slices((x, y)).filter(lambda *_: True).batch(1), world=world
-        ),
-    ):
-        assert sorted(
-            _targets(world, [[np.asarray(part) for part in batch] for batch in data])
-        ) == list(range(dealt))
-    batches: Any = hvd.shard(Batches(*_rows(2 * n)), world=world)
-    assert (
-        len(_targets(world, [batches[index] for index in range(batches.num_batches)])) == 2 * dealt
-    )
-    dataset: Any = hvd.shard(tf.data.Dataset.range(n), world=world)
-    assert int(dataset.cardinality()) == n // world.size
-    assert (
-        dataset.options().experimental_distribute.auto_shard_policy
-        == tf.data.experimental.AutoShardPolicy.OFF
-    )
-
-
-def test_steps_are_agreed_on(world: World) -> None:
-    mine = 4 + world.rank
-    assert hvd.agree_steps(world, mine, uneven="min") == 4
-    assert hvd.agree_steps(world, mine, uneven="max") == 4 + world.size - 1
 
 
 @pytest.mark.parametrize(

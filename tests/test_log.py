@@ -1,0 +1,70 @@
+"""Records say which rank they come from, and a quiet start hides nothing but chatter."""
+
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from hvd_xai.log import configure, quiet_start
+
+log = logging.getLogger("hvd_xai.tests")
+
+
+@pytest.fixture(autouse=True)
+def _logger_as_it_was() -> Iterator[None]:
+    logger = logging.getLogger("hvd_xai")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+def test_records_of_several_ranks_name_theirs(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(rank=0, size=4, host="node-1")
+    log.info("merged")
+    log.debug("unseen")
+    assert capsys.readouterr().err == "[rank 0/4 node-1] INFO merged\n"
+
+
+def test_a_rank_alone_is_not_named(capsys: pytest.CaptureFixture[str]) -> None:
+    configure()
+    log.info("merged")
+    assert capsys.readouterr().err == "INFO merged\n"
+
+
+def test_other_ranks_than_the_root_warn_and_say_nothing_else(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure(rank=3, size=4, host="node-2")
+    log.info("merged")
+    log.warning("slow")
+    assert capsys.readouterr().err == "[rank 3/4 node-2] WARNING slow\n"
+
+
+def test_a_second_call_replaces_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(rank=0, size=2, host="node-1")
+    configure(rank=0, size=3, host="node-1", level=logging.WARNING)
+    log.info("unseen")
+    log.error("failed")
+    assert capsys.readouterr().err == "[rank 0/3 node-1] ERROR failed\n"
+
+
+def test_a_quiet_start_drops_chatter_and_keeps_warnings(capfd: pytest.CaptureFixture[str]) -> None:
+    with quiet_start():
+        os.write(2, b"I0000 00:00:1795 42 port.cc:153] oneDNN custom operations are on.\n")
+        os.write(2, b"W0000 00:00:1795 42 gpu.cc:9] no GPU is found\n")
+        assert capfd.readouterr().err == ""
+    assert capfd.readouterr().err == "W0000 00:00:1795 42 gpu.cc:9] no GPU is found\n"
+
+
+def test_a_quiet_start_that_fails_still_shows_what_was_said(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def load() -> None:
+        os.write(2, b"libcudart is missing\n")
+        raise ImportError("libcudart")
+
+    with pytest.raises(ImportError, match="libcudart"), quiet_start():
+        load()
+    os.write(2, b"behind\n")
+    assert capfd.readouterr().err == "libcudart is missing\nbehind\n"
