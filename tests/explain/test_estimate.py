@@ -3,7 +3,6 @@
 from functools import partial
 
 import keras
-import numpy as np
 import pytest
 
 from hvd_xai.attributions.smoothgrad import smoothgrad
@@ -14,7 +13,7 @@ from hvd_xai.lookup.resolve import resolve
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Methods
 from hvd_xai.ranks.world import World
-from tests.models_under_test import examples, functional, state_of
+from tests.models_under_test import assert_same_state, examples, functional, state_of
 
 PROBE = Probe(*examples(6))
 
@@ -36,7 +35,7 @@ def test_each_method_is_estimated_under_its_name(model: keras.Model) -> None:
 def test_the_model_is_left_as_it_is(model: keras.Model) -> None:
     before = state_of(model)
     estimate(model, PROBE, resolve(["saliency"]), world=World.alone())
-    np.testing.assert_equal(state_of(model), before)
+    assert_same_state(state_of(model), before)
 
 
 def test_a_method_that_does_not_fit_is_refused(model: keras.Model) -> None:
