@@ -20,16 +20,3 @@ def test_what_needs_the_ranks_is_refused_before_they_are_connected() -> None:
     ended = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert "WorldError: MyCallback needs the ranks to be connected first" in ended.stderr
-
-
-def test_process_sets_are_added_when_the_ranks_are_connected() -> None:
-    connect = (
-        "import hvd_xai.keras as hvd; mine = hvd.ProcessSet([0]); hvd.init(process_sets=[mine])"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", f"{connect}; print(mine.process_set_id, mine.ranks)"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.stdout == "1 [0]\n", ended.stderr
