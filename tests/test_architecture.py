@@ -71,7 +71,7 @@ WITHOUT_TENSORFLOW = (
     *LAYERS["ground"],
 )
 # records and images, inside the function that reads them
-DECODES_WITH_TENSORFLOW = ("hvd_xai.probe.unpack",)
+DECODES_WITH_TENSORFLOW = ("hvd_xai.probe.datasets",)
 # What a recipe may import of ours, beside the names of hvd_xai itself; packages with all that is in
 # them.
 PUBLIC_MODULES = (
@@ -159,7 +159,7 @@ def faults_of_library(module: str, source: str, package: str, known: set[str]) -
             top in TENSORFLOW
             and not found.typing_only
             and unit in WITHOUT_TENSORFLOW
-            and module not in DECODES_WITH_TENSORFLOW
+            and not within(module, DECODES_WITH_TENSORFLOW)
         ):
             faults.append(f"{where}: {unit} must work without {top}")
         if top != "hvd_xai" or module == "hvd_xai":
