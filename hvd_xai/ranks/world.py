@@ -17,7 +17,6 @@ import importlib
 import json
 import logging
 import os
-import pickle
 import secrets
 import socket
 import sys
@@ -25,7 +24,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -50,6 +49,9 @@ log = logging.getLogger(__name__)
 Value = TypeVar("Value", bound=Json)
 # unbound: with a bound that is recursive, as `Json`, mypy does not take None out of `Sent | None`
 Sent = TypeVar("Sent")
+
+# JSON knows no tuples; under this key a list was one.
+_TUPLE = "__tuple__"
 
 
 class World:
@@ -194,13 +196,12 @@ class World:
             >>> World.alone().allgather("counting the batches", 12)
             [12]
         """
-        return self._allgather_pickled(phase, value)
+        return self._allgather_as_text(phase, value)
 
-    def _allgather_pickled(self, phase: str, value: Sent) -> list[Sent]:
-        # pickled, not JSON, so that tuples keep their type; every message comes from a rank of
-        # this very job, which runs the same code
-        messages = self._transport.allgather(phase, pickle.dumps(value))
-        return [pickle.loads(message) for message in messages]
+    def _allgather_as_text(self, phase: str, value: Sent) -> list[Sent]:
+        # not pickled: whatever reaches a rank over the network cannot make it run code
+        messages = self._transport.allgather(phase, json.dumps(_mark_tuples(value)).encode())
+        return [json.loads(message, object_hook=_restore_tuple) for message in messages]
 
     def from_root(self, phase: str, value: Sent | None) -> Sent:
         """Returns the root's value on every rank.
@@ -219,7 +220,7 @@ class World:
             >>> World.alone().from_root("naming the folder", "epochs/000007")
             'epochs/000007'
         """
-        sent = self._allgather_pickled(phase, value)[ROOT]
+        sent = self._allgather_as_text(phase, value)[ROOT]
         if sent is None:
             raise mark_agreed(TypeError(f"{phase}: rank 0 must send a value; got None"))
         return sent
@@ -374,6 +375,22 @@ class World:
     def abort(self, reason: str, code: int = EXIT_STUCK) -> None:
         """Ends every rank of the job at once, with the reason on standard error."""
         end_job(self._transport, self.rank, reason, code)
+
+
+def _mark_tuples(value: object) -> object:
+    """Returns the value with every tuple marked, which JSON would turn into a list."""
+    if isinstance(value, tuple):
+        return {_TUPLE: [_mark_tuples(item) for item in value]}
+    if isinstance(value, list):
+        return [_mark_tuples(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _mark_tuples(item) for key, item in value.items()}
+    return value
+
+
+def _restore_tuple(values: dict[str, Any]) -> object:
+    """Returns the tuple that was marked, or the dictionary itself."""
+    return tuple(values[_TUPLE]) if values.keys() == {_TUPLE} else values
 
 
 def end_job_on_uncaught_error(world: World) -> None:

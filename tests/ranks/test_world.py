@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 
@@ -38,3 +39,12 @@ def test_alone_the_own_value_is_the_roots_and_the_same() -> None:
 def test_a_root_that_sends_nothing_is_refused() -> None:
     with pytest.raises(TypeError, match="testing: rank 0 must send a value"):
         World.alone().from_root("testing", None)
+
+
+@pytest.mark.parametrize(
+    "value", [(1, "two", None), [1, (2.5, [True])], {"a": (1,), "b": [()]}, "text", None, ()]
+)
+def test_values_arrive_as_they_were_sent_tuples_too(value: Any) -> None:
+    [received] = World.alone().allgather("testing", value)
+    assert received == value
+    assert type(received) is type(value)
