@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -46,7 +48,7 @@ def find_trained(
         CheckpointError: on the root, if its model or its config is damaged; the others raise
             PeerError.
     """
-    found: list[Trained] = []
+    found: list[dict[str, Any]] = []
     with world.together("looking for where to resume"):
         if world.is_root:
             if (run.path / EXPLANATIONS / RUN).exists():
@@ -56,11 +58,11 @@ def find_trained(
             if trained is None:
                 log.warning("%s has no model yet to resume from; it starts at epoch 0", run.path)
             else:
-                found = [trained]
+                found = [asdict(trained)]
     found = world.from_root("telling where to resume", found)
     if not found:
         return None
-    [trained] = found
+    trained = Trained(**found[0])
     if trained.size != world.size and world.is_root:
         log.warning(
             "the run was trained by %d ranks and goes on with %d: its learning rate is scaled to"

@@ -368,9 +368,12 @@ def test_mixed_precision_explains_what_full_precision_does() -> None:
 def test_wrong_options_are_refused_before_anything_runs(
     options: dict[str, Any], message: str
 ) -> None:
-    compute = Compute(model_of(total, 3), partial(integrated_gradients, **options))
-    with pytest.raises(ValueError, match=message):
+    def check() -> None:
+        compute = Compute(model_of(total, 3), partial(integrated_gradients, **options))
         compute.check(np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
+
+    with pytest.raises(ValueError, match=message):
+        check()
 
 
 def test_a_score_without_gradient_is_refused() -> None:
