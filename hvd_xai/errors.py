@@ -4,9 +4,40 @@ Mistakes of the caller are `ValueError` and `TypeError`. The errors here are for
 around the caller: among the ranks, in recipes, in files.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Error = TypeVar("Error", bound=BaseException)
+
+
+# The blocks in which this process runs a command of ours. They are the process's, not a thread's:
+# threads that write files raise errors, too.
+_commands: list[object] = []
+
+
+@contextmanager
+def advising_command_line() -> Iterator[None]:
+    """Lets errors of this block advise options of the command line, not arguments of functions."""
+    _commands.append(object())
+    try:
+        yield
+    finally:
+        _commands.pop()
+
+
+def advise(*, script: str, command: str) -> str:
+    """Returns how to mend an error, in words that whoever meets it can act on.
+
+    Args:
+        script: what to change in a script.
+        command: what to change on the command line.
+
+    Example:
+        >>> advise(script="pass mode='resume'", command="add --resume")
+        "pass mode='resume'"
+    """
+    return command if _commands else script
 
 
 class HvdXaiError(Exception):

@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
+from hvd_xai.errors import advise
 from hvd_xai.protocols import Score
 from hvd_xai.tracing.layer_patching import unwrapped
 from hvd_xai.tracing.logits import Activation, find_logits
@@ -410,9 +411,13 @@ def one_head(returned: Outputs, head: str | int | None) -> tf.Tensor:
     there: dict[str | int | None, tf.Tensor] = dict(pairs)
     if head not in there:
         asked = "" if head is None else f", and none is {head!r}"
+        names = ", ".join(map(repr, there))
         raise ValueError(
-            f"the model returns several arrays{asked}; bind head= one of"
-            f" {', '.join(map(repr, there))} to the score"
+            f"the model returns several arrays{asked}; "
+            + advise(
+                script=f"bind head= one of {names} to the score",
+                command=f"give --set score.head= one of {names}",
+            )
         )
     return there[head]
 

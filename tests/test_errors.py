@@ -1,9 +1,18 @@
 """What errors say, and which of them every rank raises."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from hvd_xai import errors
-from hvd_xai.errors import HvdXaiError, PeerError, is_agreed, mark_agreed
+from hvd_xai.errors import (
+    HvdXaiError,
+    PeerError,
+    advise,
+    advising_command_line,
+    is_agreed,
+    mark_agreed,
+)
 
 
 def test_a_peers_error_says_who_failed_where_at_what() -> None:
@@ -45,3 +54,13 @@ def test_every_error_is_caught_by_its_base(kind: type) -> None:
 
 def test_a_missing_horovod_is_an_import_error_too() -> None:
     assert issubclass(errors.HorovodMissingError, ImportError)
+
+
+def test_advice_is_in_the_words_of_who_started_the_job() -> None:
+    def said() -> str:
+        return advise(script="pass mode='resume'", command="add --resume")
+
+    # a thread that writes files is of the same process
+    with advising_command_line(), ThreadPoolExecutor(1) as thread:
+        assert thread.submit(said).result() == said() == "add --resume"
+    assert said() == "pass mode='resume'"

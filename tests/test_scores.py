@@ -14,6 +14,7 @@ from hvd_xai import scores
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.compute.attribute import Compute
 from hvd_xai.compute.predict import Predict
+from hvd_xai.errors import advising_command_line
 from hvd_xai.protocols import Attributed, Attribution, Score
 from tests import models_under_test as models
 
@@ -390,6 +391,11 @@ def test_one_of_several_outputs_is_explained(as_dict: bool, head: str | int) -> 
         Predict(single)(INPUTS, TARGETS).predictions,
     )
     with pytest.raises(ValueError, match="the model returns several arrays; bind head= one of"):
+        Predict(model).check(INPUTS, TARGETS)
+    with (
+        advising_command_line(),
+        pytest.raises(ValueError, match=r"several arrays; give --set score\.head= one of"),
+    ):
         Predict(model).check(INPUTS, TARGETS)
 
 

@@ -19,7 +19,7 @@ from hvd_xai.checkpoint.probe_writer import another_probe, probe_digest, write_p
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.checkpoint.retention import Retention, retain
 from hvd_xai.checkpoint.writer import EPOCHS, Writer, Written, sweep
-from hvd_xai.errors import CheckpointError, RunExistsError
+from hvd_xai.errors import CheckpointError, RunExistsError, advise
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Json
 from hvd_xai.storage.arrays import METADATA, group_metadata
@@ -244,8 +244,13 @@ def check_run(path: str | Path, mode: Mode) -> None:
         raise ValueError(f"mode must be 'new', 'resume' or 'overwrite'; got {mode!r}")
     if mode == "new" and (Path(path) / EXPLANATIONS / RUN).exists():
         raise RunExistsError(
-            f"{path} holds a run already. Add --resume to go on with it, --overwrite to delete its"
-            " explanations, or give another --output."
+            f"{path} holds a run already. "
+            + advise(
+                script="Pass RunDirectory(..., mode='resume') to go on with it, mode='overwrite' to"
+                " delete its explanations, or another folder.",
+                command="Add --resume to go on with it, --overwrite to delete its explanations, or"
+                " give another --output.",
+            )
         )
 
 
@@ -271,7 +276,8 @@ def claim(path: str | Path) -> int:
     except (BlockingIOError, PermissionError) as error:
         os.close(descriptor)
         raise RunExistsError(
-            f"another job is writing to {path}. Wait until it ends, or give another --output."
+            f"another job is writing to {path}. Wait until it ends, or give another"
+            f" {advise(script='folder', command='--output')}."
         ) from error
     except OSError as error:
         log.warning(

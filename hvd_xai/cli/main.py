@@ -9,6 +9,7 @@ import typer
 
 from hvd_xai import __version__, cli
 from hvd_xai.cli.console import report_errors
+from hvd_xai.errors import advising_command_line
 
 _HELP = """\
 Trains Keras 3 models on many ranks with Horovod, and records why they predict what they do.
@@ -76,5 +77,5 @@ def main() -> None:
     """Runs the command line; an error ends it with one line and exit code 1, wrong usage with 2."""
     # Must be set before TensorFlow is loaded, which else greets with 20 lines on every rank.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with report_errors():
+    with report_errors(), advising_command_line():
         build()()

@@ -3,19 +3,16 @@
 import importlib
 import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 from hvd_xai.errors import RecipeError
 from hvd_xai.lookup.describe import describe
 from hvd_xai.lookup.modules import (
     Function,
-    import_named,
     is_import,
     is_path,
+    load_function,
     none_of_name,
-    required_functions,
-    run_file,
 )
 from hvd_xai.lookup.recipes import PACKAGE
 
@@ -40,16 +37,8 @@ def load_method(spec: str) -> Function:
         RecipeError: if no method has that name; the message lists the names that exist.
     """
     kind = "method"
-    if is_import(spec):
-        found = import_named(spec, kind)
-        if not callable(found):
-            raise RecipeError(
-                f"{kind} '{spec}' must be a function; it is of type {type(found).__name__}"
-            )
-        return cast("Function", found)
-    if is_path(spec):
-        path = Path(spec).expanduser()
-        return required_functions(run_file(path, kind), str(path), kind, [path.stem])[path.stem]
+    if is_import(spec) or is_path(spec):
+        return load_function(spec, kind)
     if spec not in shipped_methods():
         raise RecipeError(none_of_name(kind, spec, shipped_methods()))
     return cast("Function", getattr(importlib.import_module(f"hvd_xai.attributions.{spec}"), spec))

@@ -8,7 +8,7 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import xxhash
 
@@ -42,6 +42,27 @@ def load_objects(spec: str) -> dict[str, Any]:
     if not own:
         raise RecipeError(f"{kind} '{spec}' defines no class and no function")
     return own
+
+
+def load_function(spec: str, kind: str) -> Function:
+    """Loads the function that `package.module:name` names, or the one of a file's own name.
+
+    Args:
+        spec: `package.module:name`, or path of a file that defines a function of the file's name.
+        kind: what people call such a function, such as "method".
+
+    Raises:
+        RecipeError: if the spec cannot be found or loaded, or names no function.
+    """
+    if is_path(spec):
+        path = Path(spec).expanduser()
+        return required_functions(run_file(path, kind), str(path), kind, [path.stem])[path.stem]
+    found = import_named(spec, kind)
+    if not callable(found):
+        raise RecipeError(
+            f"{kind} '{spec}' must be a function; it is of type {type(found).__name__}"
+        )
+    return cast("Function", found)
 
 
 def is_import(spec: str) -> bool:

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from hvd_xai import baselines, scores
-from hvd_xai.errors import CheckpointError
+from hvd_xai.errors import CheckpointError, advise
 from hvd_xai.lookup.methods import load_method, shipped_methods
 from hvd_xai.protocols import Attribution, Json
 
@@ -38,7 +38,7 @@ def restore(
         if name not in shipped_methods():
             raise CheckpointError(
                 f"{name!r} is no method of hvd_xai; give the file or the module it is in by"
-                " --method"
+                f" {advise(script='method=', command='--method')}"
             )
         function = load_method(name)
     method: Attribution = partial(

@@ -1,29 +1,50 @@
-"""Reads `name=value` texts as options of functions."""
+"""Reads `name=value` texts as options of functions, and as options of functions among these."""
 
-import ast
 import functools
 import inspect
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeAlias
 
+from hvd_xai import baselines, scores
 from hvd_xai.errors import RecipeError
-from hvd_xai.lookup.modules import Function, nearest
+from hvd_xai.lookup.methods import load_method
+from hvd_xai.lookup.modules import Function, is_import, is_path, load_function, nearest
+from hvd_xai.lookup.setting_values import read_value
+from hvd_xai.protocols import Attribution, Baseline, Score
+
+# What an option takes -> what people call it, and how the one of a name is found.
+_FINDERS: Mapping[object, tuple[str, Callable[[Any], Function]]] = {
+    Score: ("score", scores.resolve),
+    Baseline: ("baseline", baselines.resolve),
+    Attribution: ("method", load_method),
+}
+
+# The function that people see, and the names of options that lead from it to an option:
+# ("saliency", "score", "head") is `head` of the function that is saliency's `score`.
+_Path: TypeAlias = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    function: str
-    name: str
+    path: _Path
     annotation: Any
     default: object
 
+    @property
+    def name(self) -> str:
+        return ".".join(self.path[1:])
+
+    @property
+    def full_name(self) -> str:
+        return ".".join(self.path)
+
     def __str__(self) -> str:
-        default = "" if self.default is inspect.Parameter.empty else f"={self.default!r}"
-        return f"{self.name}{default} ({self.function})"
+        default = getattr(self.default, "__name__", self.default)  # a function by its name
+        written = "" if self.default is inspect.Parameter.empty else f"={default!r}"
+        return f"{self.name}{written} ({self.path[0]})"
 
 
 def parse_settings(
@@ -31,7 +52,10 @@ def parse_settings(
 ) -> dict[str, dict[str, object]]:
     """Reads `name=value` texts as keyword options of functions.
 
-    A value is read as the type of its parameter's annotation, or else of its default.
+    A value is read as the type of its parameter's annotation, or else of its default. Where an
+    option takes a score, a baseline or a method, options of that function can be set too:
+    `score.head=0` sets `head` of the score, which is the default one or the one that another
+    setting names.
 
     Args:
         settings: texts of the form `name=value`, or `function.name=value` where two functions have
@@ -50,45 +74,79 @@ def parse_settings(
         ...     pass
         >>> parse_settings(["width=16", "rates=0.1,0.01"], {"build": build})
         {'build': {'width': 16, 'rates': (0.1, 0.01)}}
+        >>> from hvd_xai.attributions.saliency import saliency
+        >>> found = parse_settings(["score=logit", "score.head=1"], {"saliency": saliency})
+        >>> found["saliency"]["score"].keywords
+        {'head': 1}
     """
+    texts = [_split(setting) for setting in settings]
+    # What an option's own options are shows once it is known which function it is: so all settings
+    # of functions come first, then those of the functions that they name, and so on.
     known = [
-        option for label, function in functions.items() for option in _options(label, function)
+        option for label, function in functions.items() for option in _options((label,), function)
     ]
-    parsed: dict[str, dict[str, object]] = {label: {} for label in functions}
-    for setting in settings:
-        given, equals, text = setting.partition("=")
-        given = given.strip()
-        if not equals or not given:
-            raise RecipeError(f"'--set {setting}' is not of the form name=value")
-        meant = [
-            option for option in known if given in (option.name, f"{option.function}.{option.name}")
+    at: dict[_Path, Function] = {}
+    values: dict[_Path, object] = {}
+    newest = known
+    while newest:
+        texts = [pair for pair in texts if not _take(*pair, newest, values)]
+        newest = [
+            option
+            for outer in newest
+            if (function := _find_function(outer, values)) is not None
+            for option in _options(outer.path, at.setdefault(outer.path, function))
         ]
-        if not meant:
-            there = (
-                f"What can be set: {', '.join(map(str, known))}"
-                if known
-                else "This recipe has no options"
-            )
-            raise RecipeError(
-                f"'--set {setting}': there is no option"
-                f" '{given}'{nearest(given, [option.name for option in known])}. {there}."
-            )
-        if len(meant) > 1:
-            forms = " or ".join(f"{option.function}.{option.name}={text}" for option in meant)
-            raise RecipeError(f"'--set {setting}' could mean more than one option; write {forms}")
-        option = meant[0]
-        if option.name in parsed[option.function]:
-            raise RecipeError(f"'--set {setting}': '{option.name}' is set twice")
-        try:
-            parsed[option.function][option.name] = _value(text.strip(), option.annotation)
-        except (ValueError, TypeError) as error:
-            raise RecipeError(
-                f"'--set {setting}': '{option.name}' expects {error}; got '{text}'"
-            ) from None
-    return parsed
+        known = known + newest
+    for given, text in texts:
+        raise RecipeError(_unknown(given, text, known))
+    return _bind(values, at, list(functions))
 
 
-def _options(label: str, function: Function) -> list[_Setting]:
+def _split(setting: str) -> tuple[str, str]:
+    name, equals, text = setting.partition("=")
+    if not equals or not name.strip():
+        raise RecipeError(f"'--set {setting}' is not of the form name=value")
+    return name.strip(), text.strip()
+
+
+def _take(
+    given: str,
+    text: str,
+    newest: Sequence[_Setting],
+    values: dict[_Path, object],
+) -> bool:
+    """Reads a setting's value if it means one of the newest options; returns whether it does."""
+    meant = [option for option in newest if given in (option.name, option.full_name)]
+    if not meant:
+        return False
+    setting = f"'--set {given}={text}'"
+    if len(meant) > 1:
+        forms = " or ".join(f"{option.full_name}={text}" for option in meant)
+        raise RecipeError(f"{setting} could mean more than one option; write {forms}")
+    (option,) = meant
+    if option.path in values:
+        raise RecipeError(f"{setting}: '{option.name}' is set twice")
+    try:
+        values[option.path] = read_value(text, option.annotation)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"{setting}: '{option.name}' expects {error}; got '{text}'") from None
+    return True
+
+
+def _unknown(given: str, text: str, known: Sequence[_Setting]) -> str:
+    """Returns the message for a setting of no option: what comes near, and all that can be set."""
+    names = [option.name for option in known]
+    # `head` is meant for `score.head`, which is not spelt alike.
+    within = [name for name in names if name.rpartition(".")[2] == given]
+    guess = f" (did you mean '{within[0]}'?)" if within else nearest(given, names)
+    there = (
+        f"What can be set: {', '.join(map(str, known))}" if known else "This recipe has no options"
+    )
+    return f"'--set {given}={text}': there is no option '{given}'{guess}. {there}."
+
+
+def _options(path: _Path, function: Function) -> list[_Setting]:
+    """Returns the options of a function that `path` leads to."""
     bound = function
     while isinstance(bound, functools.partial):
         bound = bound.func
@@ -99,13 +157,16 @@ def _options(label: str, function: Function) -> list[_Setting]:
         hints = {}
     options = []
     for name, parameter in inspect.signature(function).parameters.items():
-        # Whoever calls a method gives it the sample ids, so `ids` is no option of it.
-        is_given = name == "ids" and parameter.default is parameter.empty
+        # Whoever calls a function gives it these two, so they are no options of it: `ids` of a
+        # method or a baseline, `at` of a score.
+        is_given = (name == "ids" and parameter.default is parameter.empty) or (
+            name == "at" and len(path) > 1
+        )
         if parameter.kind is parameter.KEYWORD_ONLY and not is_given:
             untyped = (
                 str if parameter.default in (parameter.empty, None) else _type_of(parameter.default)
             )
-            options.append(_Setting(label, name, hints.get(name, untyped), parameter.default))
+            options.append(_Setting((*path, name), hints.get(name, untyped), parameter.default))
     return options
 
 
@@ -115,70 +176,49 @@ def _type_of(default: object) -> Any:
     return type(default)
 
 
-def _value(text: str, annotation: Any) -> object:
-    """Reads a text as a value of the annotated type.
+def _find_function(option: _Setting, values: Mapping[_Path, object]) -> Function | None:
+    """Returns the function that an option is; None if it takes no function, or is none now.
 
     Raises:
-        ValueError: if the text is no such value; the message is the noun phrase that names what was
-            expected, such as "a whole number".
-        TypeError: if values of this type cannot be written on a command line.
+        RecipeError: if it takes functions, and there is none of the name that it is set to.
     """
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation is bool:
-        if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
-            raise ValueError("true or false")
-        return text.lower() in ("true", "yes", "1")
-    if annotation in (int, float):
-        try:
-            return annotation(text)
-        except ValueError:
-            raise ValueError("a whole number" if annotation is int else "a number") from None
-    if annotation in (str, Path):
-        return annotation(text)
-    if annotation is type(None):
-        if text.lower() != "none":
-            raise ValueError("none")
+    choices = (option.annotation, *typing.get_args(option.annotation))
+    found = [finder for taken, finder in _FINDERS.items() if taken in choices]
+    value = values.get(option.path, option.default)
+    if not found or not (callable(value) or isinstance(value, str)):
         return None
-    if origin is Literal:
-        if text not in map(str, arguments):
-            raise ValueError(f"one of {', '.join(map(str, arguments))}")
-        return next(choice for choice in arguments if str(choice) == text)
-    if origin in (typing.Union, types.UnionType):
-        # `str` comes last because it accepts every text.
-        return _first_of(text, sorted(arguments, key=lambda choice: choice is str))
-    if origin in (tuple, list, Sequence) or annotation in (tuple, list):
-        return _items(text, arguments)
-    raise TypeError(f"a value of type {annotation}, which cannot be written on the command line")
-
-
-def _first_of(text: str, choices: Iterable[Any]) -> object:
-    expected = []
-    for choice in choices:
-        try:
-            return _value(text, choice)
-        except (ValueError, TypeError) as error:
-            expected.append(str(error))
-    raise ValueError(" or ".join(expected))
-
-
-def _items(text: str, arguments: tuple[Any, ...]) -> tuple[object, ...]:
-    parts = [part.strip() for part in text.strip("()[]").split(",") if part.strip()]
-    if not arguments:
-        return tuple(_literal(part) for part in parts)
-    if len(arguments) == 1 or arguments[-1] is Ellipsis:
-        arguments = (arguments[0],) * len(parts)
-    if len(arguments) != len(parts):
-        raise ValueError(f"{len(arguments)} values with commas between them")
+    if callable(value):
+        return value
+    kind, find = found[0]
     try:
-        return tuple(
-            _value(part, argument) for part, argument in zip(parts, arguments, strict=True)
-        )
+        return load_function(value, kind) if _is_own(value) else find(value)
     except ValueError as error:
-        raise ValueError(f"values with commas between them, each {error}") from None
+        # a wrong default is found when the function is called, and then by its own words
+        if option.path not in values:
+            return None
+        raise RecipeError(f"'--set {option.full_name}={value}': {error}") from error
 
 
-def _literal(text: str) -> object:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+def _is_own(value: object) -> bool:
+    """Returns whether the text names a function of the user's own."""
+    return isinstance(value, str) and (is_import(value) or is_path(value))
+
+
+def _bind(
+    values: Mapping[_Path, object], at: Mapping[_Path, Function], labels: Sequence[str]
+) -> dict[str, dict[str, object]]:
+    """Binds values of inner options to the functions that they are of, the innermost first."""
+    own = {path: function for path, function in at.items() if _is_own(values.get(path))}
+    bound = {**values, **own}
+    for path in sorted(values, key=len, reverse=True):
+        for end in range(len(path) - 1, 1, -1):
+            outer, inner = path[:end], path[: end + 1]
+            function = bound.get(outer)
+            if not callable(function):
+                function = at[outer]
+            bound[outer] = functools.partial(function, **{inner[-1]: bound[inner]})
+    options: dict[str, dict[str, object]] = {label: {} for label in labels}
+    for path, value in bound.items():
+        if len(path) == 2:
+            options[path[0]][path[1]] = value
+    return options

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import cast
 
+from hvd_xai.errors import advise
 from hvd_xai.probe import datasets
 from hvd_xai.probe.dataset_format import Format, Hints, Match
 from hvd_xai.storage.durable import writing
@@ -68,8 +69,11 @@ def unpack(
     absent = [name for name in ("inputs", "targets") if not (folder / f"{name}.npy").exists()]
     if absent and (needs_targets or absent != ["targets"]):
         without = (
-            "give --targets FILE.npy, or --set score=predicted to explain the class that the model"
-            " finds most likely"
+            advise(
+                script="give Dataset(targets=...), or bind score='predicted' to the methods",
+                command="give --targets FILE.npy, or --set score=predicted",
+            )
+            + " to explain the class that the model finds most likely"
         )
         remedy = without if absent == ["targets"] else "they are found by these names"
         raise ValueError(f"'{source}' has no {' and no '.join(absent)}; {remedy}")

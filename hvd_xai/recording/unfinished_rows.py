@@ -14,7 +14,7 @@ from hvd_xai.checkpoint.json_record import plain
 from hvd_xai.checkpoint.manifest import MANIFEST, Header, RankRows
 from hvd_xai.checkpoint.rows import content_hashes
 from hvd_xai.checkpoint.writer import EPOCHS
-from hvd_xai.errors import CheckpointError
+from hvd_xai.errors import CheckpointError, advise
 from hvd_xai.recording.row_buffer import ROUND_BYTES, RowBuffer, count_rows
 
 # Fields of the header that change no attribution: where the run lies, how training went, how far a
@@ -185,7 +185,8 @@ def is_committed(explanations_dir: Path, header: Header) -> bool:
     if differing:
         raise CheckpointError(
             f"{directory} was committed with other {' and '.join(differing)}, and is not replaced."
-            " Give the model and the options that the run was started with, or another --output."
+            " Give the model and the options that the run was started with, or another"
+            f" {advise(script='folder', command='--output')}."
         )
     is_same = all(
         plain(getattr(there, name)) == plain(getattr(header, name))

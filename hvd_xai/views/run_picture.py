@@ -7,6 +7,7 @@ from jaxtyping import Int64
 
 from hvd_xai.checkpoint.probe_reader import ProbeReader
 from hvd_xai.checkpoint.reader import Explanation
+from hvd_xai.errors import advise
 from hvd_xai.views.contact_sheet import contact_sheet
 from hvd_xai.views.pixels import RGB
 from hvd_xai.views.samples import read_samples
@@ -47,8 +48,8 @@ def draw_run(
     n_epochs = len({explanation.manifest.epoch for explanation in explanations})
     if n_epochs > 1 and len(sample_ids) > 1:
         raise ValueError(
-            f"{len(sample_ids)} samples of {n_epochs} epochs do not go into one picture; give"
-            " one --sample, or one --epoch"
+            f"{len(sample_ids)} samples of {n_epochs} epochs do not go into one picture; give one"
+            f" {advise(script='sample, or one epoch', command='--sample, or one --epoch')}"
         )
     epochs = spread_epochs(explanations)
     drawn = [one for one in explanations if one.manifest.epoch in epochs]

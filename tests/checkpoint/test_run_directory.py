@@ -12,7 +12,7 @@ from hvd_xai.checkpoint.probe_writer import write_probe
 from hvd_xai.checkpoint.reader import Explanation, open_explanations
 from hvd_xai.checkpoint.retention import Retention
 from hvd_xai.checkpoint.run_directory import Mode, RunDirectory, add_to_config, open_run
-from hvd_xai.errors import CheckpointError, RunExistsError
+from hvd_xai.errors import CheckpointError, RunExistsError, advising_command_line
 from hvd_xai.probe.probe import Probe
 from hvd_xai.storage.staging import leftovers
 from tests.checkpoint.small import (
@@ -56,7 +56,15 @@ def test_run_that_is_there_is_refused_with_what_to_write(tmp_path: Path) -> None
     open_run(tmp_path, config={})
     with pytest.raises(
         RunExistsError,
-        match=r"holds a run already. Add --resume .* --overwrite .* another --output",
+        match=r"holds a run already. Pass .*mode='resume'.* mode='overwrite' .* another folder",
+    ):
+        open_run(tmp_path, config={})
+    with (
+        advising_command_line(),
+        pytest.raises(
+            RunExistsError,
+            match=r"holds a run already. Add --resume .* --overwrite .* another --output",
+        ),
     ):
         open_run(tmp_path, config={})
 
@@ -184,7 +192,7 @@ def test_making_one_touches_no_file(tmp_path: Path) -> None:
 
 def test_run_that_is_there_is_refused_unless_the_mode_says_otherwise(tmp_path: Path) -> None:
     RunDirectory(tmp_path).open()
-    with pytest.raises(RunExistsError, match="--resume"):
+    with pytest.raises(RunExistsError, match="mode='resume'"):
         RunDirectory(tmp_path).open()
     modes: tuple[Mode, ...] = ("resume", "overwrite")
     for mode in modes:

@@ -74,8 +74,8 @@ def test_what_was_unpacked_before_is_removed(tmp_path: Path) -> None:
         (
             "alone.npz",
             (
-                "has no targets; give --targets FILE.npy, or --set score=predicted to explain the"
-                " class"
+                r"has no targets; give Dataset\(targets=...\), or bind score='predicted' to the"
+                " methods to explain the class"
             ),
         ),
         (
