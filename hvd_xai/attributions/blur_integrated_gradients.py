@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Float32, Float64, Int64, Shaped
 
 from hvd_xai.primitives import gradients
 from hvd_xai.protocols import Attributed, Score
@@ -89,24 +89,7 @@ def blur_integrated_gradients(
             f" {max_sigma}"
         )
     cosines = [_cosines(length) for length in places]
-    # Blurring multiplies the frequency k of an axis by exp(-σ² k² / 2). The path at u = 0, 1/2, 1,
-    # ..., n_steps.
-    squares = sum(
-        np.square(np.pi * k / length) for k, length in zip(np.indices(places), places, strict=True)
-    )
-    path = np.exp(
-        np.multiply.outer(-np.square(sigma * np.linspace(1, 0, 2 * n_steps + 1) ** 2) / 2, squares)
-    )[..., None]
-    # The path's odd entries are the middles of its steps, the even ones their ends:
-    #
-    #     u        0     1/2     1     3/2     2   ...
-    #     path   start  middle  end   middle  end  ...
-    #
-    # A step's change, its end minus its start, is dL/dσ dσ.
-    middles, changes = (
-        tf.constant(path[1::2], tf.float32),
-        tf.constant(path[2::2] - path[:-1:2], tf.float32),
-    )
+    start, middles, changes = _steps(places, sigma, n_steps)
     blocks = micro_batches.cut(np.arange(n_steps, dtype=np.float64), np.ones(n_steps), micro_batch)
 
     def attribute(x: tf.Tensor, target: tf.Tensor) -> Attributed:
@@ -114,14 +97,14 @@ def blur_integrated_gradients(
 
         def of_steps(step: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
             chosen = tf.cast(step, tf.int32)
-            points, velocity = [
+            points, velocity = (
                 _change_basis(frequencies[:, None] * tf.gather(factors, chosen), cosines)
                 for factors in (middles, changes)
-            ]
+            )
             return gradients.integrate(model, points, velocity, weight, target, score)
 
         attributions = micro_batches.sum_over_chunks(of_steps, blocks, tuple(x.shape))
-        blurred = _change_basis(frequencies * tf.constant(path[0], tf.float32), cosines)
+        blurred = _change_basis(frequencies * start, cosines)
         delta = gradients.convergence_delta(model, attributions, x, blurred, target, score)
         return Attributed(
             attributions, {"convergence_delta": delta}, attributed_to="inputs", signed=True
@@ -131,6 +114,37 @@ def blur_integrated_gradients(
         attribute, (tf.cast(inputs, tf.float32), targets), blocks.n_examples
     )
     return attributed
+
+
+def _steps(
+    places: tuple[int, ...], sigma: float, n_steps: int
+) -> tuple[
+    Float32[tf.Tensor, "*places 1"],
+    Float32[tf.Tensor, "s *places 1"],
+    Float32[tf.Tensor, "s *places 1"],
+]:
+    """Returns the path's steps: the factor of each frequency, which is how blurring changes it.
+
+    They are the factors at the path's start, those in the middle of each step, and how each step
+    changes them.
+    """
+    squares = sum(
+        np.square(np.pi * k / length) for k, length in zip(np.indices(places), places, strict=True)
+    )
+    # Blurring multiplies the frequency k of an axis by exp(-σ² k² / 2). The path at u = 0, 1/2, 1,
+    # ..., n_steps: its odd entries are the middles of its steps, the even ones their ends.
+    #
+    #     u        0     1/2     1     3/2     2   ...
+    #     path   start  middle  end   middle  end  ...
+    #
+    # A step's change, its end minus its start, is dL/dσ dσ.
+    sigmas = sigma * np.linspace(1, 0, 2 * n_steps + 1) ** 2
+    path: np.ndarray = np.exp(np.multiply.outer(-np.square(sigmas) / 2, squares))[..., None]
+    start, middles, changes = (
+        tf.constant(factors, tf.float32)
+        for factors in (path[0], path[1::2], path[2::2] - path[:-1:2])
+    )
+    return start, middles, changes
 
 
 def _cosines(length: int) -> Float64[np.ndarray, "k i"]:

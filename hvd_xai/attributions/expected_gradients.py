@@ -6,10 +6,10 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 
 from hvd_xai import baselines, scores
-from hvd_xai.primitives import gradients, quadrature
+from hvd_xai.primitives import coalitions, gradients, quadrature
 from hvd_xai.protocols import Attributed, Baseline, Score
 from hvd_xai.tracing import micro_batches
 
@@ -84,16 +84,8 @@ def expected_gradients(
     nodes, weights = quadrature.resolve(rule)(n_steps)
     # A row is a pair of a background example and a node: row r stands for background r // n_steps,
     # node r % n_steps.
-    pairs = micro_batches.cut(
-        np.arange(n_background * n_steps, dtype=np.float64),
-        np.tile(weights / n_background, n_background),
-        micro_batch,
-    )
-    each = micro_batches.cut(
-        np.arange(n_background, dtype=np.float64),
-        np.full(n_background, 1.0 / n_background),
-        micro_batch,
-    )
+    pairs = _cut(np.tile(weights / n_background, n_background), micro_batch)
+    each = _cut(np.full(n_background, 1.0 / n_background), micro_batch)
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
         x_start = start(x, sample_id)
@@ -108,10 +100,9 @@ def expected_gradients(
 
         def weighted_score(row: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
             of_row = tf.gather(x_start, tf.cast(row, tf.int32), axis=1)
-            of_row = tf.broadcast_to(of_row, [x.shape[0], *of_row.shape[1:]])
-            points = tf.reshape(of_row, [-1, *x.shape[1:]])
-            values = scores.evaluate(model, points, tf.repeat(target, of_row.shape[1]), score)
-            return tf.reduce_sum(weight * tf.reshape(values, of_row.shape[:2]), axis=1)
+            points = tf.broadcast_to(of_row, [x.shape[0], *of_row.shape[1:]])
+            values = coalitions.evaluate(model, points, target, score)
+            return tf.reduce_sum(weight * values, axis=1)
 
         attributions = micro_batches.sum_over_chunks(weighted_gradient, pairs, tuple(x.shape))
         expected = micro_batches.sum_over_chunks(weighted_score, each, (x.shape[0],))
@@ -129,6 +120,11 @@ def expected_gradients(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), pairs.n_examples
     )
     return attributed
+
+
+def _cut(weights: Float64[np.ndarray, "r"], micro_batch: int) -> micro_batches.Blocks:
+    """Cuts rows of these weights to fit micro-batches; their nodes are the numbers of the rows."""
+    return micro_batches.cut(np.arange(len(weights), dtype=np.float64), weights, micro_batch)
 
 
 def _background(

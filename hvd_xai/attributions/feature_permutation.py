@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float32, Int32, Int64, Shaped
 
 from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
@@ -89,38 +89,17 @@ def feature_permutation(
             f" {background.shape}"
         )
     cells = coalitions.divide(shape, patch)
-    n_features = cells.n_features
-    n_background = 1 if background is None else len(background)
-    n_drawn = min(n_samples, n_background)
-    cut = coalitions.cut(1 + n_drawn * n_features, micro_batch)
+    n_drawn = min(n_samples, 1 if background is None else len(background))
+    cut = coalitions.cut(1 + n_drawn * cells.n_features, micro_batch)
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor:
         if background is None:
             others = baselines.reference(baseline, x, sample_id)[:, None]
         else:
-            # The first entries of a random order are a draw without repetition.
-            drawn = coalitions.orders(coalitions.uniform(seed, sample_id, (n_background,)))[
-                :, :n_drawn
-            ]
-            others = tf.gather(tf.constant(background, tf.float32), drawn)
+            others = _draw(background, n_drawn, seed, sample_id)
 
         def points(row: tf.Tensor) -> tf.Tensor:
-            """Returns the inputs of some micro-batch rows.
-
-                row            0        1 ... m          m+1 ... 2m
-                replaced    nothing   0 ... m-1           0 ... m-1        (feature j)
-                by                    example k = 0     example k = 1      (drawn)
-
-            Row 0 replaces nothing; row `1 + k m + j` replaces the j-th feature by that of the k-th
-            example drawn.
-            """
-            replaced = (tf.range(n_features) == (row[:, None] - 1) % n_features) & (
-                row[:, None] > 0
-            )
-            present = coalitions.spread(cells, ~replaced[None])
-            return coalitions.mix(
-                x, tf.gather(others, tf.maximum(row - 1, 0) // n_features, axis=1), present
-            )
+            return _replace(x, others, cells, row)
 
         values = coalitions.evaluate_rows(model, points, target, score, cut)
         # Row 0 is F(x); rows 1 + k m + j fall into [example drawn, feature].
@@ -133,3 +112,34 @@ def feature_permutation(
     return Attributed(
         attributions, attributed_to=inputs_or_places(attributions, inputs), signed=True
     )
+
+
+def _draw(
+    background: Shaped[np.ndarray, "b ..."], n_drawn: int, seed: int, ids: Int64[tf.Tensor, "n"]
+) -> Float32[tf.Tensor, "n k ..."]:
+    """Draws `n_drawn` examples of the background for each sample id, none of them twice."""
+    # The first entries of a random order are a draw without repetition.
+    order = coalitions.orders(coalitions.uniform(seed, ids, (len(background),)))
+    return tf.gather(tf.constant(background, tf.float32), order[:, :n_drawn])
+
+
+def _replace(
+    x: Float32[tf.Tensor, "n ..."],
+    others: Float32[tf.Tensor, "n k ..."],
+    cells: coalitions.Cells,
+    row: Int32[tf.Tensor, "r"],
+) -> Float32[tf.Tensor, "n r ..."]:
+    """Returns the inputs of some micro-batch rows, in which one feature comes from another example.
+
+        row            0        1 ... m          m+1 ... 2m
+        replaced    nothing   0 ... m-1           0 ... m-1        (feature j)
+        by                    example k = 0     example k = 1      (drawn)
+
+    Row 0 replaces nothing; row `1 + k m + j` replaces the j-th feature by that of the k-th example
+    drawn.
+    """
+    m = cells.n_features
+    replaced = (tf.range(m) == (row[:, None] - 1) % m) & (row[:, None] > 0)
+    present = coalitions.spread(cells, ~replaced[None])
+    other = tf.gather(others, tf.maximum(row - 1, 0) // m, axis=1)
+    return coalitions.mix(x, other, present)

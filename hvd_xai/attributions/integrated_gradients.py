@@ -106,16 +106,7 @@ def integrated_gradients(
         to_tolerance = functools.partial(
             _refined, model, score, gradient, x, targets, tolerance, micro_batch
         )
-        total, gap, n_nodes, n_converged = _sum(
-            lambda one: to_tolerance(tf.broadcast_to(one, tf.shape(x))), paths
-        )
-        n_paths = paths.shape[0]
-        per_sample = {
-            "convergence_delta": gap / n_paths,
-            "n_nodes": n_nodes,
-            "converged": n_converged == n_paths,
-        }
-        return Attributed(total / n_paths, per_sample, attributed_to="inputs", signed=True)
+        return _mean_of_refined(to_tolerance, x, paths)
     blocks = micro_batches.cut(*quadrature.resolve(rule)(n_steps), micro_batch)
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
@@ -139,6 +130,22 @@ def integrated_gradients(
         attribute, (x, targets, ids), blocks.n_examples
     )
     return attributed
+
+
+def _mean_of_refined(
+    refined: Callable[[tf.Tensor], tuple[tf.Tensor, ...]], x: tf.Tensor, paths: tf.Tensor
+) -> Attributed:
+    """Returns the mean attributions of several paths, each refined from its own start."""
+    total, gap, n_nodes, n_converged = _sum(
+        lambda one: refined(tf.broadcast_to(one, tf.shape(x))), paths
+    )
+    n_paths = paths.shape[0]
+    per_sample = {
+        "convergence_delta": gap / n_paths,
+        "n_nodes": n_nodes,
+        "converged": n_converged == n_paths,
+    }
+    return Attributed(total / n_paths, per_sample, attributed_to="inputs", signed=True)
 
 
 def _refined(
@@ -168,30 +175,11 @@ def _refined(
     added = functools.partial(_at_nodes_of, gradient, x, x_start, targets, n_rows)
     n_examples, n_values = tf.shape(x)[0], math.prod(x.shape[1:])
     change = tf.reshape(x - x_start, [n_examples, n_values])
-
-    def gaps() -> tf.Tensor:
-        return tf.linalg.matvec(sums, change) / (_N_PANELS * counts) - (
-            at_edges[:, 1:] - at_edges[:, :-1]
-        )
-
-    # The first three nodes are the middles of thirds of the path, and stand for the panels beside
-    # them as long as those have no own.
+    gaps = functools.partial(_gaps, change, at_edges)
     counts = tf.ones([n_examples, _N_PANELS])
-    is_first = tf.tile([[False, True, False] * (_N_PANELS // 3)], [n_examples, 1])
-    #     panels    0   1   2 | 3   4   5 | 6   7   8
-    #     nodes         o     |     o     |     o          each stands for its third
-    sums = tf.repeat(
-        tf.reshape(added(tf.where(is_first), 0), [n_examples, _N_PANELS // 3, n_values]), 3, axis=1
-    )
-    # The gaps of so few may cancel by chance, so here it is their absolute values that must not
-    # exceed what is allowed.
-    of_thirds = tf.reduce_sum(tf.reshape(gaps(), [n_examples, _N_PANELS // 3, 3]), axis=2)
-    is_open = ~(tf.reduce_sum(tf.abs(of_thirds), axis=1) <= allowed)  # a NaN stays open
-    others = tf.where(is_open[:, None] & ~is_first)
-    sums = tf.tensor_scatter_nd_update(sums, others, added(others, 0))
-    has_all = is_open
+    sums, has_all = _one_node_each(added, gaps, allowed, n_values)
     for level in range(1, _N_LEVELS):
-        gap = gaps()
+        gap = gaps(sums, counts)
         is_open = ~(tf.abs(tf.reduce_sum(gap, axis=1)) <= allowed)
         # Where no panel misses more than its share, the path misses no more than is allowed.
         unfinished = tf.where(is_open[:, None] & ~(tf.abs(gap) <= allowed[:, None] / _N_PANELS))
@@ -199,7 +187,7 @@ def _refined(
         counts = tf.tensor_scatter_nd_update(
             counts, unfinished, tf.fill(tf.shape(unfinished)[:1], 3.0**level)
         )
-    delta = tf.reduce_sum(gaps(), axis=1)
+    delta = tf.reduce_sum(gaps(sums, counts), axis=1)
     attributions = tf.reshape(
         change * tf.linalg.matvec(sums, 1 / (_N_PANELS * counts), transpose_a=True), tf.shape(x)
     )
@@ -210,6 +198,40 @@ def _refined(
         tf.cast(n_nodes, tf.int32),
         tf.cast(tf.abs(delta) <= allowed, tf.int32),
     )
+
+
+def _gaps(change: tf.Tensor, at_edges: tf.Tensor, sums: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
+    """Returns by how much the attributions of each panel miss what the score gains there."""
+    gain = at_edges[:, 1:] - at_edges[:, :-1]
+    return tf.linalg.matvec(sums, change) / (_N_PANELS * counts) - gain
+
+
+def _one_node_each(
+    added: Callable[[tf.Tensor, int], tf.Tensor],
+    gaps: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    allowed: tf.Tensor,
+    n_values: int,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the gradient of each panel, `[n, panels, values]`, and which examples needed all.
+
+    The first three nodes are the middles of thirds of the path, and stand for the panels beside
+    them where three are enough.
+    """
+    n_examples = tf.shape(allowed)[0]
+    is_first = tf.tile([[False, True, False] * (_N_PANELS // 3)], [n_examples, 1])
+    #     panels    0   1   2 | 3   4   5 | 6   7   8
+    #     nodes         o     |     o     |     o          each stands for its third
+    sums = tf.repeat(
+        tf.reshape(added(tf.where(is_first), 0), [n_examples, _N_PANELS // 3, n_values]), 3, axis=1
+    )
+    # The gaps of so few may cancel by chance, so here it is their absolute values that must not
+    # exceed what is allowed.
+    gap = gaps(sums, tf.ones([n_examples, _N_PANELS]))
+    of_thirds = tf.reduce_sum(tf.reshape(gap, [n_examples, _N_PANELS // 3, 3]), axis=2)
+    # Written as "not within", so that a NaN stays open.
+    is_open = ~(tf.reduce_sum(tf.abs(of_thirds), axis=1) <= allowed)
+    others = tf.where(is_open[:, None] & ~is_first)
+    return tf.tensor_scatter_nd_update(sums, others, added(others, 0)), is_open
 
 
 def _at_edges(

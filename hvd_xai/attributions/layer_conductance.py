@@ -2,7 +2,7 @@
 
 import keras
 import tensorflow as tf
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai import baselines, scores
 from hvd_xai.primitives import backward, layers, quadrature
@@ -84,50 +84,25 @@ def layer_conductance(
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
         x_start = baselines.held(model, x, baselines.reference(baseline, x, sample_id))
         difference = x - x_start
+        # The first run finds the layer's shape, and the scores at both ends of the path.
+        with layers.tap(model) as calls:
+            both = scores.evaluate(model, tf.concat([x, x_start], 0), tf.tile(target, [2]), score)
+        call = _called(calls, layer, n_rows=2 * n_examples)
         change_of_row, target_of_row = (
             tf.repeat(difference, n_nodes, axis=0),
             tf.repeat(target, n_nodes),
         )
-        # The first run finds the layer's shape, and the scores at both ends of the path.
-        with layers.tap(model) as calls:
-            both = scores.evaluate(model, tf.concat([x, x_start], 0), tf.tile(target, [2]), score)
-        if layer is None:
-            call = layers.spatial(calls, None, _NAME, otherwise=". Pass layer= one of these.")
-        else:
-            call = layers.single(calls, layer, _NAME)
-        middle: tf.Tensor = call.output
-        n_rows, *shape = middle.shape
-        if n_rows != 2 * n_examples:
-            raise ValueError(
-                f"`{_NAME}` needs a layer that returns one row an example; layer {call.path!r}"
-                " does not"
-            )
+        output: tf.Tensor = call.output
+        shape = output.shape[1:]
 
         def weighted_flow(alpha: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-            path = (
-                x_start[:, None]
-                + tf.reshape(alpha, [1, n_nodes, *[1] * (x.shape.rank - 1)]) * difference[:, None]
-            )
+            of_node = [1, n_nodes, *[1] * (x.shape.rank - 1)]
+            path = x_start[:, None] + tf.reshape(alpha, of_node) * difference[:, None]
             points = tf.reshape(path, change_of_row.shape)
-            with (
-                tf.GradientTape(watch_accessed_variables=False) as tape,
-                layers.tap(model, tape.watch, call.name) as calls,
-            ):
-                total = tf.reduce_sum(scores.evaluate(model, points, target_of_row, score))
-            output = layers.single(calls, call.name, _NAME).output
-            gradient = tape.gradient(total, output)
-            if gradient is None:
-                raise ValueError(
-                    f"`{_NAME}` needs a layer that the score depends on; it does not depend on"
-                    f" layer {call.path!r}"
-                )
-            # ∂F / ∂A_j · dA_j / dα
-            flow = tf.cast(gradient, tf.float32) * tf.cast(
-                _forward(model, output, points, change_of_row, call.path), tf.float32
-            )
-            of_node = [1, n_nodes, *[1] * len(shape)]
+            flow = _flow(model, call, points, change_of_row, target_of_row, score)
             return tf.reduce_sum(
-                tf.reshape(weight, of_node) * tf.reshape(flow, [n_examples, n_nodes, *shape]),
+                tf.reshape(weight, [1, n_nodes, *[1] * len(shape)])
+                * tf.reshape(flow, [n_examples, n_nodes, *shape]),
                 axis=1,
             )
 
@@ -145,6 +120,49 @@ def layer_conductance(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), n_examples
     )
     return attributed
+
+
+def _called(calls: list[layers.Call], layer: str | None, *, n_rows: int) -> layers.Call:
+    """Returns the call of the named layer, or of the last one with places, of that many rows."""
+    if layer is None:
+        call = layers.spatial(calls, None, _NAME, otherwise=". Pass layer= one of these.")
+    else:
+        call = layers.single(calls, layer, _NAME)
+    output: tf.Tensor = call.output
+    if output.shape[0] != n_rows:
+        raise ValueError(
+            f"`{_NAME}` needs a layer that returns one row an example; layer {call.path!r} does not"
+        )
+    return call
+
+
+def _flow(
+    model: keras.Model,
+    call: layers.Call,
+    points: Float32[tf.Tensor, "n ..."],
+    change: Float32[tf.Tensor, "n ..."],
+    targets: Shaped[tf.Tensor, "n"],
+    score: str | Score,
+) -> Float32[tf.Tensor, "n ..."]:
+    """Returns how the score flows through each unit of a layer when points change in a direction.
+
+    ∂F / ∂A_j · dA_j / dα
+    """
+    with (
+        tf.GradientTape(watch_accessed_variables=False) as tape,
+        layers.tap(model, tape.watch, call.name) as calls,
+    ):
+        total = tf.reduce_sum(scores.evaluate(model, points, targets, score))
+    output = layers.single(calls, call.name, _NAME).output
+    gradient = tape.gradient(total, output)
+    if gradient is None:
+        raise ValueError(
+            f"`{_NAME}` needs a layer that the score depends on; it does not depend on"
+            f" layer {call.path!r}"
+        )
+    return tf.cast(gradient, tf.float32) * tf.cast(
+        _forward(model, output, points, change, call.path), tf.float32
+    )
 
 
 def _forward(

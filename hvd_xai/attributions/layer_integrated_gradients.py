@@ -2,11 +2,11 @@
 
 import keras
 import tensorflow as tf
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai import baselines, scores
 from hvd_xai.primitives import layers, quadrature
-from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, AttributedTo, Baseline, Score
 from hvd_xai.tracing import micro_batches
 
 _NAME = "layer_integrated_gradients"
@@ -84,17 +84,13 @@ def layer_integrated_gradients(
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
         with layers.tap(model) as calls:
             at_end = scores.evaluate(model, x, target, score)
-        call = _called(calls, layer)
+        call = _called(calls, layer, n_rows=n_examples)
         end = tf.cast(call.output, tf.float32)
-        if end.shape[0] != n_examples:
-            raise ValueError(
-                f"`{_NAME}` needs a layer that returns one row an example; layer {call.path!r}"
-                f" gives {tuple(end.shape)}"
-            )
-        if isinstance(baseline, int):
-            begin = tf.cast(_output(model, call, tf.fill(x.shape, baseline)), tf.float32)
-        else:
-            begin = baselines.reference(baseline, end, sample_id)
+        begin = (
+            tf.cast(_output(model, call, tf.fill(x.shape, baseline)), tf.float32)
+            if isinstance(baseline, int)
+            else baselines.reference(baseline, end, sample_id)
+        )
         difference = end - begin
         x_of_row, target_of_row = tf.repeat(x, n_nodes, axis=0), tf.repeat(target, n_nodes)
 
@@ -102,18 +98,7 @@ def layer_integrated_gradients(
             of_node = [1, n_nodes, *[1] * (end.shape.rank - 1)]
             path = begin[:, None] + tf.reshape(alpha, of_node) * difference[:, None]
             points = tf.reshape(path, [n_examples * n_nodes, *end.shape[1:]])
-            with (
-                tf.GradientTape(watch_accessed_variables=False) as tape,
-                layers.put(call, lambda _: points),
-            ):
-                tape.watch(points)
-                total = tf.reduce_sum(scores.evaluate(model, x_of_row, target_of_row, score))
-            gradient = tape.gradient(total, points)
-            if gradient is None:
-                raise ValueError(
-                    f"`{_NAME}` needs a layer that the score depends on; it does not depend on"
-                    f" layer {call.path!r}"
-                )
+            gradient = _gradient_at(model, call, points, x_of_row, target_of_row, score)
             return tf.reduce_sum(
                 tf.reshape(weight, of_node) * tf.reshape(gradient, path.shape), axis=1
             )
@@ -125,19 +110,12 @@ def layer_integrated_gradients(
         with layers.put(call, lambda _: begin):
             at_start = scores.evaluate(model, x, target, score)
         summed = tf.reduce_sum(attributions, axis=list(range(1, end.shape.rank)))
-        delta = summed - (at_end - at_start)
         if is_summed:
             attributions = tf.reduce_sum(attributions, axis=-1)
-        # The components of an embedded token, summed, are the token's.
-        is_of_tokens = (
-            is_summed
-            and isinstance(call.layer, keras.layers.Embedding)
-            and attributions.shape[1:] == x.shape[1:]
-        )
         return Attributed(
             attributions,
-            {"convergence_delta": delta},
-            attributed_to="inputs" if is_of_tokens else "units",
+            {"convergence_delta": summed - (at_end - at_start)},
+            attributed_to=_attributed_to(call, x, attributions),
             signed=True,
         )
 
@@ -145,10 +123,21 @@ def layer_integrated_gradients(
     return attributed
 
 
-def _called(calls: list[layers.Call], layer: str | None) -> layers.Call:
-    """Returns the call of the named layer, or of the model's only embedding if no name is given."""
-    if layer is not None:
-        return layers.single(calls, layer, _NAME)
+def _called(calls: list[layers.Call], layer: str | None, *, n_rows: int) -> layers.Call:
+    """Returns the call of the named layer, or of the only embedding, if it returned `n_rows`."""
+    path = _only_embedding(calls) if layer is None else layer
+    call = layers.single(calls, path, _NAME)
+    output: tf.Tensor = call.output
+    if output.shape[0] != n_rows:
+        raise ValueError(
+            f"`{_NAME}` needs a layer that returns one row an example; layer {call.path!r} gives"
+            f" {tuple(output.shape)}"
+        )
+    return call
+
+
+def _only_embedding(calls: list[layers.Call]) -> str:
+    """Returns the path of the model's only embedding."""
     embeddings = list(
         dict.fromkeys(call.path for call in calls if isinstance(call.layer, keras.layers.Embedding))
     )
@@ -158,7 +147,42 @@ def _called(calls: list[layers.Call], layer: str | None) -> layers.Call:
             f"`{_NAME}` looks for the model's one keras.layers.Embedding, and finds {found}. Pass"
             " layer= the name of a layer."
         )
-    return layers.single(calls, embeddings[0], _NAME)
+    return embeddings[0]
+
+
+def _attributed_to(call: layers.Call, inputs: tf.Tensor, attributions: tf.Tensor) -> AttributedTo:
+    """Returns "inputs" if there is one attribution for each token that was embedded."""
+    # Summed over the components of its embedding, an attribution is the token's; not summed, it has
+    # an axis more than the tokens.
+    is_embedding = isinstance(call.layer, keras.layers.Embedding)
+    return "inputs" if is_embedding and attributions.shape[1:] == inputs.shape[1:] else "units"
+
+
+def _gradient_at(
+    model: keras.Model,
+    call: layers.Call,
+    points: Float32[tf.Tensor, "n ..."],
+    inputs: Shaped[tf.Tensor, "n ..."],
+    targets: Shaped[tf.Tensor, "n"],
+    score: str | Score,
+) -> Float32[tf.Tensor, "n ..."]:
+    """Returns the gradient of each score by a layer's output, at points put in that output's place.
+
+    The rest of the model sees the inputs themselves.
+    """
+    with (
+        tf.GradientTape(watch_accessed_variables=False) as tape,
+        layers.put(call, lambda _: points),
+    ):
+        tape.watch(points)
+        total = tf.reduce_sum(scores.evaluate(model, inputs, targets, score))
+    gradient = tape.gradient(total, points)
+    if gradient is None:
+        raise ValueError(
+            f"`{_NAME}` needs a layer that the score depends on; it does not depend on layer"
+            f" {call.path!r}"
+        )
+    return gradient
 
 
 def _output(model: keras.Model, call: layers.Call, inputs: tf.Tensor) -> tf.Tensor:

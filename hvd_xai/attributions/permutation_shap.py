@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -98,17 +100,9 @@ def permutation_shap(
             f"tolerance is a standard error in the units of the score, more than 0; got {tolerance}"
         )
     cells = coalitions.divide(tuple(inputs.shape[1:]), patch)
-    n_features = cells.n_features
-    every_order = (
-        _every_order(n_features) if math.factorial(n_features) <= 2 * n_permutations else None
-    )
-    if every_order is not None:
-        at_once, n_rounds = len(every_order), 1
-    else:
-        at_once = n_permutations if tolerance is None else _PERMUTATIONS_OF_A_ROUND
-        n_rounds = -(-n_permutations // at_once)
-    order_of_row, is_backwards, n_first = _rows(at_once, n_features)
-    cut = coalitions.cut(len(order_of_row), micro_batch)
+    rounds = _plan_rounds(cells.n_features, n_permutations, tolerance)
+    rows = _rows(rounds.n_orders, cells.n_features)
+    cut = coalitions.cut(len(rows.order), micro_batch)
 
     def add_up(
         x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor, number: tf.Tensor
@@ -117,76 +111,125 @@ def permutation_shap(
 
         They are `[n, 2, m]`, float64.
         """
-        if every_order is not None:
-            place = tf.tile(tf.constant(every_order)[None], [cut.n_examples, 1, 1])
-        else:
-            drawn = coalitions.uniform(seed, sample_id, (n_rounds, at_once, n_features))
-            place = coalitions.orders(tf.gather(drawn, number, batch_dims=1))
+        place = _draw_orders(rounds, seed, sample_id, number)
         absent = baselines.reference(baseline, x, sample_id)
 
         def points(row: tf.Tensor) -> tf.Tensor:
-            is_first = (
-                tf.gather(place, tf.gather(order_of_row, row), axis=1)
-                < tf.gather(n_first, row)[:, None]
-            )
-            return coalitions.mix(
-                x,
-                absent,
-                coalitions.spread(cells, is_first != tf.gather(is_backwards, row)[:, None]),
-            )
+            return coalitions.mix(x, absent, coalitions.spread(cells, rows.present(row, place)))
 
-        gains = _gains(
-            tf.cast(coalitions.evaluate_rows(model, points, target, score, cut), tf.float64), place
-        )
+        values = coalitions.evaluate_rows(model, points, target, score, cut)
+        gains = _gains(tf.cast(values, tf.float64), place)
         return tf.stack([tf.reduce_sum(gains, axis=1), tf.reduce_sum(gains**2, axis=1)], axis=1)
 
-    x = tf.cast(inputs, tf.float32)
-    n_examples = tf.shape(x)[0]
-
-    def next_round(
-        number: tf.Tensor, moments: tf.Tensor, taken: tf.Tensor, is_unsure: tf.Tensor
-    ) -> tuple[tf.Tensor, ...]:
-        unsure = tf.where(is_unsure)
-        arrays = tuple(
-            tf.gather(array, unsure[:, 0])
-            for array in (x, targets, ids, tf.fill([n_examples], number))
-        )
-        moments = tf.tensor_scatter_nd_add(
-            moments, unsure, micro_batches.map_blocks(add_up, arrays, cut.n_examples)
-        )
-        taken = tf.tensor_scatter_nd_add(taken, unsure, tf.fill([tf.shape(unsure)[0]], at_once))
-        return (
-            number + 1,
-            moments,
-            taken,
-            _largest_error(moments, taken) > (0.0 if tolerance is None else tolerance),
-        )
-
-    # Only examples that are still unsure take part in a round; the loop ends with the last of them.
-    _, moments, taken, _ = tf.while_loop(
-        lambda number, *state: (number < n_rounds) & tf.reduce_any(state[-1]),
-        next_round,
-        (
-            tf.constant(0),
-            tf.zeros([n_examples, 2, n_features], tf.float64),
-            tf.zeros([n_examples], tf.int32),
-            tf.fill([n_examples], True),
-        ),
-        parallel_iterations=1,
+    moments, taken = _take_rounds(
+        add_up, (tf.cast(inputs, tf.float32), targets, ids), rounds, cut.n_examples
     )
     means = moments[:, 0] / tf.cast(taken, tf.float64)[:, None]
+    attributions = tf.cast(tf.reshape(means, [-1, *cells.counts]), tf.float32)
     error = (
-        tf.zeros([n_examples])
-        if every_order is not None
+        tf.zeros(tf.shape(taken))
+        if rounds.every_order is not None
         else tf.cast(_largest_error(moments, taken), tf.float32)
     )
-    attributions = tf.cast(tf.reshape(means, [-1, *cells.counts]), tf.float32)
     return Attributed(
         attributions,
         {"standard_error": error, "n_permutations": taken},
         attributed_to=inputs_or_places(attributions, inputs),
         signed=True,
     )
+
+
+class _Rounds(NamedTuple):
+    """Division of an example's orders into rounds, between which its error is looked at.
+
+    Attributes:
+        n_features: number m of features.
+        n_orders: number of orders in a round.
+        n_rounds: largest number of rounds.
+        tolerance: standard error up to which an example is done.
+        every_order: all orders there are, as `_every_order` lists them; None if orders are drawn.
+    """
+
+    n_features: int
+    n_orders: int
+    n_rounds: int
+    tolerance: float
+    every_order: Int32[np.ndarray, "k m"] | None
+
+
+def _plan_rounds(n_features: int, n_permutations: int, tolerance: float | None) -> _Rounds:
+    """Returns one round if all orders are taken anyway, or several if there is a tolerance."""
+    # An order is also taken backwards, so that half of all orders are every one of them.
+    if math.factorial(n_features) <= 2 * n_permutations:
+        every_order = _every_order(n_features)
+        return _Rounds(n_features, len(every_order), 1, tolerance or 0.0, every_order)
+    at_once = n_permutations if tolerance is None else _PERMUTATIONS_OF_A_ROUND
+    n_rounds = -(-n_permutations // at_once)
+    return _Rounds(n_features, at_once, n_rounds, tolerance or 0.0, None)
+
+
+def _draw_orders(
+    rounds: _Rounds, seed: int, sample_id: Int64[tf.Tensor, "n"], number: Int32[tf.Tensor, "n"]
+) -> Int32[tf.Tensor, "n k m"]:
+    """Returns the place of each feature in each order of an example's round of that number."""
+    if rounds.every_order is not None:
+        return tf.tile(tf.constant(rounds.every_order)[None], [sample_id.shape[0], 1, 1])
+    # All rounds are drawn, and one is kept: an example's orders depend on its id, the seed and the
+    # number of the round, and not on when the example is looked at.
+    drawn = coalitions.uniform(
+        seed, sample_id, (rounds.n_rounds, rounds.n_orders, rounds.n_features)
+    )
+    return coalitions.orders(tf.gather(drawn, number, batch_dims=1))
+
+
+def _take_rounds(
+    add_up: Callable[..., tf.Tensor],
+    arrays: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
+    rounds: _Rounds,
+    n_at_once: int,
+) -> tuple[Float64[tf.Tensor, "n 2 m"], Int32[tf.Tensor, "n"]]:
+    """Takes rounds of orders until every example's error is small or no round is left.
+
+    Args:
+        add_up: function of a block of examples and of the number of a round that returns the sums
+            of the gains and of their squares, `[n, 2, m]`.
+        arrays: inputs, targets and sample ids, `[n, ...]` each.
+        rounds: division of the orders into rounds.
+        n_at_once: number of examples in a block.
+
+    Returns:
+        Both sums over all rounds, and the number of orders that each example took.
+    """
+    n_examples = tf.shape(arrays[0])[0]
+
+    def next_round(
+        number: tf.Tensor, moments: tf.Tensor, taken: tf.Tensor, is_unsure: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        unsure = tf.where(is_unsure)
+        chosen = tuple(
+            tf.gather(array, unsure[:, 0]) for array in (*arrays, tf.fill([n_examples], number))
+        )
+        moments = tf.tensor_scatter_nd_add(
+            moments, unsure, micro_batches.map_blocks(add_up, chosen, n_at_once)
+        )
+        taken = tf.tensor_scatter_nd_add(
+            taken, unsure, tf.fill([tf.shape(unsure)[0]], rounds.n_orders)
+        )
+        return number + 1, moments, taken, _largest_error(moments, taken) > rounds.tolerance
+
+    # Only examples that are still unsure take part in a round; the loop ends with the last of them.
+    _, moments, taken, _ = tf.while_loop(
+        lambda number, *state: (number < rounds.n_rounds) & tf.reduce_any(state[-1]),
+        next_round,
+        (
+            tf.constant(0),
+            tf.zeros([n_examples, 2, rounds.n_features], tf.float64),
+            tf.zeros([n_examples], tf.int32),
+            tf.fill([n_examples], True),
+        ),
+        parallel_iterations=1,
+    )
+    return moments, taken
 
 
 def _every_order(n_features: int) -> Int32[np.ndarray, "k m"]:
@@ -197,22 +240,42 @@ def _every_order(n_features: int) -> Int32[np.ndarray, "k m"]:
     )
 
 
-def _rows(
-    n_orders: int, n_features: int
-) -> tuple[Int32[np.ndarray, "r"], Bool[np.ndarray, "r"], Int32[np.ndarray, "r"]]:
-    """Returns the order, the side and the number of first features of each micro-batch row.
+class _Rows(NamedTuple):
+    """What each micro-batch row of an example shows of its features.
 
-    The side says whether the first features of the order are absent (backwards) or present.
+    Attributes:
+        order: number of the row's order, `[r]`.
+        is_backwards: whether the first features of the order are absent instead of present, `[r]`.
+        n_first: number of first features, `[r]`.
+    """
 
-        row        0          1        2 ... m       m+1 ... 2m-1      2m ...
-        what    baseline    input    order 0,        order 0,          order 1,
-                                     1 ... m-1       1 ... m-1         and so on
-                                     present         absent
+    order: Int32[np.ndarray, "r"]
+    is_backwards: Bool[np.ndarray, "r"]
+    n_first: Int32[np.ndarray, "r"]
+
+    def present(
+        self, row: Int32[tf.Tensor, "s"], place: Int32[tf.Tensor, "n k m"]
+    ) -> Bool[tf.Tensor, "n s m"]:
+        """Returns which features are present in some rows, given their places in each order."""
+        is_first = (
+            tf.gather(place, tf.gather(self.order, row), axis=1)
+            < tf.gather(self.n_first, row)[:, None]
+        )
+        return is_first != tf.gather(self.is_backwards, row)[:, None]
+
+
+def _rows(n_orders: int, n_features: int) -> _Rows:
+    """Returns what the micro-batch rows of an example show.
+
+    row        0          1        2 ... m       m+1 ... 2m-1      2m ...
+    what    baseline    input    order 0,        order 0,          order 1,
+                                 1 ... m-1       1 ... m-1         and so on
+                                 present         absent
     """
     order, is_backwards, n_first = np.meshgrid(
         np.arange(n_orders), [False, True], np.arange(1, n_features), indexing="ij"
     )
-    return (
+    return _Rows(
         np.append([0, 0], order).astype(np.int32),
         np.append([False, False], is_backwards),
         np.append([0, n_features], n_first).astype(np.int32),

@@ -89,20 +89,13 @@ def score_cam(
     n_kept = min(n_channels or shape[-1], shape[-1])
     n_examples = max(1, micro_batch // n_kept)
     n_rows = n_examples * n_kept
-    n_rows_at_once = -(-n_rows // -(-n_rows // micro_batch))  # equal parts of at most a micro-batch
+    n_rows_at_once = micro_batches.size_of_parts(n_rows, micro_batch)
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor:
         activations, channel = activations_of(x)
         size = _size(x, activations, channel)
-        if n_kept < shape[-1]:
-            strongest = tf.math.top_k(
-                tf.reduce_max(activations, axis=cam.places(activations)), n_kept
-            ).indices
-            activations = tf.gather(activations, strongest, axis=-1, batch_dims=1)
-        by_channel = tf.transpose(
-            activations, [0, activations.shape.rank - 1, *cam.places(activations)]
-        )
-        maps = tf.reshape(by_channel, [n_rows, *shape[1:-1]])
+        activations = _strongest(activations, n_kept)
+        maps = _one_row_each(activations)
         x_start = baselines.reference(baseline, x, sample_id)
 
         def score_of(row: tf.Tensor) -> tf.Tensor:
@@ -127,6 +120,26 @@ def score_cam(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), n_examples
     )
     return Attributed(maps, attributed_to="places", signed=False)
+
+
+def _strongest(activations: tf.Tensor, n_kept: int) -> tf.Tensor:
+    """Returns the channels with each example's largest activations, `[n, ..., n_kept]`."""
+    if n_kept == activations.shape[-1]:
+        return activations
+    largest = tf.reduce_max(activations, axis=cam.places(activations))
+    return tf.gather(activations, tf.math.top_k(largest, n_kept).indices, axis=-1, batch_dims=1)
+
+
+def _one_row_each(activations: tf.Tensor) -> tf.Tensor:
+    """Puts the maps of examples' channels, `[n, *places, k]`, below each other, `[n * k, *places]`.
+
+    Row r is the map of channel r % k of example r // k.
+    """
+    n_examples, *places, n_channels = activations.shape
+    by_channel = tf.transpose(
+        activations, [0, activations.shape.rank - 1, *cam.places(activations)]
+    )
+    return tf.reshape(by_channel, [n_examples * n_channels, *places])
 
 
 def _size(inputs: tf.Tensor, activations: tf.Tensor, channel: int) -> tuple[int, ...]:

@@ -153,42 +153,21 @@ def tf_explain(
             _occlusion_sensitivity, patch_size=patch_size, start=start, micro_batch=micro_batch
         ),
     }
-    if explainer not in explainers:
-        what = (
-            "shows activations and attributes nothing"
-            if explainer == "ExtractActivations"
-            else "is none of tf-explain's"
-        )
-        raise ValueError(
-            f"`tf_explain`: explainer {explainer!r} {what}; pass explainer= one of"
-            f" {', '.join(map(repr, explainers))}"
-        )
+    _check_explainer(explainer, list(explainers), inputs)
     if n_steps < 2 or n_samples < 1 or not noise >= 0 or patch_size < 1:
         raise ValueError(
             "`tf_explain` needs n_steps >= 2, n_samples >= 1, noise >= 0 and patch_size >= 1; got"
             f" {n_steps}, {n_samples}, {noise} and {patch_size}"
         )
     micro_batches.check_micro_batch(micro_batch)
-    if explainer == "OcclusionSensitivity" and inputs.shape.rank not in {3, 4}:
-        raise ValueError(
-            "`tf_explain`: OcclusionSensitivity needs images, (n, h, w) or (n, h, w, channels);"
-            f" got {tuple(inputs.shape)}"
-        )
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor | Attributed:
-        try:
-            return explainers[explainer](_Asked(model, x, target, sample_id, score))
-        except (AttributeError, TypeError, ValueError):
-            # tf-explain stumbles over a score without a gradient; this says so. If it is not that,
-            # what was raised goes on.
-            gradients.differentiate(model, x, target, score)
-            raise
+        return _ask(explainers[explainer], _Asked(model, x, target, sample_id, score))
 
-    n_patches = math.prod(_n_patches(inputs, patch_size))
     n_rows = {
         "IntegratedGradients": n_steps,
         "SmoothGrad": n_samples,
-        "OcclusionSensitivity": n_patches,
+        "OcclusionSensitivity": math.prod(_n_patches(inputs, patch_size)),
     }.get(explainer, 1)
     returned = micro_batches.map_blocks(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), max(1, micro_batch // n_rows)
@@ -203,6 +182,25 @@ def tf_explain(
     )
 
 
+def _check_explainer(explainer: str, known: list[str], inputs: tf.Tensor) -> None:
+    """Raises `ValueError` unless the explainer attributes something, and to such inputs."""
+    if explainer not in known:
+        what = (
+            "shows activations and attributes nothing"
+            if explainer == "ExtractActivations"
+            else "is none of tf-explain's"
+        )
+        raise ValueError(
+            f"`tf_explain`: explainer {explainer!r} {what}; pass explainer= one of"
+            f" {', '.join(map(repr, known))}"
+        )
+    if explainer == "OcclusionSensitivity" and inputs.shape.rank not in {3, 4}:
+        raise ValueError(
+            "`tf_explain`: OcclusionSensitivity needs images, (n, h, w) or (n, h, w, channels);"
+            f" got {tuple(inputs.shape)}"
+        )
+
+
 class _Asked(NamedTuple):
     """The question to an explainer: a block of examples of known size."""
 
@@ -211,6 +209,19 @@ class _Asked(NamedTuple):
     target: tf.Tensor
     sample_id: tf.Tensor
     score: str | Score
+
+
+def _ask(
+    explainer: Callable[[_Asked], tf.Tensor | Attributed], asked: _Asked
+) -> tf.Tensor | Attributed:
+    """Returns what an explainer answers; raises `ValueError` if the score has no gradient."""
+    try:
+        return explainer(asked)
+    except (AttributeError, TypeError, ValueError):
+        # tf-explain stumbles over a score without a gradient; this says so. If it is not that, what
+        # was raised goes on.
+        gradients.differentiate(asked.model, asked.x, asked.target, asked.score)
+        raise
 
 
 class _StandIn:
@@ -339,9 +350,9 @@ def _occlusion_sensitivity(
         return tf.gather(score_of_all, example) - score_of_rest
 
     n_rows = n_examples * n_patches
-    n_rows_at_once = -(-n_rows // -(-n_rows // micro_batch))  # equal parts of at most a micro-batch
+    n_at_once = micro_batches.size_of_parts(n_rows, micro_batch)
     return tf.reshape(
-        micro_batches.map_blocks(fall, (tf.range(n_rows),), n_rows_at_once),
+        micro_batches.map_blocks(fall, (tf.range(n_rows),), n_at_once),
         [n_examples, n_down, n_across],
     )
 

@@ -177,9 +177,7 @@ def cut(n_rows: int, micro_batch: int) -> Cut:
         ValueError: if `micro_batch` is less than 1.
     """
     micro_batches.check_micro_batch(micro_batch)
-    # -(-a // b) rounds up.
-    n_chunks = -(-n_rows // micro_batch)
-    n_at_once = -(-n_rows // n_chunks)
+    n_at_once = micro_batches.size_of_parts(n_rows, micro_batch)
     return Cut(micro_batch // n_at_once, n_rows, n_at_once)
 
 

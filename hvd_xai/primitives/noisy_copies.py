@@ -111,22 +111,7 @@ def moments(
 
         def attributed_of(chosen: tf.Tensor) -> Attributed:
             chunk = tf.gather(copies, tf.cast(chosen, tf.int32), axis=1)
-            n_examples, n_copies, *shape = chunk.shape
-            repeated = [tf.repeat(values, n_copies) for values in (target, sample_id)]
-            returned = attribute_rows(
-                model,
-                tf.reshape(chunk, [n_examples * n_copies, *shape]),
-                repeated[0],
-                ids=repeated[1],
-            )
-            attributed = returned if isinstance(returned, Attributed) else Attributed(returned)
-            attributions = tf.cast(attributed.attributions, tf.float32)
-            return dataclasses.replace(
-                attributed,
-                attributions=tf.reshape(
-                    attributions, [n_examples, n_copies, *attributions.shape[1:]]
-                ),
-            )
+            return _attribute_copies(attribute_rows, model, chunk, target, sample_id)
 
         # Sums of deviations from one of the copies: sums of the attributions themselves would lose
         # a small variance beside a large mean.
@@ -134,11 +119,7 @@ def moments(
         pivot = first.attributions[:, :1]
 
         def sums(attributions: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-            deviation = attributions - pivot
-            weighted = tf.reshape(weight, [1, -1, *[1] * (deviation.shape.rank - 2)]) * deviation
-            return tf.stack(
-                [tf.reduce_sum(weighted, axis=1), tf.reduce_sum(weighted * deviation, axis=1)]
-            )
+            return _weighted_moments(attributions - pivot, weight)
 
         total = sums(first.attributions, tf.constant(blocks.weights[0], tf.float32))
         if len(blocks.nodes) > 1:
@@ -157,6 +138,36 @@ def moments(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), blocks.n_examples
     )
     return of_noise
+
+
+def _attribute_copies(
+    method: Callable[..., tf.Tensor | Attributed],
+    model: keras.Model,
+    copies: Float32[tf.Tensor, "n k ..."],
+    targets: Shaped[tf.Tensor, "n"],
+    ids: Int64[tf.Tensor, "n"],
+) -> Attributed:
+    """Returns the method's attributions of each copy, `[n, k, ...]`, in float32."""
+    n_examples, n_copies, *shape = copies.shape
+    #     row    0 ... k-1        k ... 2k-1       of the flat copies
+    #            example 0        example 1        and so on, as tf.repeat has targets and ids
+    flat = tf.reshape(copies, [n_examples * n_copies, *shape])
+    repeated = [tf.repeat(values, n_copies) for values in (targets, ids)]
+    returned = method(model, flat, repeated[0], ids=repeated[1])
+    attributed = returned if isinstance(returned, Attributed) else Attributed(returned)
+    attributions = tf.cast(attributed.attributions, tf.float32)
+    return dataclasses.replace(
+        attributed,
+        attributions=tf.reshape(attributions, [n_examples, n_copies, *attributions.shape[1:]]),
+    )
+
+
+def _weighted_moments(
+    deviation: Float32[tf.Tensor, "n k ..."], weight: Float32[tf.Tensor, "k"]
+) -> Float32[tf.Tensor, "2 n ..."]:
+    """Returns the weighted sums, over the copies, of the deviations and of their squares."""
+    weighted = tf.reshape(weight, [1, -1, *[1] * (deviation.shape.rank - 2)]) * deviation
+    return tf.stack([tf.reduce_sum(weighted, axis=1), tf.reduce_sum(weighted * deviation, axis=1)])
 
 
 def _bound(

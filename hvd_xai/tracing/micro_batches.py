@@ -59,6 +59,16 @@ def check_micro_batch(micro_batch: int) -> None:
         )
 
 
+def size_of_parts(n_rows: int, micro_batch: int) -> int:
+    """Returns the rows in each part, when rows are cut in as few parts as fit micro-batches.
+
+    The parts are as equal as can be, so that the last one is filled up as little as can be.
+    """
+    # -(-a // b) rounds up.
+    n_parts = -(-n_rows // micro_batch)
+    return -(-n_rows // n_parts)
+
+
 def cut(
     nodes: Float64[np.ndarray, "s"], weights: Float64[np.ndarray, "s"], micro_batch: int
 ) -> Blocks:
@@ -80,8 +90,8 @@ def cut(
         ValueError: if `micro_batch` is less than 1.
     """
     check_micro_batch(micro_batch)
-    n_chunks = -(-len(nodes) // micro_batch)
-    per_chunk = -(-len(nodes) // n_chunks)
+    per_chunk = size_of_parts(len(nodes), micro_batch)
+    n_chunks = -(-len(nodes) // per_chunk)
     #     7 nodes, at most 3 at once:   a b c | d e f | g g g     g's weight in three parts
     n_copies = n_chunks * per_chunk - len(nodes)
     nodes = np.append(nodes, np.repeat(nodes[-1:], n_copies))

@@ -93,10 +93,7 @@ def train(
         chosen = build_callbacks(callbacks, training, settings)
     explains = _find_explains(chosen)
     if not explains:
-        # The callbacks that explain open the run, with the probe; here there are none.
-        with world.together("opening the run"):
-            if world.is_root:
-                run.open()
+        _open_without_probe(run, world)
     before = _callbacks_before(learning_rate, settings, world)
     save = SaveModel(models, world, learning_rate, explains, anew=trained is None)
     try:
@@ -142,6 +139,16 @@ def estimate(
     return [
         estimated for explain in _find_explains(chosen) for estimated in explain.estimate(model)
     ]
+
+
+def _open_without_probe(run: RunDirectory, world: World) -> None:
+    """Opens a run that nobody explains; otherwise `Explain` opens it, with the probe.
+
+    Collective: every rank must call this.
+    """
+    with world.together("opening the run"):
+        if world.is_root:
+            run.open()
 
 
 def _next_epoch(output: Path, trained: Trained | None, settings: Settings) -> int:

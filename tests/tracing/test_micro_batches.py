@@ -96,6 +96,11 @@ def test_chunks_add_up(micro_batch: int) -> None:
     np.testing.assert_allclose(total, [0.5, 1.0], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("n_rows", "size"), [(1, 1), (4, 4), (5, 3), (8, 4), (9, 3), (10, 4)])
+def test_parts_are_few_and_equal(n_rows: int, size: int) -> None:
+    assert micro_batches.size_of_parts(n_rows, 4) == size
+
+
 def test_no_rows_at_a_time_are_refused() -> None:
     with pytest.raises(
         ValueError,

@@ -9,12 +9,16 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hvd_xai.checkpoint.epochs import EpochStack
 from hvd_xai.checkpoint.export_blocks import iterate_blocks, read_small_arrays, write_options
 from hvd_xai.protocols import Progress
+
+if TYPE_CHECKING:
+    import pyarrow
 
 SUFFIX = ".parquet"
 MAX_COLUMNS = 1000
@@ -26,7 +30,33 @@ def write(stacks: Sequence[EpochStack], destination: Path, progress: Progress) -
     import pyarrow
     import pyarrow.parquet
 
-    columns: dict[str, np.dtype] = {}  # of all methods: what one of them lacks is null there
+    columns = _stored_columns(stacks)
+    schema = _schema(stacks, columns)
+    with pyarrow.parquet.ParquetWriter(destination, schema, compression="zstd") as writer:
+        for stack in stacks:
+            small = read_small_arrays(stack)
+            for index, start, stop in iterate_blocks(stack):
+                # What a method lacks is null in its rows.
+                values = {
+                    field.name: pyarrow.nulls(stop - start, field.type) for field in schema
+                } | {
+                    name: of_sample[start:stop]
+                    for name, (axis, of_sample) in small.items()
+                    if axis == "sample"
+                }
+                values |= {
+                    name: stack.read(name, index, start, stop)
+                    for name in stack.variables
+                    if name in columns
+                }
+                values |= _computed(stack, index, start, stop)
+                writer.write_table(pyarrow.table(values, schema=schema))
+                progress.advance(stop - start)
+
+
+def _stored_columns(stacks: Sequence[EpochStack]) -> dict[str, np.dtype]:
+    """Returns name and dtype of what any method has one stored value a sample of."""
+    columns: dict[str, np.dtype] = {}
     for stack in stacks:
         columns |= {
             name: values.dtype
@@ -39,51 +69,39 @@ def write(stacks: Sequence[EpochStack], destination: Path, progress: Progress) -
             if len(variable.shape) == 2
         }
         columns.pop("attributions", None)
-    computed = {
+    return columns
+
+
+def _schema(stacks: Sequence[EpochStack], columns: dict[str, np.dtype]) -> "pyarrow.Schema":
+    """Returns the table's columns, in their order, with the methods' options beside them."""
+    import pyarrow
+
+    fields = {"method": pyarrow.string(), "epoch": pyarrow.int64(), "step": pyarrow.int64()}
+    fields |= {name: pyarrow.from_numpy_dtype(dtype) for name, dtype in columns.items()}
+    fields |= {
         "attribution_sum": pyarrow.float64(),
         "attribution_largest": pyarrow.float64(),
         "attribution_nonfinite": pyarrow.int64(),
     }
-    fields = {"method": pyarrow.string(), "epoch": pyarrow.int64(), "step": pyarrow.int64()}
-    fields |= {name: pyarrow.from_numpy_dtype(dtype) for name, dtype in columns.items()}
-    of_features = {stack.method: _columns_of_features(stack) for stack in stacks}
-    computed |= {name: pyarrow.float32() for names in of_features.values() for name in names}
+    for stack in stacks:
+        fields |= dict.fromkeys(_columns_of_features(stack), pyarrow.float32())
     options = {stack.method: json.loads(write_options(stack)) for stack in stacks}
     functions = {stack.method: stack.function for stack in stacks}
     metadata = {"hvd_xai_options": json.dumps(options), "hvd_xai_functions": json.dumps(functions)}
-    schema = pyarrow.schema({**fields, **computed}, metadata=metadata)
-    with pyarrow.parquet.ParquetWriter(destination, schema, compression="zstd") as writer:
-        for stack in stacks:
-            small = read_small_arrays(stack)
-            for index, start, stop in iterate_blocks(stack):
-                n_rows, manifest = stop - start, stack.explanations[index].manifest
-                values: dict[str, object] = {
-                    name: pyarrow.nulls(n_rows, kind)
-                    for name, kind in {**fields, **computed}.items()
-                }
-                values |= {
-                    "method": [stack.method] * n_rows,
-                    "epoch": [manifest.epoch] * n_rows,
-                    "step": [manifest.step] * n_rows,
-                }
-                values |= {
-                    name: of_sample[start:stop]
-                    for name, (axis, of_sample) in small.items()
-                    if axis == "sample"
-                }
-                values |= {
-                    name: stack.read(name, index, start, stop)
-                    for name in stack.variables
-                    if name in columns
-                }
-                attributions = stack.read("attributions", index, start, stop)
-                values |= _in_numbers(attributions)
-                values |= {
-                    name: attributions[:, place]
-                    for place, name in enumerate(of_features[stack.method])
-                }
-                writer.write_table(pyarrow.table(values, schema=schema))
-                progress.advance(n_rows)
+    return pyarrow.schema(fields, metadata=metadata)
+
+
+def _computed(stack: EpochStack, index: int, start: int, stop: int) -> dict[str, object]:
+    """Returns the columns of a block that are not stored: what it is of, and its attributions."""
+    manifest, n_rows = stack.explanations[index].manifest, stop - start
+    attributions = stack.read("attributions", index, start, stop)
+    return {
+        "method": [stack.method] * n_rows,
+        "epoch": [manifest.epoch] * n_rows,
+        "step": [manifest.step] * n_rows,
+        **_in_numbers(attributions),
+        **{name: attributions[:, place] for place, name in enumerate(_columns_of_features(stack))},
+    }
 
 
 def _columns_of_features(stack: EpochStack) -> list[str]:
