@@ -87,6 +87,23 @@ def find_damage(directory: Place, files: Iterable[FileEntry]) -> list[Problem]:
     return problems
 
 
+def check_staged(directory: Path, files: Iterable[FileEntry]) -> None:
+    """Looks at every file that a manifest is going to name; call it before writing the manifest.
+
+    A cleaner of old files, another host's sweep or a person may have removed what was staged.
+
+    Raises:
+        CheckpointError: if a file is missing, is no plain file, or has another size than was
+            written.
+    """
+    problems = find_damage(directory, files)
+    if problems:
+        raise CheckpointError(
+            f"cannot commit {directory.name}: {problems[0]}, though this job wrote it. Somebody"
+            " moved or removed it meanwhile; nothing was committed."
+        )
+
+
 def find_changes(directory: Place, files: Iterable[FileEntry]) -> list[Problem]:
     """Finds files whose content differs from the manifest; reads every file whole."""
     problems = []

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from hvd_xai.checkpoint.integrity import find_damage, read_record
+from hvd_xai.checkpoint.integrity import check_staged, find_damage, read_record
 from hvd_xai.checkpoint.json_record import SCHEMA, seal, unseal
 from hvd_xai.checkpoint.manifest import MANIFEST
 from hvd_xai.checkpoint.probe_reader import PROBE, ProbeReader
@@ -107,6 +107,7 @@ def _fill(directory: Path, probe: Probe, digest: str) -> None:
     if probe.packing is not None:
         record["packing"] = asdict(probe.packing)
     record |= _names(probe)
+    check_staged(directory, files)
     (directory / MANIFEST).write_bytes(seal(record))
 
 

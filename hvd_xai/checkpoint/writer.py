@@ -9,7 +9,7 @@ import numpy as np
 import xxhash
 from jaxtyping import Shaped
 
-from hvd_xai.checkpoint.integrity import find_damage, read_manifest
+from hvd_xai.checkpoint.integrity import check_staged, find_damage, read_manifest
 from hvd_xai.checkpoint.json_record import SCHEMA, plain
 from hvd_xai.checkpoint.manifest import MANIFEST, Header, Manifest
 from hvd_xai.checkpoint.rows import axes_of, dtypes_of
@@ -61,7 +61,7 @@ class Writer:
     rank that writes a Zarr shard.
 
     Args:
-        explanations_dir: folder of the run's explanations.
+        explanations_dir: folder of the run's explanations, which must exist.
         header: facts of the checkpoint that are known before its rows.
         dtype: dtype of the rows, from `row_dtype`.
         elsewhere: fields whose Zarr shards other ranks write with `write_shards`; appended rows
@@ -104,7 +104,8 @@ class Writer:
         self._committed = False
         self._failed = False
         with writing(self.destination):
-            (explanations_dir / EPOCHS).mkdir(parents=True, exist_ok=True)
+            # No folder above: where that is gone, the run was moved or removed.
+            (explanations_dir / EPOCHS).mkdir(exist_ok=True)
             self._staging = staging.Staging(
                 explanations_dir / EPOCHS, f"{header.epoch:06d}-{header.method}"
             )
@@ -219,8 +220,9 @@ class Writer:
             files = [file for array in self._arrays.values() for file in array.close()]
             manifest = self._manifest([self._create_group(), *self._files, *files, *theirs])
             self._make_epoch()
+            check_staged(self.staged, manifest.files)
             # Last of all files: a folder with a manifest is a checkpoint, and each file that the
-            # manifest names is there by now with its digest.
+            # manifest names was looked at a moment ago.
             (self.staged / MANIFEST).write_bytes(manifest.to_json())
             try:
                 self._staging.publish(self.destination, replace=replace)

@@ -106,7 +106,8 @@ def stage_model(model: "keras.Model", folder: Path, trained: Trained) -> None:
     Raises:
         OSError: if the disk is full or read-only.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    # No folder above it: where the run's own is gone, it was moved or removed.
+    folder.mkdir(exist_ok=True)
     writing = _staged_file(folder, trained.epoch)
     try:
         model.save(writing)

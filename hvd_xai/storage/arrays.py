@@ -122,6 +122,8 @@ class ArrayWriter:
         shape: shape of the whole array.
         dtype: dtype of the values.
         first: index of the first row to be appended; a Zarr shard must begin there.
+
+    Appending and closing raise `OSError` if the array's folder, or a file in it, is gone.
     """
 
     def __init__(
@@ -168,9 +170,8 @@ class ArrayWriter:
     def _write(self, values: Shaped[np.ndarray, "n ..."]) -> None:
         while len(values):
             if self._shard is None:
-                path = self._directory.parent / self._key()
                 self._shard = ShardFile(
-                    path, self._chunk_rows, self._shard_rows // self._chunk_rows
+                    self._make_place(), self._chunk_rows, self._shard_rows // self._chunk_rows
                 )
             taken = values[: self._shard_rows - self._shard.n_rows]
             self._shard.append(taken)
@@ -182,6 +183,16 @@ class ArrayWriter:
         self._files.append(FileEntry(self._key(), *shard.close()))
         self._next += 1
         self._shard = None
+
+    def _make_place(self) -> Path:
+        """Makes the folders of the next Zarr shard within the array's; returns the shard's path."""
+        path = self._directory.parent / self._key()
+        # Never the array's own folder, nor one above it: where those are gone, so is the rest of
+        # the checkpoint, and a new folder would hide it.
+        within = len(path.parent.relative_to(self._directory).parts)
+        for folder in [path.parent, *path.parent.parents][:within][::-1]:
+            folder.mkdir(exist_ok=True)
+        return path
 
     def _key(self) -> str:
         return shard_key(self._directory.name, self._next, len(self._shape))

@@ -36,6 +36,8 @@ _ADVICE = {
     errno.EACCES: "The folder's permissions forbid it: change them, or write to another place.",
     errno.EPERM: "The folder's permissions forbid it: change them, or write to another place.",
     errno.EEXIST: "A file stands where a folder is needed: remove it, or write to another place.",
+    errno.ENOENT: "The folder is gone: somebody moved or removed it while this job wrote there. Put"
+    " it back, or write to another place.",
     errno.ENOTDIR: "A file stands where a folder is needed: remove it, or write to another place.",
 }
 
@@ -181,7 +183,12 @@ def exchange(source: Path, destination: Path) -> None:
     # never sees half of one directory and half of the other.
     aside = source.with_name(f"{source.name}-replaced")
     destination.rename(aside)
-    source.rename(destination)
+    try:
+        source.rename(destination)
+    except BaseException:
+        # The source may be gone by now, and what was there before must not go with it.
+        aside.rename(destination)
+        raise
     aside.rename(source)
 
 

@@ -9,11 +9,13 @@ its time in blosc, which lets other threads run: benchmarks/shards.py measures i
 same as zarr-python's.
 """
 
+import errno
 import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -37,10 +39,13 @@ class ShardFile:
     """Writes one Zarr shard; keeps no file open between two calls.
 
     Args:
-        path: path of the file, which must be new; missing folders are made.
+        path: path of the file, which must be new, in a folder that exists.
         chunk_rows: number of rows in an inner chunk.
         n_chunks: number of chunks that the shard has room for; chunks that are never appended read
             as the fill value.
+
+    Raises:
+        OSError: if the file exists, or cannot be made.
     """
 
     def __init__(self, path: Path, chunk_rows: int, n_chunks: int) -> None:
@@ -48,7 +53,7 @@ class ShardFile:
         self._index = np.full((n_chunks, 2), _ABSENT, "<u8")  # offset and size of each chunk
         self._n_chunks, self._size = 0, 0
         self._digest = xxhash.xxh3_128()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("xb").close()
 
     @property
     def n_rows(self) -> int:
@@ -59,9 +64,9 @@ class ShardFile:
         """Appends whole chunks.
 
         Raises:
-            OSError: if the disk is full.
+            OSError: if the disk is full, or somebody removed or changed the file meanwhile.
         """
-        with self._path.open("ab") as file:
+        with _appending(self._path, self._size) as file:
             for start in range(0, len(values), self._chunk_rows):
                 encoded = _with_crc32c(
                     _blosc.encode(np.ascontiguousarray(values[start : start + self._chunk_rows]))
@@ -76,13 +81,27 @@ class ShardFile:
         """Appends the index, and returns the file's size in bytes and its xxh3-128.
 
         Raises:
-            OSError: if the disk is full.
+            OSError: if the disk is full, or somebody removed or changed the file meanwhile.
         """
         index = _with_crc32c(self._index.tobytes())
-        with self._path.open("ab") as file:
+        with _appending(self._path, self._size) as file:
             file.write(index)
         self._digest.update(index)
         return self._size + len(index), self._digest.hexdigest()
+
+
+@contextmanager
+def _appending(path: Path, size: int) -> Iterator[BinaryIO]:
+    """Opens a file of this size to write behind its end; never makes one that is gone.
+
+    Raises:
+        OSError: if the file is gone, or has another size.
+    """
+    # "ab" alone would make a new file where the old one was removed, without its first chunks.
+    with open(path, "ab", opener=lambda name, flags: os.open(name, flags & ~os.O_CREAT)) as file:
+        if file.tell() != size:
+            raise OSError(errno.EIO, f"it has {file.tell()} bytes, of which {size} were written")
+        yield file
 
 
 def read_shard(

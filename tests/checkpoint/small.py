@@ -87,6 +87,7 @@ def make_header(
 
 def begin(explanations_dir: Path, rows: np.ndarray, **header: object) -> Writer:
     """Starts a checkpoint for `rows`; `header` is given to `make_header`."""
+    explanations_dir.mkdir(parents=True, exist_ok=True)
     return Writer(
         explanations_dir,
         make_header(len(rows), rows.dtype["attributions"].shape, **header),  # type: ignore[arg-type]  # the caller's

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 from hvd_xai.checkpoint.manifest import Manifest
 from hvd_xai.checkpoint.reader import Explanation
 from hvd_xai.checkpoint.rows import decode
+from hvd_xai.checkpoint.run_directory import open_run
 from hvd_xai.checkpoint.writer import Writer, Written, sweep, write_shards
 from hvd_xai.errors import CheckpointError
 from hvd_xai.storage import arrays, durable
@@ -297,3 +299,81 @@ def test_manifest_of_a_copy_differs_in_time_alone(tmp_path: Path) -> None:
     rows = make_rows(make_attributions(4, (2, 2)))
     manifests: list[Manifest] = [write(tmp_path / name, rows).manifest for name in "ab"]
     assert replace(manifests[0], created="") == replace(manifests[1], created="")
+
+
+def rename_run(writer: Writer) -> None:
+    run_dir = writer.destination.parents[3]
+    run_dir.rename(run_dir.with_name("moved"))
+
+
+def remove_shard(writer: Writer) -> None:
+    (writer.staged / "score" / "c" / "0").unlink(missing_ok=True)
+
+
+TAKEN_AWAY: dict[str, Callable[[Writer], object]] = {
+    "staging folder": lambda writer: shutil.rmtree(writer.staged),
+    "run renamed": rename_run,
+    "one array": lambda writer: shutil.rmtree(writer.staged / "score"),
+    "metadata of an array": lambda writer: (writer.staged / "scale" / "zarr.json").unlink(),
+    "Zarr shard that is being written": lambda writer: (
+        remove_shard(writer)
+        if (writer.staged / "score" / "c" / "0").exists()
+        else rename_run(writer)
+    ),
+}
+
+
+@pytest.mark.parametrize("rows_before", [0, 3, 20])
+@pytest.mark.parametrize("what", TAKEN_AWAY)
+def test_a_checkpoint_that_lost_staged_files_is_never_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, rows_before: int
+) -> None:
+    # Chunks of 2 numbers and Zarr shards of 16 rows: after 3 rows the first shard is begun, after
+    # 20 it is closed and the second begun.
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", 8)
+    monkeypatch.setattr(arrays, "SHARD_ROWS", 16)
+    rows = make_rows(make_attributions(40, (3, 2)))
+    explanations_dir = open_run(tmp_path / "run", config={})
+    writer = begin(explanations_dir, rows)
+    writer.append(rows[:rows_before])
+    TAKEN_AWAY[what](writer)
+
+    def go_on() -> None:
+        writer.append(rows[rows_before:])
+        writer.commit()
+
+    with pytest.raises(CheckpointError, match=r"cannot (write|commit)"):
+        go_on()
+    assert list(tmp_path.rglob("manifest.json")) == []
+    assert not (tmp_path / "moved").exists() or not (tmp_path / "run").exists()
+
+
+def test_zarr_shards_of_other_ranks_are_looked_at_before_the_commit(tmp_path: Path) -> None:
+    rows = make_rows(make_attributions(40, (3, 2)))
+    writer = Writer(tmp_path, make_header(40, (3, 2)), rows.dtype, elsewhere=["attributions"])
+    writer.append(
+        rows[[name for name in rows.dtype.names or () if name != "attributions"]].astype(
+            writer.appended
+        )
+    )
+    written = write_shards(writer.staged, "attributions", (40, 3, 2), 0, [rows["attributions"]])
+    shard = writer.staged / written.files[0].key
+    shard.write_bytes(shard.read_bytes() + b"more")
+    with pytest.raises(
+        CheckpointError, match=r"attributions/c/0/0/0 has .* though this job wrote it"
+    ):
+        writer.commit(written=[written])
+    assert list(tmp_path.rglob("manifest.json")) == []
+
+
+def test_zarr_shards_are_not_written_where_the_staging_folder_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot write .* The folder is gone"):
+        write_shards(tmp_path / "gone", "attributions", (4, 2), 0, [np.zeros((4, 2), "<f2")])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_was_moved_away_is_not_begun_anew(tmp_path: Path) -> None:
+    rows = make_rows(make_attributions(4, ()))
+    with pytest.raises(CheckpointError, match="The folder is gone"):
+        Writer(tmp_path / "run" / "explanations", make_header(4, ()), rows.dtype)
+    assert list(tmp_path.iterdir()) == []

@@ -83,3 +83,11 @@ def test_write_errors_say_what_to_do(code: int, advice: str) -> None:
         durable.writing(Path("runs/demo")),
     ):
         raise OSError(code, "as the system says it")
+
+
+@pytest.mark.usefixtures("_either_rename")
+def test_a_folder_stays_where_the_one_to_exchange_it_for_is_gone(tmp_path: Path) -> None:
+    folder(tmp_path / "b", "b")
+    with pytest.raises(FileNotFoundError):
+        durable.exchange(tmp_path / "gone", tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]

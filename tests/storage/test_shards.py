@@ -1,5 +1,6 @@
 """Our Zarr shards must be those that the libraries write, byte for byte."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import google_crc32c
@@ -144,3 +145,25 @@ def test_a_shard_that_ends_early_or_lacks_a_chunk_is_damaged(tmp_path: Path) -> 
 def test_size_and_digest_are_the_files(tmp_path: Path) -> None:
     for file in written(tmp_path / "x", drawn((33, 8, 8), "<f2")):
         assert (file.size, file.xxh3_128) == digest_file(tmp_path / file.key)
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"cut")])
+def test_a_shard_that_somebody_took_away_is_not_begun_again(
+    tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    values = drawn((4, 8, 8), "<f2")
+    for last in (lambda shard: shard.append(values), shards.ShardFile.close):
+        shard = shards.ShardFile(tmp_path / "0", 4, 2)
+        shard.append(values)
+        spoil(tmp_path / "0")
+        with pytest.raises(OSError, match=r"No such file|it has 3 bytes"):
+            last(shard)
+        (tmp_path / "0").unlink(missing_ok=True)
+
+
+def test_no_folder_is_made_for_a_shard_whose_array_is_gone(tmp_path: Path) -> None:
+    writer = ArrayWriter(tmp_path / "x", (4, 8), np.dtype("<f4"))
+    writer.append(np.zeros((3, 8), "<f4"))
+    with pytest.raises(FileNotFoundError):
+        writer.close()
+    assert list(tmp_path.iterdir()) == []
