@@ -18,7 +18,8 @@ from jaxtyping import Float32, Int64, Shaped
 from hvd_xai.protocols import Baseline
 from hvd_xai.tracing import packed_model
 
-_WIDTH = 4.0  # of a blur, in standard deviations to each side
+# Reach of a blur to each side, in standard deviations.
+_WIDTH = 4.0
 
 
 def zero(inputs: Float32[tf.Tensor, "n ..."]) -> Float32[tf.Tensor, "n ..."]:

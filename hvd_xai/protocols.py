@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
     Tensor: TypeAlias = tf.Tensor
 else:
-    Json: TypeAlias = object  # an alias of itself cannot be checked at run time
+    # `object`, because beartype cannot check an alias that contains itself.
+    Json: TypeAlias = object
     # TensorFlow is not imported here, and `tf.nest` packs arrays and specifications into records
     # of tensors too.
     Tensor: TypeAlias = object

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Num, Shaped
 
-_BLOCK = 1024  # samples at a time: 6 MB of 784 values each in float64
+# Number of samples read at a time: 6 MB in float64, of 784 values each.
+_BLOCK = 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,5 +36,6 @@ def sum_of_others(vector: Num[np.ndarray, "n"], chosen: Int[np.ndarray, "m"]) ->
         >>> sum_of_others(np.array([1.0, 2.0, 4.0]), np.array([1]))
         5.0
     """
-    with np.errstate(invalid="ignore"):  # infinity minus infinity is NaN, which is shown as such
+    # Infinity minus infinity is NaN, and shown as such.
+    with np.errstate(invalid="ignore"):
         return float(np.delete(vector, chosen).sum())

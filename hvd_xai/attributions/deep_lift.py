@@ -78,7 +78,9 @@ def deep_lift(
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
         x_start = baselines.held(model, x, baselines.reference(baseline, x, sample_id))
-        x = tf.identity(x)  # which the baseline does not depend on
+        # From here on `x` is a copy: the baseline was made of the inputs themselves, and the walk
+        # from `x` to the score must not pass through it.
+        x = tf.identity(x)
         at_end, at_start = (
             scores.evaluate(model, points, target, score) for points in (x, x_start)
         )

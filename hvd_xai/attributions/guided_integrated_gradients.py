@@ -153,7 +153,8 @@ def _move(
         room = tf.reduce_sum(
             tf.where(group, share_of_way * (high - position), 0.0), axis=1, keepdims=True
         )
-        is_last = (missing <= room) | (room == 0)  # no room is left when rounding has used it up
+        # Where rounding has used up the room, nothing is left to move, and this is the end too.
+        is_last = (missing <= room) | (room == 0)
         nearer = position + tf.math.divide_no_nan(missing, room) * (high - position)
         moved = tf.where(group & (missing > 0), tf.where(is_last, nearer, high), position)
         return moved, tf.where(is_last, 0.0, missing - room)

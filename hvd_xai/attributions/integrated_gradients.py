@@ -14,9 +14,12 @@ from hvd_xai.primitives import gradients, quadrature
 from hvd_xai.protocols import Attributed, Baseline, Score
 from hvd_xai.tracing import micro_batches
 
-_N_PANELS = 9  # equal parts of a path, each refined by itself
-_N_LEVELS = 4  # of a panel: 1, 3, 9 and 27 nodes
-_FLOOR = 1e-5  # of the scores at both ends: a gap that float32 cannot be expected to close
+# Number of equal parts of a path, each refined by itself.
+_N_PANELS = 9
+# Number of levels of a panel: it has 1, 3, 9 or 27 nodes.
+_N_LEVELS = 4
+# Share of the scores at both ends that float32 cannot resolve: no smaller gap is asked for.
+_FLOOR = 1e-5
 
 
 def integrated_gradients(
@@ -171,7 +174,8 @@ def _refined(
     allowed = tf.maximum(
         tolerance * tf.abs(at_end - at_start), _FLOOR * (tf.abs(at_end) + tf.abs(at_start))
     )
-    gradient = tf.function(gradient, autograph=False)  # traced once for all levels
+    # One function for all levels, so that the model is traced once.
+    gradient = tf.function(gradient, autograph=False)
     added = functools.partial(_at_nodes_of, gradient, x, x_start, targets, n_rows)
     n_examples, n_values = tf.shape(x)[0], math.prod(x.shape[1:])
     change = tf.reshape(x - x_start, [n_examples, n_values])

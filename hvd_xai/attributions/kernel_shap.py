@@ -139,6 +139,8 @@ def _plan(
         The listed coalitions; the weights of these and of the drawn ones, which sum to 1; the size
         of the smaller coalition of each pair to draw.
     """
+    # Sizes end at the half: a coalition of more features is the complement of a listed or drawn
+    # one.
     size = np.arange(1, n_features // 2 + 1)
     is_half = 2 * size == n_features
     # of all coalitions of a size and of its complement
@@ -167,6 +169,8 @@ def _plan(
     if n_listed == len(size):
         return np.concatenate(listed), np.concatenate(weights), np.zeros(0, np.int64)
     n_pairs = left // 2
+    # The pairs are spread over the sizes that are left by their mass: pair p of n stands at (p +
+    # 1/2) / n of it.
     edges = np.cumsum(mass[n_listed:]) / mass[n_listed:].sum()
     drawn = size[
         n_listed + np.searchsorted(edges[:-1], (np.arange(n_pairs) + 0.5) / n_pairs, side="right")
@@ -184,6 +188,7 @@ def _fit(
     """Returns the weighted least-squares coefficients of `gains`, held to sum to `total`."""
     weighted = present * tf.constant(weights)[:, None]
     factor = tf.linalg.cholesky(tf.matmul(weighted, present, transpose_a=True))
+    # Two right sides are solved at once: Σ w z gain for the fit, and ones for its constraint.
     right = tf.stack(
         [tf.linalg.matvec(weighted, gains, transpose_a=True), tf.ones_like(present[:, 0])], axis=2
     )

@@ -102,6 +102,7 @@ def occlusion(
         values = coalitions.evaluate_rows(
             model, lambda row: coalitions.mix(x, absent, ~covered(row)[None]), target, score, cut
         )
+        # Row 0 is F(x); the other rows fall into the positions along h and along w.
         drops = tf.reshape(values[:, :1] - values[:, 1:], [cut.n_examples, *counts])
         # the mean over all positions that cover a place is one over each axis in turn
         for cover in covers:
@@ -146,5 +147,10 @@ def _strides(
 
 def _positions(size: int, side: int, step: int) -> Bool[np.ndarray, "w size"]:
     """Returns which places of an axis each position of the patch covers."""
+    # The last position ends at the border, and may be less than a stride after the one before:
+    #
+    #     size 8, side 3, stride 3     [0 1 2] 3 4 5 6 7
+    #                                   0 1 2 [3 4 5] 6 7
+    #                                   0 1 2 3 4 [5 6 7]
     starts = np.append(np.arange(0, size - side, step), size - side)[:, None]
     return (np.arange(size) >= starts) & (np.arange(size) < starts + side)

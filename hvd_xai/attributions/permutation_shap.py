@@ -16,7 +16,8 @@ from hvd_xai.primitives.axes import inputs_or_places
 from hvd_xai.protocols import Attributed, Baseline, Score
 from hvd_xai.tracing import micro_batches
 
-_PERMUTATIONS_OF_A_ROUND = 5  # between two looks at the standard error, which fewer would not tell
+# Number of orders between two looks at the standard error, which fewer would not tell.
+_PERMUTATIONS_OF_A_ROUND = 5
 
 
 def permutation_shap(

@@ -80,6 +80,7 @@ def rise(
         raise ValueError(f"`rise` needs a probability between 0 and 1; got {probability}")
     shape = tuple(inputs.shape[1:])
     sizes, sides = coalitions.places(shape), coalitions.sides(shape, patch)
+    # One cell more than covers an axis, because masks are shifted by up to a cell.
     corners = tuple(-(-size // side) + 1 for size, side in zip(sizes, sides, strict=True))
     n_cells, n_places = int(np.prod(corners)), int(np.prod(sizes))
     blocks = micro_batches.cut(

@@ -164,7 +164,9 @@ def _resized(
     maps: Float32[tf.Tensor, "n *places"], size: tuple[int, ...]
 ) -> Float32[tf.Tensor, "n *size"]:
     """Resizes maps linearly along each axis, centres of places aligned."""
-    for length in size:  # each takes the first axis that is left, and puts the new one last
+    # Each turn takes the first axis that is left, and puts the resized one last: after all turns
+    # the axes stand in their old order.
+    for length in size:
         n_old = maps.shape[1]
         centres = np.clip((np.arange(length) + 0.5) * n_old / length - 0.5, 0, n_old - 1)
         weights = np.maximum(0, 1 - np.abs(centres - np.arange(n_old)[:, None]))

@@ -313,7 +313,8 @@ def _grad_cam(asked: _Asked, *, layer: str | None, use_guided_grads: bool) -> tf
     activations, gradient = cam.activations_and_gradient(
         asked.model, asked.x, asked.target, asked.score, layer, asker="tf_explain"
     )
-    if use_guided_grads:  # as its get_gradients_and_filters does, once it has rebuilt the model
+    # As `get_gradients_and_filters` of tf-explain does, once it has rebuilt the model.
+    if use_guided_grads:
         gradient = tf.where((activations > 0) & (gradient > 0), gradient, 0.0)
     n_examples, *places, n_channels = activations.shape
     in_a_row = [

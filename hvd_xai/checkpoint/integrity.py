@@ -43,6 +43,7 @@ def read_record(path: Place) -> bytes:
         if isinstance(path, Path) and size_of_file(path) is None:
             raise CheckpointError(f"{path} is no plain file; {DAMAGED}")
         with path.open("rb") as file:
+            # One byte more than a record may have tells that it is too long, whatever its length.
             text: bytes = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise CheckpointError(
@@ -172,6 +173,8 @@ class CommittedArray:
         start, stop, _ = slice(start, stop).indices(self._shape[0])
         if start >= stop:
             return np.empty((0, *self._shape[1:]), self._dtype)
+        #     rows             0 1 2 3 | 4 5 6 7 | 8 9      shards of 4 rows
+        #     start 3, stop 7        ^---------^            shards 0 and 1
         shards = range(start // self._array.shard_rows, (stop - 1) // self._array.shard_rows + 1)
         self._check(shard_key(self._name, index, len(self._shape)) for index in shards)
         return self._array.read(start, stop)
@@ -189,6 +192,7 @@ class CommittedArray:
             files.append(self._files[key])
         problems = find_damage(self._checkpoint, files)
         if not problems:
+            # A file is read whole once. Later reads look at its size alone, which is quick.
             new = [
                 file
                 for file in files

@@ -94,6 +94,8 @@ class ProbeReader:
         array = self._array("inputs", self._shape)
         if isinstance(rows, slice):
             start, stop, step = rows.indices(self.n_samples)
+            # Rows that follow one another are read at once, others one by one: what lies between
+            # them may not fit into memory.
             if step == 1:
                 return array.read(start, stop)
             rows = range(start, stop, step)
@@ -103,6 +105,7 @@ class ProbeReader:
                 f"the probe has rows 0 to {self.n_samples - 1}; got {numbers.tolist()[:10]}"
             )
         return np.concatenate(
+            # The empty read comes first: it gives shape and dtype where no row is asked for.
             [array.read(0, 0), *(array.read(number, number + 1) for number in numbers.tolist())]
         )
 

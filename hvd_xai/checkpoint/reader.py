@@ -286,7 +286,8 @@ class Explanation:
     @functools.cached_property
     def _probe(self) -> ProbeReader | None:
         """The probe of the run; None if the explanation lies in no run or the run stores none."""
-        above = self.path.resolve().parents[2:3]  # <explanations>/epochs/<epoch>/<method>
+        # The path is <explanations>/epochs/<epoch>/<method>.
+        above = self.path.resolve().parents[2:3]
         run = self._run or next(map(Explanations, above), None)
         return None if run is None else run._probe
 
@@ -330,6 +331,7 @@ class Explanation:
         """
         rows = self.rows_of(sample_ids).tolist()
         return np.concatenate(
+            # The empty read comes first: it gives the shape where no sample is asked for.
             [self.attributions(0, 0), *(self.attributions(row, row + 1) for row in rows)]
         )
 

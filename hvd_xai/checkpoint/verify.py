@@ -47,6 +47,7 @@ def verify(
     """
     progress = progress or Silent()
     explanations = open_explanations(run)
+    # The folder of all explanations is first: it stands for what is compared between its units.
     units = [explanations.path, *_unit_paths(explanations.path)]
     progress.start("verify", len(units))
     problems = []
@@ -136,7 +137,9 @@ def _verify_rows(explanation: Explanation) -> list[Problem]:
     size = max(1, _BLOCK_BYTES // manifest.dtype.itemsize)
     for start in range(0, manifest.n_samples, size):
         rows = explanation.rows(start, start + size, checked=False)
+        # Copied: a field of structured rows lies in pieces, and a digest takes a single one.
         sample_ids = np.ascontiguousarray(rows["sample_id"])
+        # Within the block, and from the last id of the block before.
         ascending &= bool(
             np.all(sample_ids[1:] > sample_ids[:-1])
             and (last_id is None or sample_ids[0] > last_id)
@@ -167,6 +170,7 @@ def _verify_rows(explanation: Explanation) -> list[Problem]:
                 f" {manifest.nonfinite}",
             )
         )
+    # None where an older version did not count.
     if manifest.negative not in (None, negative):
         problems.append(
             Problem(

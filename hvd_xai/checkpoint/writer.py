@@ -214,6 +214,7 @@ class Writer:
                 f"{self.destination} must have {self._header.n_samples} rows to be committed; got"
                 f" {self._n_rows}"
             )
+        # As in `append`: a writer that fails half way through its commit is of no more use.
         self._failed = True
         with writing(self.destination):
             theirs = self._check_shards(written)
@@ -289,6 +290,8 @@ class Writer:
         """Makes the epoch's folder, a Zarr group; writers of other methods may do so meanwhile."""
         self._epoch_dir.mkdir(exist_ok=True)
         if not (self._epoch_dir / METADATA).exists():
+            # Written aside and renamed: the writer of another method may do the same at this
+            # moment, with the same bytes, and no reader must see half of them.
             prepared = self.staged / ".epoch"
             prepared.write_bytes(group_metadata({"epoch": self._header.epoch}))
             fsync_file(prepared)
@@ -332,6 +335,7 @@ def write_shards(
     writer, nonfinite, negative = None, 0, 0
     with writing(staged / name):
         for values in blocks:
+            # The first block tells the dtype; a rank that has no rows makes no file.
             writer = writer or ArrayWriter(staged / name, shape, values.dtype, first=first)
             writer.append(values)
             if name == "attributions":
@@ -342,6 +346,8 @@ def write_shards(
         # host that wrote a file can flush it.
         for file in files:
             fsync_file(staged / file.key)
+        # The folders as well: after a crash a file is found only if all folders above it were
+        # flushed.
         for directory in {
             parent for file in files for parent in (staged / file.key).relative_to(staged).parents
         }:
@@ -372,6 +378,8 @@ def sweep(explanations_dir: Path) -> list[Path]:
 def _check_same(destination: Path, manifest: Manifest) -> None:
     """Raises unless the existing checkpoint is undamaged and holds the same explanation."""
     existing = read_manifest(destination)
+    # Not among these are time, hosts and versions, which differ between two jobs that computed the
+    # same.
     names = (
         "weights_digest",
         "probe_digest",

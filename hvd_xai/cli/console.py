@@ -75,7 +75,8 @@ def progress(stream: TextIO | None = None) -> "Bar | Lines | _Quiet":
 
 def _terminal_of_launcher() -> TextIO | None:
     if not any(variable in os.environ for variable in _RANK_VARIABLES):
-        return None  # the user has sent the output elsewhere on purpose
+        # The user has sent the output elsewhere on purpose.
+        return None
     try:
         return Path("/dev/tty").open("w", encoding="utf-8")
     except OSError:

@@ -36,7 +36,8 @@ from hvd_xai.views.samples import read_samples
 
 DEFAULT_SAMPLES = 32
 MAX_STRONGEST = 10
-_BLOCK = 32  # samples whose attributions are held at a time
+# Number of samples whose attributions are held at a time.
+_BLOCK = 32
 
 # Columns that are left out if the terminal is narrow, in this order.
 _LEAST_IMPORTANT = (

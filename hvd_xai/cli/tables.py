@@ -10,7 +10,8 @@ from rich.table import Table
 
 from hvd_xai.protocols import Json
 
-_WITHOUT_TERMINAL = 200  # columns of a line where the output goes to a file or a pipe
+# Width of a line, in columns, where the output goes to a file or a pipe.
+_WITHOUT_TERMINAL = 200
 
 
 def print_table(table: Table) -> None:

@@ -98,5 +98,6 @@ def sweep(wheels: Path) -> None:
         try:
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:
                 shutil.rmtree(left, ignore_errors=True)
-        except FileNotFoundError:  # another build has swept it
+        # Another build has swept it meanwhile.
+        except FileNotFoundError:
             continue

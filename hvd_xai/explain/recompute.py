@@ -163,6 +163,7 @@ def recompute(
     _check_same(model, explanation, probe)
     stored_rows = explanation.rows_of(sample_ids)
     inputs = probe.inputs(stored_rows)
+    # The probe is stored in order of sample id, as explanations are: row for row they are alike.
     targets, ids = probe.column("targets")[stored_rows], probe.column("sample_id")[stored_rows]
     explained = accept_packed(model, probe.packing)
     computed, predicted = _compute(explained, explanation, (inputs, targets, ids), method)

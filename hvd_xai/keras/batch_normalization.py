@@ -86,7 +86,8 @@ class SyncBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[m
             if mask is None
             else tf.broadcast_to(tf.cast(mask, inputs.dtype)[..., None], tf.shape(inputs))
         )
-        count = tf.reduce_sum(weights, axes, keepdims=True)  # the same for each channel
+        # The count is the same for each channel, so that one number stands for all of them.
+        count = tf.reduce_sum(weights, axes, keepdims=True)
         valued = inputs if mask is None else tf.where(weights > 0, inputs, 0)
         mean = tf.math.divide_no_nan(tf.reduce_sum(valued, axes, keepdims=True), count)
         distance = tf.reduce_sum(weights * tf.square(valued - mean), axes)

@@ -129,7 +129,8 @@ class ReducesInApply(Distributed):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._agg_helper = self.hvd_xai_distribution.new_sums(self._iterations)  # Horovod's name
+        # The attribute has Horovod's name.
+        self._agg_helper = self.hvd_xai_distribution.new_sums(self._iterations)
 
     def compute_gradients(
         self,
@@ -168,7 +169,8 @@ class ReducesInApply(Distributed):
         reduced = self._reduced(tape.gradient(value, sources), var_list)
         return ReducedPairs(zip(reduced, var_list, strict=True))
 
-    _compute_gradients = compute_gradients  # Horovod has both names
+    # Horovod has both names.
+    _compute_gradients = compute_gradients
 
     def apply_gradients(
         self,
@@ -207,7 +209,8 @@ class ReducesInApply(Distributed):
         self._refuse_what_hangs()
         variables = self._variables_or_own(trainable_variables)
         if len(grads) != len(variables):
-            super().apply(grads, trainable_variables)  # raises, and says what is wrong
+            # The base class raises here, and says what is wrong.
+            super().apply(grads, trainable_variables)
             return
         self._apply_reduced(self._reduced(grads, variables), variables)
 
@@ -276,7 +279,8 @@ class ReducesAccumulated(Distributed):
         self._refuse_what_hangs()
         variables = self._variables_or_own(trainable_variables)
         if len(grads) != len(variables):
-            super().apply(grads, trainable_variables)  # raises, and says what is wrong
+            # The base class raises here, and says what is wrong.
+            super().apply(grads, trainable_variables)
             return
         gradients = list(grads)
         # Values that overwrite their variable are not accumulated: Keras assigns them at each call.

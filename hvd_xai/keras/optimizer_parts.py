@@ -26,6 +26,7 @@ def copy_state(optimizer: "keras.optimizers.Optimizer", copy: "keras.optimizers.
             if hasattr(mine, name):
                 setattr(theirs, name, getattr(mine, name))
     if optimizer.built:
-        copy.build(optimizer._trainable_variables)  # Keras has no public name for it
+        # Keras has no public name for an optimizer's variables that it trains.
+        copy.build(optimizer._trainable_variables)
         for mine, theirs in zip(optimizer.variables, copy.variables, strict=True):
             theirs.assign(mine)

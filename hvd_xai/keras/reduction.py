@@ -17,7 +17,8 @@ from hvd_xai.keras.horovod_names import Adasum, Average, Compression, Max, size
 from hvd_xai.keras.start import is_started
 
 Gradient: TypeAlias = "tf.Tensor | tf.IndexedSlices | None"
-Groups: TypeAlias = "int | list[list[Any]] | None"  # Any: Keras's variables, or TensorFlow's
+# `Any` is a variable, of Keras or of TensorFlow.
+Groups: TypeAlias = "int | list[list[Any]] | None"
 
 # One count for each process set: ranks outside a set may make no reduction over it, and the names
 # must be equal on all ranks of the set.

@@ -48,6 +48,8 @@ def shard(
     world = world or init()
     if len(data) == 1 and isinstance(data[0], tf.data.Dataset):
         n_mine = _share(count_elements(data[0]), world, "elements")
+        # What cannot be shared equally is cut off first: `shard` alone would give the first ranks
+        # an element more.
         return keep_order(data[0].take(n_mine * world.size).shard(world.size, world.rank))
     if len(data) == 1 and isinstance(data[0], keras.utils.PyDataset):
         return _EveryNthBatch(data[0], world)
@@ -125,6 +127,9 @@ class _EveryNthBatch(keras.utils.PyDataset):  # type: ignore[misc]  # keras ship
         return self._n_batches
 
     def __getitem__(self, index: int) -> Any:
+        #     batch of all ranks    0 1 2 | 3 4 5 | ...
+        #     rank                  0 1 2 | 0 1 2 | ...
+        #     index on it           0     | 1     | ...
         return self._whole[index * self._size + self._rank]
 
     def on_epoch_begin(self) -> None:

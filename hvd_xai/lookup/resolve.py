@@ -58,7 +58,8 @@ class Method:
         """Returns the method with its micro-batch bound, where it has that option unbound."""
         if not self.forms_micro_batches or "micro_batch" in getattr(self.bound, "keywords", {}):
             return self
-        function: Callable[..., Any] = self.bound  # whose own options the protocol does not know
+        # The protocol does not know a method's own options.
+        function: Callable[..., Any] = self.bound
         return replace(
             self,
             bound=partial(function, micro_batch=micro_batch),

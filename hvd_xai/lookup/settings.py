@@ -42,7 +42,8 @@ class _Setting:
         return ".".join(self.path)
 
     def __str__(self) -> str:
-        default = getattr(self.default, "__name__", self.default)  # a function by its name
+        # A function is shown by its name.
+        default = getattr(self.default, "__name__", self.default)
         written = "" if self.default is inspect.Parameter.empty else f"={default!r}"
         return f"{self.name}{written} ({self.path[0]})"
 

@@ -12,7 +12,9 @@ from typing import TypeAlias
 import keras
 import tensorflow as tf
 from jaxtyping import Float32, Shaped
-from tensorflow.python.framework import ops  # the only way to the gradient of one operation
+
+# There is no public way to the gradient of one operation.
+from tensorflow.python.framework import ops
 
 from hvd_xai import scores
 from hvd_xai.protocols import Score

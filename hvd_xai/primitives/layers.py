@@ -80,7 +80,8 @@ def tap(
         A list that fills while the model runs.
     """
     calls: list[Call] = []
-    seen: dict[int, tf.Tensor] = {}  # keeps the tensors, so that their ids stay theirs
+    # It keeps the tensors alive, so that no later one gets the id of an earlier.
+    seen: dict[int, tf.Tensor] = {}
     n_calls: Counter[int] = Counter()
     around = [model.name]
     graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()

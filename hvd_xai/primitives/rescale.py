@@ -70,6 +70,8 @@ def _quadratic(twins: Twins, gradients: Gradients) -> Gradients:
     `Δ(ab) = (b + b')/2 · Δa + (a + a')/2 · Δb`, for products of any kind.
     """
     operation, other = twins.operation, twins.other
+    # With a single factor that varies the product is linear in it, and its gradient is the same
+    # everywhere.
     if sum(twins.varies) == 1 and not operation.type.startswith("Square"):
         return derivative(operation, gradients)
     # An input that does not vary is the same in both runs, and stays what it is.
@@ -89,6 +91,7 @@ def _quadratic(twins: Twins, gradients: Gradients) -> Gradients:
 def _elementwise(twins: Twins, gradients: Gradients) -> Gradients:
     """Applies Shrikumar et al., equation 12, element by element: `m = Δy / Δx`."""
     operation, other = twins.operation, twins.other
+    # `find` has seen to it that a single input varies.
     (place,) = (index for index, varies in enumerate(twins.varies) if varies)
     slope = derivative(operation, [tf.ones_like(operation.outputs[0])])[place]
     change = _float32(operation.outputs[0]) - _float32(other.outputs[0])
@@ -110,6 +113,9 @@ def _extreme(twins: Twins, gradients: Gradients) -> Gradients:
     y, y_other = operation.outputs[0], other.outputs[0]
     between = tf.minimum(y, y_other) if operation.type.startswith("Min") else tf.maximum(y, y_other)
     slopes = derivative(operation, [arrived])
+    #     y_other ------- between ------- y
+    #           is_there          was_there
+    # One part of the change goes to where the extreme is now, one to where it was.
     is_there, was_there = (
         derivative(operation, [arrived * (between - y_other)]),
         derivative(other, [arrived * (y - between)]),
@@ -140,6 +146,8 @@ def _quotient_of_two(twins: Twins, gradients: Gradients) -> Gradients:
     )
     r, r_other = reciprocal(b), reciprocal(b_other)
     m: tf.Tensor = gradients[0]
+    # The multiplier Δr / Δb of r = 1/b is -r r'. Where b is 0, `reciprocal_no_nan` gives r = 0, and
+    # it is (0 - r') / (0 - 1/r') = r'².
     change = tf.where((b == 0) | (b_other == 0), r**2 + r_other**2, -r * r_other)
     a_sent, b_sent = m * (r + r_other) / 2, m * (a + a_other) / 2 * change
     return [_as_shape_of(a_sent, a), _as_shape_of(b_sent, b)]
@@ -184,6 +192,7 @@ def _logarithmic_mean(twins: Twins) -> tf.Tensor:
     distance = tf.abs(logs[0] - logs[1])
     # equal minus infinities, as of masks, too
     is_small = (logs[0] == logs[1]) | (distance < _SMALL)
+    # (a - b) / (log a - log b) = max(a, b) (1 - exp(-d)) / d, where d = |log a - log b|
     return tf.exp(tf.maximum(*logs)) * tf.where(
         is_small, 1.0, -tf.math.expm1(-distance) / tf.where(is_small, 1.0, distance)
     )
@@ -223,6 +232,7 @@ def _as_shape_of(sent: tf.Tensor, tensor: tf.Tensor) -> tf.Tensor:
     """Sums over the axes along which `tensor` was broadcast."""
     if sent.shape.is_fully_defined() and sent.shape == tensor.shape:
         return sent
+    # What was broadcast was read several times, and gets the sum of what all its copies get.
     axes, _ = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(tensor), s1=tf.shape(sent))
     return tf.reshape(tf.reduce_sum(sent, axis=axes), tf.shape(tensor))
 

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-_LARGEST_INTEGER = 2**24  # float32 holds every whole number up to here, and not all beyond
+# float32 holds every whole number up to this one, and not all beyond.
+_LARGEST_INTEGER = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,7 @@ def pack(inputs: Mapping[str, Any] | Sequence[Any]) -> tuple[np.ndarray, Packing
         if (
             values.dtype.kind in "iu"
             and values.size
+            # The magnitude of -128 does not fit into int8.
             and int(np.abs(values.astype(np.int64)).max()) > _LARGEST_INTEGER
         ):
             raise ValueError(

@@ -9,7 +9,8 @@ from http.client import HTTPException, HTTPResponse
 from hvd_xai.errors import WorldError
 from hvd_xai.protocols import Json
 
-FAILURE = "failure"  # key in the store: why a rank of an elastic job ended
+# Key in the store under which a rank of an elastic job leaves why it ended.
+FAILURE = "failure"
 
 _SECONDS = 5.0
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "SLURM_STEP_NUM_TASKS")

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 # what a note from one rank to another says: "I exit", "I wait in a collective", "I wait elsewhere"
 _EXIT_TAG, _WAIT_TAG, _WATCH_TAG = 7, 8, 9
-_PATIENCE_SECONDS = 1.0  # wait after which a rank tells the root that it waits
+# Wait after which a rank tells the root that it waits.
+_PATIENCE_SECONDS = 1.0
 _SPIN_SECONDS, _LONGEST_PAUSE_SECONDS, _PAUSE_STEP_SECONDS = 1e-3, 1e-3, 5e-5
 
 
@@ -63,7 +64,9 @@ class OverMpi:
         self._patience = min(_PATIENCE_SECONDS, deadline / 4)
         # the root's deadline comes first: only the root can name the ranks that are missing
         self._grace = 0.0 if self._rank == ROOT else 2 * self._patience
-        self._n_collectives = 0  # that this rank has begun; the same number on all ranks
+        # Number of collectives that this rank has begun. All ranks begin the same ones in the same
+        # order, so that the number names one on all of them.
+        self._n_collectives = 0
         self._wait_numbers = itertools.count(1)
         # by rank, the number of collectives that it had begun when it exited
         self._exited: dict[int, int] = {}

@@ -18,8 +18,10 @@ from hvd_xai.ranks.launcher import FAILURE, Store, is_elastic
 from hvd_xai.ranks.watchdog import Watch
 
 ROOT = 0
-EXIT_STUCK = 75  # EX_TEMPFAIL: the exit code of a job in which a rank was waited for in vain
-_N_NAMED = 10  # missing ranks that a message names; it counts the others
+# Exit code of a job in which a rank was waited for in vain: EX_TEMPFAIL of sysexits.h.
+EXIT_STUCK = 75
+# Number of missing ranks that a message names; it counts the others.
+_N_NAMED = 10
 
 
 @runtime_checkable

@@ -65,7 +65,8 @@ class Watch:
         end: Callable[[int], None],
     ) -> None:
         self._deadline, self._numbers, self._tell, self._end = deadline, numbers, tell, end
-        self._wait: tuple[int, float] | None = None  # its number, and when it began
+        # Number of the wait, and when it began.
+        self._wait: tuple[int, float] | None = None
         self._told = 0
         self._stopped = threading.Event()
         # an error may keep the owner from calling `stop`; the thread must end then too, and so it

@@ -23,7 +23,8 @@ from hvd_xai.storage.durable import FileEntry
 
 log = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS = 10.0  # for a commit that is under way when an error ends the job
+# Wait for a commit that is under way when an error ends the job.
+_PATIENCE_SECONDS = 10.0
 
 Merge: TypeAlias = Literal["auto", "direct", "root"]
 """Who writes the large arrays, as `Recording` says."""

@@ -12,8 +12,10 @@ from jaxtyping import Shaped
 
 from hvd_xai.storage.durable import writing
 
-ROUND_BYTES = 4 * 2**20  # of rows that are sent, or read and written, at a time
-BUFFER_BYTES = 4 * 2**20  # of rows that one buffer holds in memory
+# Bytes of rows that are sent, or read and written, at a time.
+ROUND_BYTES = 4 * 2**20
+# Bytes of rows that one buffer holds in memory.
+BUFFER_BYTES = 4 * 2**20
 
 
 class RowBuffer:

@@ -50,7 +50,8 @@ class ShardFile:
 
     def __init__(self, path: Path, chunk_rows: int, n_chunks: int) -> None:
         self._path, self._chunk_rows = path, chunk_rows
-        self._index = np.full((n_chunks, 2), _ABSENT, "<u8")  # offset and size of each chunk
+        # Offset and size of each chunk; one that is never appended stays absent.
+        self._index = np.full((n_chunks, 2), _ABSENT, "<u8")
         self._n_chunks, self._size = 0, 0
         self._digest = xxhash.xxh3_128()
         path.open("xb").close()

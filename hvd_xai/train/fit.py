@@ -103,7 +103,8 @@ def train(
             initial_epoch=initial_epoch,
             epochs=settings.epochs,
             validation_data=share_rows(data.validation, rank=world.rank, size=world.size),
-            shuffle=False,  # the stream is shuffled already, by seed and epoch
+            # The stream is shuffled already, by seed and epoch.
+            shuffle=False,
             verbose=0,
             # The order matters: the model is saved, and its epoch reported, after it is explained.
             callbacks=[*before, *chosen, save, Report(progress, explains)],

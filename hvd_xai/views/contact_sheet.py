@@ -24,7 +24,8 @@ from hvd_xai.views.layout import (
 )
 from hvd_xai.views.samples import Sample
 
-_BESIDE = 4  # white pixels between the frames of two pictures of one sample
+# White pixels between the frames of two pictures of one sample.
+_BESIDE = 4
 
 
 def contact_sheet(

@@ -22,7 +22,8 @@ from hvd_xai.views import pixels
 
 Colour: TypeAlias = tuple[int, int, int]
 
-MAX_PIXELS = 64_000_000  # about 190 MB of RGB; a taller picture than this nobody scrolls through
+# About 190 MB of RGB; nobody scrolls through a taller picture.
+MAX_PIXELS = 64_000_000
 
 INK: Colour = (32, 32, 32)
 FAINT: Colour = (105, 105, 105)

@@ -44,7 +44,8 @@ _SEQUENTIAL = np.array(
     ],
     np.float32,
 )
-_GRAY = np.array((0.299, 0.587, 0.114), np.float32)  # ITU-R BT.601
+# Weights of red, green and blue in the brightness that people see, by ITU-R BT.601.
+_GRAY = np.array((0.299, 0.587, 0.114), np.float32)
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 

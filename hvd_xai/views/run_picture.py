@@ -14,7 +14,8 @@ from hvd_xai.views.samples import read_samples
 from hvd_xai.views.strip import strip
 
 MAX_EPOCHS = 12
-_SIZE, _SIZE_OF_EPOCHS = 200, 176  # of several epochs, more must stand side by side
+# Pictures of several epochs are smaller, because more of them stand side by side.
+_SIZE, _SIZE_OF_EPOCHS = 200, 176
 
 
 def spread_epochs(explanations: Sequence[Explanation]) -> list[int]:

@@ -24,7 +24,8 @@ from hvd_xai.ranks.world import World
 
 log = logging.getLogger(__name__)
 
-Logs = dict[str, Any] | None  # floats, and whatever else a model logs
+# Floats, and whatever else a model logs.
+Logs = dict[str, Any] | None
 
 
 class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
@@ -154,7 +155,8 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):  # type: ignor
             broadcast_variables(variables, self.root_rank)
         self._begun = True
         self._vote = StopVote(self._world, self.model)
-        stop_watching(self.model)  # for a fit that was broken off
+        # A fit that was broken off has never ended its watch.
+        stop_watching(self.model)
         watch_steps(self.model, self._world)
 
     def on_train_end(self, logs: Logs = None) -> None:
@@ -194,7 +196,8 @@ def _agree_on(world: World, phase: str, what: str, count: int | None) -> None:
     """
     world.same(
         phase,
-        None if count is None else int(count),  # it may be of NumPy, which JSON does not know
+        # The count may be NumPy's, which JSON does not know.
+        None if count is None else int(count),
         f"the ranks have different numbers of {what}, so that some would wait for others that have"
         " left",
     )

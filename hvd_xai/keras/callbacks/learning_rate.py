@@ -201,7 +201,8 @@ class LearningRateWarmupCallback(LearningRateScheduleCallback):
             )
 
     def _warmth(self, epoch: float | int) -> float:
-        size = init().size  # asked now: an elastic job changes it
+        # The size is asked for now, because an elastic job changes it.
+        size = init().size
         passed = min(epoch + 1 / (self.steps_per_epoch or 1), self.warmup_epochs)
         return (passed * (size - 1) / self.warmup_epochs + 1) / size
 

@@ -11,7 +11,8 @@ from hvd_xai.keras.horovod_names import Sum
 from hvd_xai.keras.shared_variables import unique
 from hvd_xai.keras.start import require_started
 
-Logs = dict[str, Any] | None  # floats, and whatever else a model logs
+# Floats, and whatever else a model logs.
+Logs = dict[str, Any] | None
 
 
 class MetricAverageCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types

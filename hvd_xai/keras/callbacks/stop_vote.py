@@ -7,11 +7,15 @@ import keras
 
 from hvd_xai.ranks.world import World
 
-Logs = dict[str, Any] | None  # floats, and whatever else a model logs
+# Floats, and whatever else a model logs.
+Logs = dict[str, Any] | None
 
-VOTE_EVERY = 32  # batches; a vote costs a millisecond at most, and some steps take no longer
+# Number of batches between two votes; a vote costs a millisecond at most, and some steps take no
+# longer.
+VOTE_EVERY = 32
 
-_AGREED = "_hvd_xai_ends_epoch"  # attribute of the model
+# Name of the attribute that marks a model.
+_AGREED = "_hvd_xai_ends_epoch"
 
 
 class StopVote:
@@ -47,7 +51,8 @@ class StopVote:
         if self._n_batches % VOTE_EVERY == 0 and not self._stops:
             self._stops = any(self._world.allgather("voting on a stop", self._wants_stop))
             if self._stops:
-                self._model.stop_training = True  # Keras looks at it after this batch
+                # Keras looks at this attribute after the batch.
+                self._model.stop_training = True
 
     def _hold_back(self, batch: int, logs: Logs = None) -> None:
         """Notes that this rank wants to stop, and keeps it from leaving the epoch alone."""

@@ -7,7 +7,8 @@ import keras
 from hvd_xai.keras.callbacks.stop_vote import end_epoch
 from hvd_xai.keras.elastic.state import KerasState
 
-Logs = dict[str, Any] | None  # floats, and whatever else a model logs
+# Floats, and whatever else a model logs.
+Logs = dict[str, Any] | None
 
 
 class CommitStateCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types

@@ -194,7 +194,8 @@ def choose_lines(
     n_lines = max(2, width // _line_height(letter_size))
     if len(lines) <= n_lines:
         return TokenText(sample, lines, 0, 0, letter_size, width)
-    n_lines -= 1  # the last line says how many words are left out
+    # The last line is taken up by the number of words that are left out.
+    n_lines -= 1
     magnitudes = np.where(np.isfinite(scaled), np.abs(scaled), np.inf).max(axis=0)
     strengths = [float(magnitudes[[word.place for word in line]].sum()) for line in lines]
     # A window of `n_lines` slides over the lines; the first of the strongest windows is drawn:
@@ -246,7 +247,8 @@ def _wrap(words: Sequence[str], letter_size: int, width: int) -> tuple[tuple[Wor
             lines.append([])
             left = margin
         lines[-1].append(Word(place, text, left, left + advance))
-        left += advance + 1  # a white pixel between two boxes
+        # A white pixel stands between two boxes.
+        left += advance + 1
     return tuple(map(tuple, lines))
 
 

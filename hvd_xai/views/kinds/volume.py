@@ -27,7 +27,8 @@ _PER_AXIS = 2
 _SHORTEST = 12
 _GAP = 4
 _LETTERS = 12
-_LABEL = 16  # height of a slice's label, in pixels
+# Height of a slice's label, in pixels.
+_LABEL = 16
 
 
 def fits(facts: ProbeFacts) -> Fit:
