@@ -73,6 +73,7 @@ def eigen_cam(
     else:
         _, directions = tf.linalg.eigh(tf.matmul(finite, finite, transpose_a=True))
         projected = tf.linalg.matvec(finite, directions[..., -1])
+    # A component has no sign of its own; it is turned so that places respond more than not.
     projected = tf.where(tf.reduce_sum(projected, axis=1, keepdims=True) < 0, -projected, projected)
     maps = tf.where(is_finite[..., 0], tf.cast(projected, tf.float32), float("nan"))
     # A layer without a ReLU may respond below 0, so that a map has a sign.

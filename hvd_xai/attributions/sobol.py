@@ -80,6 +80,7 @@ def sobol(
         raise ValueError(f"`sobol` needs n_designs >= 2; got {n_designs}")
     cells = coalitions.divide(tuple(inputs.shape[1:]), patch)
     n_features = cells.n_features
+    # Both points of a design come from one cube of 2 m axes, so that they are independent.
     a, b = np.split(_latin_hypercube(seed, n_designs, 2 * n_features), 2, axis=1)
     cut = coalitions.cut(n_designs * (n_features + 1), micro_batch)
 

@@ -123,7 +123,9 @@ def recompute_epoch(
             name
             for name in names
             if explanations.explanation(number, name).manifest.function == its_name
-        ] or [its_name]  # not committed: asking for it raises an error that lists what is
+        ]
+        # If it is not committed, asking for it raises an error that lists what is.
+        names = names or [its_name]
     for name in names or [""]:
         explanation = explanations.explanation(number, name)
         yield Recomputed(

@@ -135,6 +135,7 @@ def join_batches(
     factors = np.where(np.arange(n_steps) < n_mine, world.size / present, 0).astype(np.float32)
     rounds = tf.data.Dataset.zip(
         (
+            # A rank that has no batch left repeats its first one, whose weights are then 0.
             dataset.concatenate(dataset.take(1).repeat()).take(n_steps),
             tf.data.Dataset.from_tensor_slices(factors),
         )

@@ -234,7 +234,8 @@ def resolve_groups(num_groups: int, groups: Groups) -> Groups:
     warnings.warn(
         "`num_groups` is Horovod's old name for `groups`; use `groups`",
         DeprecationWarning,
-        stacklevel=3,  # the line of the user who called DistributedOptimizer
+        # The line of the user who called `DistributedOptimizer`.
+        stacklevel=3,
     )
     return num_groups if groups is None else groups
 

@@ -36,6 +36,7 @@ def between(source: tf.Tensor, value: tf.Tensor) -> list[tf.Operation]:
     if value is source:
         return []
     reached, followed, following = {source.ref()}, {source.ref()}, []
+    # A graph lists its operations in the order they were made: each after those that it uses.
     for operation in source.graph.get_operations():
         if operation.type in _ONLY_SHAPE or not any(
             tensor.ref() in reached for tensor in operation.inputs
@@ -52,6 +53,7 @@ def between(source: tf.Tensor, value: tf.Tensor) -> list[tf.Operation]:
             followed |= outputs if is_followed else set()
             following.append(operation)
     needed, path = {value.op.name}, []
+    # Back from the value, what it does not need is left out.
     for operation in reversed(following):
         if operation.name in needed:
             needed.update(tensor.op.name for tensor in operation.inputs if tensor.ref() in reached)

@@ -98,6 +98,8 @@ def tap(
                 around.pop()
             number = n_calls[id(of)]
             n_calls[id(of)] += 1
+            # A tensor of another graph, a loop's or a branch's, cannot be reached from outside of
+            # it.
             if not isinstance(output, tf.Tensor) or getattr(output, "graph", None) is not graph:
                 calls.append(Call(of, path, number, None, is_new=False))
                 return output
@@ -131,6 +133,7 @@ def put(at: Call, function: Callable[[tf.Tensor], tf.Tensor]) -> Iterator[None]:
             then.
         function: function of the output that returns its replacement.
     """
+    # A shared layer is called several times in a pass; only one of these calls is meant.
     numbers = itertools.count()
 
     def intercepted(of: keras.Layer, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -176,6 +179,7 @@ def spatial(calls: list[Call], layer: str | None, asker: str, *, otherwise: str 
                 f"`{asker}` needs a layer with a spatial output, of rank 3 to 5, and the model has"
                 f" none; it has {given}{otherwise}"
             )
+        # A layer that hands another's output on, as dropout does in inference, is not the last one.
         last = [call for call in fit if call.is_new][-1]
         return _only(
             [call for call in fit if call.layer is last.layer and call.is_new], calls, asker

@@ -6,9 +6,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-EXAMPLES_AT_ONCE = (
-    64  # enough to fill the hardware; the last block is padded to it, which more would make dearer
-)
+# Enough to fill the hardware; the last block is padded to it, which more would make dearer.
+EXAMPLES_AT_ONCE = 64
 # inputs handed to TensorFlow at once; more examples go in several calls
 _BYTES_PER_CALL = 256 * 2**20
 ExampleSignature: TypeAlias = tuple[tuple[int, ...], str, str]
@@ -58,6 +57,7 @@ class Compiled:
         # Whole micro-batches, so that only the last call has one that is not full.
         n_per_call = self._micro_batch * max(1, _BYTES_PER_CALL // n_bytes // self._micro_batch)
         parts = []
+        # No examples are a call of their own: it returns empty arrays of the right shapes.
         for start in range(0, max(1, len(inputs)), n_per_call):
             part = slice(start, start + n_per_call)
             returned = compiled(

@@ -70,6 +70,7 @@ def find_logits(tensor: tf.Tensor) -> tuple[Float32[tf.Tensor, "..."], Activatio
             " otherwise pass a function of its outputs."
         )
     logits = tf.cast(end if activation is None else end.op.inputs[0], tf.float32)
+    # Logits from before a reshape get the shape that the model returns.
     if tensor.shape.rank != logits.shape.rank or not tensor.shape.is_compatible_with(logits.shape):
         logits = tf.ensure_shape(tf.reshape(logits, tf.shape(tensor)), tensor.shape)
     return logits, activation

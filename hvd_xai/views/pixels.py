@@ -15,8 +15,10 @@ from jaxtyping import Bool, Float32, Num, Shaped, UInt8
 RGB: TypeAlias = UInt8[np.ndarray, "h w 3"]
 Scale: TypeAlias = Literal["none", "diverging", "sequential"]
 
+# The green of Okabe and Ito's palette, which neither scale comes near.
 NOT_FINITE = (0, 158, 115)
 
+# RdBu of ColorBrewer, turned round: people who are blind to red and green tell its ends apart.
 _DIVERGING = np.array(
     [
         (0x21, 0x66, 0xAC),
@@ -31,6 +33,7 @@ _DIVERGING = np.array(
     ],
     np.float32,
 )
+# Plasma of matplotlib, at eight of its colours.
 _SEQUENTIAL = np.array(
     [
         (0x0D, 0x08, 0x87),
@@ -205,6 +208,7 @@ def fit(image: RGB, size: int) -> UInt8[np.ndarray, "h1 w1 3"]:
         whole = image[: height - height % rows, : width - width % columns].astype(np.float32)
         blocks = whole.reshape(whole.shape[0] // rows, rows, whole.shape[1] // columns, columns, 3)
         image = to_bytes(blocks.mean(axis=(1, 3)))
+    # The shorter side of a long strip is stretched to a quarter of the size, so as to be seen.
     times = [
         max(up, -(-size // 4) // length) if length * up < size / 4 else up
         for length in image.shape[:2]
