@@ -24,12 +24,13 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from hvd_xai.errors import PeerError, WorldError, is_agreed, mark_agreed
 from hvd_xai.protocols import Json
+from hvd_xai.ranks import messages
 from hvd_xai.ranks.connect import Alone, connect
 from hvd_xai.ranks.launcher import (
     FAILURE,
@@ -49,9 +50,6 @@ log = logging.getLogger(__name__)
 Value = TypeVar("Value", bound=Json)
 # unbound: with a bound that is recursive, as `Json`, mypy does not take None out of `Sent | None`
 Sent = TypeVar("Sent")
-
-# JSON knows no tuples; under this key a list was one.
-_TUPLE = "__tuple__"
 
 
 class World:
@@ -199,9 +197,8 @@ class World:
         return self._allgather_as_text(phase, value)
 
     def _allgather_as_text(self, phase: str, value: Sent) -> list[Sent]:
-        # not pickled: whatever reaches a rank over the network cannot make it run code
-        messages = self._transport.allgather(phase, json.dumps(_mark_tuples(value)).encode())
-        return [json.loads(message, object_hook=_restore_tuple) for message in messages]
+        sent = self._transport.allgather(phase, messages.to_bytes(value))
+        return [messages.from_bytes(message) for message in sent]
 
     def from_root(self, phase: str, value: Sent | None) -> Sent:
         """Returns the root's value on every rank.
@@ -324,9 +321,10 @@ class World:
             >>> World.alone().agree("opening the run")
         """
         message = None if error is None else f"{type(error).__name__}: {error}"
-        messages = self.allgather(phase, message)
         failures = [
-            (rank, self.hosts[rank], text) for rank, text in enumerate(messages) if text is not None
+            (rank, self.hosts[rank], text)
+            for rank, text in enumerate(self.allgather(phase, message))
+            if text is not None
         ]
         if not failures:
             return
@@ -375,22 +373,6 @@ class World:
     def abort(self, reason: str, code: int = EXIT_STUCK) -> None:
         """Ends every rank of the job at once, with the reason on standard error."""
         end_job(self._transport, self.rank, reason, code)
-
-
-def _mark_tuples(value: object) -> object:
-    """Returns the value with every tuple marked, which JSON would turn into a list."""
-    if isinstance(value, tuple):
-        return {_TUPLE: [_mark_tuples(item) for item in value]}
-    if isinstance(value, list):
-        return [_mark_tuples(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _mark_tuples(item) for key, item in value.items()}
-    return value
-
-
-def _restore_tuple(values: dict[str, Any]) -> object:
-    """Returns the tuple that was marked, or the dictionary itself."""
-    return tuple(values[_TUPLE]) if values.keys() == {_TUPLE} else values
 
 
 def end_job_on_uncaught_error(world: World) -> None:
