@@ -1,5 +1,5 @@
-"""What every test runs under: shapes and types of the library's arguments are checked, and a
-launched session without a test fails.
+"""Sets up every test: the library's arguments are checked, and a launched session without tests
+fails.
 
 With `pytest -n 2 --dist loadfile` two processes share the files.
 """
@@ -39,8 +39,10 @@ _LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """A session that a launcher started and in which no test ran is a failure: a typing error in a
-    test's name must not look green."""
+    """Fails a session that a launcher started and in which no test ran.
+
+    A typing error in a test's name must not look green.
+    """
     launched = any(variable in os.environ for variable in _LAUNCHED)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     ran = (

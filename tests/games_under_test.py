@@ -1,5 +1,4 @@
-"""Functions of a few features as models, and their Shapley values from all coalitions, for
-tests."""
+"""Holds functions of a few features as models, with their Shapley values from all coalitions."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +16,7 @@ Function = Callable[[tf.Tensor], tf.Tensor]
 
 
 def model_of(function: Function, *shape: int) -> keras.Model:
-    """A model `[n, *shape] -> [n, 1]` that is the given function `[n, *shape] -> [n]`."""
+    """Returns a model `[n, *shape] -> [n, 1]` that is the given function `[n, *shape] -> [n]`."""
     inputs = keras.Input(shape)
     return keras.Model(
         inputs, keras.layers.Lambda(lambda x: function(x)[:, None], output_shape=(1,))(inputs)
@@ -31,7 +30,7 @@ def explain(
     ids: np.ndarray | None = None,
     **options: Any,
 ) -> Computed:
-    """Attributions of the inputs for the model's only output; sample ids from 0 on."""
+    """Returns attributions of the inputs for the model's only output; sample ids count from 0."""
     n = len(inputs)
     return Compute(model, partial(method, **options))(
         inputs, np.zeros(n, np.int64), np.arange(n) if ids is None else ids
@@ -39,13 +38,15 @@ def explain(
 
 
 def twos(inputs: tf.Tensor) -> tf.Tensor:
-    """A baseline that is not 0."""
+    """Returns a baseline that is not 0."""
     return tf.fill(tf.shape(inputs), 2.0)
 
 
 def mixed_game(x: tf.Tensor) -> tf.Tensor:
-    """A function of 10 features that act alone, in pairs, threes and all together; 5 and 6 are
-    symmetric, 9 does nothing."""
+    """Computes a function of 10 features that act alone, in pairs, in threes and all together.
+
+    Features 5 and 6 are symmetric, and feature 9 does nothing.
+    """
     alone = 0.5 * x[:, 0] - 2.0 * x[:, 1] ** 2
     together = (
         x[:, 2] * x[:, 3] * x[:, 4]
@@ -56,14 +57,15 @@ def mixed_game(x: tf.Tensor) -> tf.Tensor:
 
 
 def mixed_inputs() -> np.ndarray:
-    """Inputs `[3, 10]` of the mixed game, equal in the symmetric features."""
+    """Returns inputs `[3, 10]` of the mixed game, equal in the symmetric features."""
     inputs = np.random.default_rng(4).normal(size=(3, 10)).astype(np.float32)
     inputs[:, 6] = inputs[:, 5]
     return inputs
 
 
 def shapley_values(function: Function, inputs: np.ndarray, baseline: float = 0.0) -> np.ndarray:
-    """Shapley values `[n, m]` by their definition, from the scores of all `2^m` coalitions."""
+    """Computes Shapley values `[n, m]` by their definition, from the scores of all `2^m`
+    coalitions."""
     m = inputs.shape[1]
     coalitions = np.arange(2**m)
     present = (coalitions[:, None] >> np.arange(m)) & 1

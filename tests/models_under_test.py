@@ -1,5 +1,4 @@
-"""Small Keras models of every shape, for tests: the same few layers, put together in all the ways
-Keras knows.
+"""Builds small Keras models of every shape: the same few layers, put together in all ways of Keras.
 
 Each builder seeds the initial weights, so that two calls give the same model. Inputs are images,
 `[n, 8, 8, 1]`, or of another family, and outputs three probabilities.
@@ -83,8 +82,10 @@ def _flat_head() -> list[keras.Layer]:
 
 
 class SelfAttention(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
-    """Attention of a sequence to itself, around which the sequence passes; padding is masked, and
-    the mask handed on."""
+    """Attention of a sequence to itself, with a residual connection.
+
+    Padding is masked, and the mask is handed on.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -271,8 +272,10 @@ def functional_in_subclassed(family: Family = IMAGES) -> keras.Model:
 
 
 def with_state(family: Family = IMAGES) -> keras.Model:
-    """Batch normalisation with uneven statistics, dropout, and a loss of its own: what explaining
-    could disturb."""
+    """Returns a model whose state explaining could disturb.
+
+    It has batch normalisation with uneven statistics, dropout, and a loss of its own.
+    """
     keras.utils.set_random_seed(11)
     model = keras.Sequential(
         [family.input(), *family.with_state(), *family.head()], name="with_state"
@@ -286,17 +289,19 @@ def with_state(family: Family = IMAGES) -> keras.Model:
 
 
 def with_layers_called_twice(family: Family = IMAGES) -> keras.Model:
-    """Two layers, `first` and `second`, are called twice: one on the inputs and on them reversed,
-    the other on what it returns."""
+    """Returns a model that calls its layers `first` and `second` twice.
+
+    One is called on the inputs and on them reversed, the other on what the first returns.
+    """
     keras.utils.set_random_seed(11)
     pair = family.pair("")
     return _of_pairs(family, pair, pair)
 
 
 def with_layers_copied(family: Family = IMAGES) -> keras.Model:
-    """The function of `with_layers_called_twice`, with a layer for each call.
+    """Returns the function of `with_layers_called_twice`, with a layer for each call.
 
-    `first_0`, `first_1`, `second_0`, `second_1`.
+    The layers are `first_0`, `first_1`, `second_0` and `second_1`.
     """
     original = with_layers_called_twice(family)
     model = _of_pairs(family, family.pair("_0"), family.pair("_1"))
@@ -319,9 +324,9 @@ def _of_pairs(
 
 
 def of_several() -> keras.Model:
-    """An image, a text and numbers by name.
+    """Returns a model of an image, a text and numbers, which are given by name.
 
-    Of the words it knows the even ones only: of others it makes a NaN.
+    It knows the even words only: of others it makes a NaN.
     """
     keras.utils.set_random_seed(11)
     inputs = {
@@ -331,8 +336,11 @@ def of_several() -> keras.Model:
 
 
 def of_one_row() -> keras.Model:
-    """The function of `of_several`, of one row of floats in which they lie one behind the other;
-    paths leave its words alone, too."""
+    """Returns the function of `of_several` for one row of floats, in which its inputs lie one after
+    the other.
+
+    Paths leave its words alone, too.
+    """
     keras.utils.set_random_seed(11)
     sizes = [math.prod(shape) for shape, _ in SEVERAL.values()]
     row = keras.Input((sum(sizes),))
@@ -377,13 +385,13 @@ def several_examples(n: int, seed: int = 0) -> tuple[dict[str, np.ndarray], np.n
 
 
 def segmenting(family: Family = IMAGES) -> keras.Model:
-    """Three probabilities for each place."""
+    """Returns a model of three probabilities for each place."""
     keras.utils.set_random_seed(11)
     return keras.Model(*_segmented(family), name="segmenting")
 
 
 def averaging(region: np.ndarray, family: Family = IMAGES) -> keras.Model:
-    """The probabilities of `segmenting`, averaged over the places of a region."""
+    """Returns a model that averages what `segmenting` returns over the places of a region."""
     keras.utils.set_random_seed(11)
     inputs, outputs = _segmented(family)
     weights = (region / region.sum()).astype(np.float32)[..., None]
@@ -431,8 +439,7 @@ def examples(
 
 
 def state_of(model: keras.Model) -> dict[str, Any]:
-    """Returns what explaining must leave alone: values of all variables, what stands on the layers
-    themselves, and the config."""
+    """Returns what explaining must leave alone: variables, attributes of layers, the config."""
     layers = model._flatten_layers()
     return {
         # weights, moving statistics and seeds
@@ -445,8 +452,10 @@ def state_of(model: keras.Model) -> dict[str, Any]:
 
 
 def assert_same_state(got: dict[str, Any], want: dict[str, Any]) -> None:
-    """Compares what `state_of` returned, of one model twice or of two built alike; names that Keras
-    numbers are not compared."""
+    """Compares what `state_of` returned for one model twice, or for two models built alike.
+
+    Names that Keras numbers are not compared.
+    """
     for one, other in zip(got["variables"], want["variables"], strict=True):
         np.testing.assert_array_equal(one, other)
     assert got["attributes"] == want["attributes"]

@@ -1,4 +1,4 @@
-"""Runs processes for as long as they get on.
+"""Runs processes for as long as they make progress.
 
 A clock says little of a process on a busy machine: it runs on while others have the cores. So the
 limits here are of CPU time, and of idleness: time in which a process and all that it started
@@ -46,7 +46,7 @@ _LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A process that ended by itself; `output` is what it wrote to both streams as it came."""
+    """A process that ended by itself; `output` is all it wrote to both streams, in order."""
 
     code: int
     output: str
@@ -56,7 +56,7 @@ class Ended:
 
 
 class GivenUpError(AssertionError):
-    """A process went over a limit, and was killed."""
+    """Says that a process went over a limit, and was killed."""
 
 
 class Family:
@@ -69,7 +69,7 @@ class Family:
         self.waits_for_disk = False
 
     def look(self) -> None:
-        """Takes in who there is and what they have used so far."""
+        """Notes which processes there are, and what they have used so far."""
         self.waits_for_disk = False
         for process in list(self._known.values()):
             with suppress(psutil.Error):
@@ -87,16 +87,16 @@ class Family:
 
     @property
     def cpu(self) -> float:
-        """CPU seconds used, by those included that have ended."""
+        """Returns the CPU seconds used so far, those of processes that have ended included."""
         return sum(self._cpu.values())
 
     @property
     def wanted(self) -> float:
-        """CPU seconds used and seconds queued for more."""
+        """Returns the CPU seconds used, and the seconds queued for more."""
         return self.cpu + sum(self._queued.values())
 
     def kill(self) -> None:
-        """Ends all of them."""
+        """Kills all of them."""
         self.look()
         for process in self._known.values():
             with suppress(psutil.Error):
@@ -164,16 +164,17 @@ class Running:
 
     @property
     def output(self) -> str:
-        """What it has written so far, to both streams."""
+        """Returns what it has written so far, to both streams."""
         return self._text("stdout", "stderr")
 
     def until(self, is_so: Callable[[], bool]) -> bool:
-        """Waits until something is so, or the process has ended; returns whether it is so."""
+        """Waits until a condition holds, or the process has ended; returns whether the condition
+        holds."""
         self._wait(lambda: is_so() or self._has_ended())
         return is_so()
 
     def end(self) -> Ended:
-        """Waits until it has ended.
+        """Waits until the process has ended.
 
         Raises:
             GivenUpError: with its output, if it went over a limit.

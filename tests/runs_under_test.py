@@ -1,4 +1,4 @@
-"""Small runs of explanation checkpoints for tests, made without TensorFlow.
+"""Makes small runs of explanation checkpoints without TensorFlow.
 
 They hold random attributions of random images, or of a given probe.
 """

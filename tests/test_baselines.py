@@ -1,4 +1,4 @@
-"""Where paths start."""
+"""Baselines are where paths start."""
 
 import inspect
 from functools import partial

@@ -1,4 +1,4 @@
-"""What errors say, and which of them every rank raises."""
+"""Errors say what happened, and some of them are raised on every rank."""
 
 from concurrent.futures import ThreadPoolExecutor
 

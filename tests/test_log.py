@@ -1,4 +1,4 @@
-"""Records say which rank they come from, and a quiet start hides nothing but chatter."""
+"""Records say their rank, and a quiet start hides nothing but chatter."""
 
 import logging
 import os

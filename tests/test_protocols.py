@@ -1,4 +1,4 @@
-"""What a method says of its attributions, on its way out of TensorFlow's functions."""
+"""What a method states of its attributions leaves TensorFlow's functions with them."""
 
 from typing import Any
 

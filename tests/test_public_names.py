@@ -1,4 +1,4 @@
-"""The names of `hvd_xai` itself, which are loaded when they are first used."""
+"""The lazy names of `hvd_xai` are loaded when they are first used."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What is explained."""
+"""Scores select the number that is explained."""
 
 import inspect
 from collections.abc import Callable
@@ -113,7 +113,7 @@ def test_names_and_functions_resolve() -> None:
 
 
 def ending_in(*ending: keras.Layer) -> keras.Model:
-    """A model whose weights depend on their shapes alone."""
+    """Returns a model with the given end, whose weights depend on their shapes alone."""
     return seeded(keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "tanh"), *ending]))
 
 
@@ -130,7 +130,7 @@ def nested_ending(activation: keras.Layer) -> keras.Model:
 
 
 class WithPlainSoftmax(keras.Model):  # type: ignore[misc]  # keras ships no types
-    """Applies TensorFlow's softmax itself."""
+    """A model that applies TensorFlow's softmax itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -278,7 +278,7 @@ def doubled(
     ids: tf.Tensor,
     method: Attribution = integrated_gradients,
 ) -> tf.Tensor:
-    """A transform of a method."""
+    """Doubles the attributions of another method."""
     attributed = method(model, inputs, targets, ids=ids)
     assert isinstance(attributed, Attributed)
     return 2 * attributed.attributions

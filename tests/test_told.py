@@ -1,4 +1,4 @@
-"""What the sources tell people to type: it works as it stands there."""
+"""Commands and lines that the sources tell people to type work as they stand there."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Single samples in numbers."""
+"""Puts single samples into numbers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What explanations come to, of checkpoints written without TensorFlow."""
+"""Summarises explanations, and measures their drift, from checkpoints without TensorFlow."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The strongest values of vectors."""
+"""Finds the strongest values of vectors."""
 
 import numpy as np
 import pytest

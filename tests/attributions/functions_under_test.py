@@ -1,5 +1,7 @@
-"""Functions whose attributions are known in closed form, all in one model that is traced once, and
-a network that has learnt something."""
+"""Holds functions whose attributions have closed forms, and a network that has learnt something.
+
+All functions are in one model, which is traced once.
+"""
 
 from functools import cache, partial
 from typing import Any
@@ -34,7 +36,7 @@ def _functions(x: tf.Tensor) -> tf.Tensor:
 
 @cache
 def functions() -> keras.Model:
-    """A model `[n, 3] -> [n, 6]`, one output for each of `FUNCTIONS`."""
+    """Returns a model `[n, 3] -> [n, 6]` with one output for each of `FUNCTIONS`."""
     inputs = keras.Input((3,))
     return keras.Model(inputs, keras.layers.Lambda(_functions, output_shape=(6,))(inputs))
 
@@ -47,7 +49,7 @@ def explain(
     /,
     **options: Any,
 ) -> Computed:
-    """Explains target 0, if no others are given, with the examples' rows as sample ids."""
+    """Explains target 0, unless targets are given; the sample ids are the numbers of the rows."""
     targets = np.zeros(len(inputs), np.int64) if targets is None else targets
     return Compute(model, partial(method, **options))(inputs, targets, np.arange(len(inputs)))
 
@@ -79,14 +81,14 @@ def relative_error(got: np.ndarray, want: np.ndarray) -> float:
 
 @cache
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """Images `[1797, 8, 8, 1]` from 0 to 1, and what they show."""
+    """Returns images `[1797, 8, 8, 1]` from 0 to 1, and the digits that they show."""
     loaded = load_digits()
     return (loaded.images[..., None] / 16).astype(np.float32), loaded.target
 
 
 @cache
 def trained() -> keras.Model:
-    """A small network that reads digits, trained on all but the first 256."""
+    """Returns a small network that reads digits, trained on all but the first 256."""
     inputs, targets = digits()
     keras.utils.set_random_seed(7)
     model = keras.Sequential(
@@ -105,7 +107,8 @@ def trained() -> keras.Model:
 
 
 def gap(computed: Computed) -> float:
-    """Returns how far attributions miss what they should sum to, as a share of it, in the mean."""
+    """Returns the mean distance of attributions to the sum they should have, as a share of that
+    sum."""
     delta = computed.per_sample["convergence_delta"]
     summed = computed.attributions.reshape(len(delta), -1).sum(axis=1)
     return float(np.abs(delta).mean() / np.abs(summed - delta).mean())

@@ -1,5 +1,4 @@
-"""The attribution methods, found, and how what they return is compared, for the laws that all must
-hold to."""
+"""Finds the attribution methods, and compares what they return, for the laws of all methods."""
 
 import functools
 import importlib

@@ -44,7 +44,7 @@ def attend(
 
 
 def by_hand(model: keras.Model, tokens: np.ndarray) -> np.ndarray:
-    """Rollout `[n, t, t]` of the two layers of attention of the models under test."""
+    """Returns the rollout `[n, t, t]` of the two layers of attention of the models under test."""
     layers = {layer.name: layer for layer in model._flatten_layers()}
     x = layers["embedding"].get_weights()[0][tokens]
     flow = np.eye(tokens.shape[1])

@@ -1,5 +1,7 @@
-"""Deconvolutional networks by hand; where rectifiers are found is tested with guided
-backpropagation, which finds them the same way."""
+"""Deconvolutional networks by hand.
+
+How rectifiers are found is tested with guided backpropagation, which finds them in the same way.
+"""
 
 import keras
 import numpy as np

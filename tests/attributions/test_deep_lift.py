@@ -1,4 +1,4 @@
-"""DeepLIFT against values by hand, and its completeness through all that has a rule."""
+"""DeepLIFT against values by hand, and its completeness through every operation that has a rule."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Function = Callable[[Any], Any]
 
 
 def model_of(function: Function, n_features: int) -> keras.Model:
-    """A model `[n, n_features] -> [n, 1]` that is the given function."""
+    """Returns a model `[n, n_features] -> [n, 1]` that is the given function."""
     inputs = keras.Input((n_features,))
     return keras.Model(inputs, keras.layers.Lambda(function, output_shape=(1,))(inputs))
 
@@ -178,7 +178,7 @@ def test_a_tiny_step_gives_the_gradient() -> None:
 
 
 def series(*layers: keras.layers.Layer) -> keras.Model:
-    """A model of series `[n, 6, 4]`, with the layers between two dense ones."""
+    """Returns a model of series `[n, 6, 4]`, with the given layers between two dense ones."""
     keras.utils.set_random_seed(5)
     bias = keras.initializers.RandomNormal(stddev=0.5)
     return keras.Sequential(
@@ -193,7 +193,7 @@ def series(*layers: keras.layers.Layer) -> keras.Model:
 
 
 def of_two(join: Callable[[Any, Any], Any]) -> keras.Model:
-    """A model of series in which two tensors are joined."""
+    """Returns a model of series in which two tensors are joined."""
     keras.utils.set_random_seed(5)
     inputs = keras.Input((6, 4))
     bias = keras.initializers.RandomNormal(stddev=0.5)
@@ -205,7 +205,7 @@ def of_two(join: Callable[[Any, Any], Any]) -> keras.Model:
 
 
 def all_activations() -> keras.Model:
-    """Side by side, so that they cost one model."""
+    """Returns all activations side by side, so that they cost one model."""
     names = (
         "relu leaky_relu relu6 celu elu selu softplus softsign squareplus silu gelu tanh"
         " tanh_shrink sigmoid hard_sigmoid hard_silu mish"

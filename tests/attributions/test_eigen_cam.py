@@ -27,7 +27,7 @@ def assert_close(got: np.ndarray, want: np.ndarray) -> None:
 
 
 def passing(shape: tuple[int, ...]) -> keras.Model:
-    """A model whose last spatial layer returns its inputs."""
+    """Returns a model whose last spatial layer returns its inputs."""
     return keras.Sequential(
         [
             keras.Input(shape),

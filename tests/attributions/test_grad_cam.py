@@ -33,8 +33,10 @@ def assert_close(got: np.ndarray, want: np.ndarray) -> None:
 def by_surgery(
     model: keras.Model, layer: str, inputs: np.ndarray, targets: np.ndarray
 ) -> np.ndarray:
-    """The usual way, which works for functional models only: a second model of the same graph, with
-    one more output."""
+    """Computes Grad-CAM by graph surgery: a second model of the same graph with one more output.
+
+    This is the usual way, and works for functional models only.
+    """
     both = keras.Model(model.inputs[0], [model.get_layer(layer).output, model.output])
     with tf.GradientTape() as tape:
         activations, outputs = both(inputs, training=False)

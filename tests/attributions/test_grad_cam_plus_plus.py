@@ -26,8 +26,7 @@ def assert_close(got: np.ndarray, want: np.ndarray) -> None:
 
 
 def linear(weights: np.ndarray) -> keras.Model:
-    """A layer that returns its inputs, and a head whose gradients there are `weights` `[h, w,
-    c]`."""
+    """Returns a layer that returns its inputs, under a head of gradients `weights` `[h, w, c]`."""
     inputs = keras.Input(weights.shape)
     features = keras.layers.Activation("linear", name="features")(inputs)
     head = keras.layers.Dense(1, use_bias=False)
@@ -37,7 +36,7 @@ def linear(weights: np.ndarray) -> keras.Model:
 
 
 def by_equation(activations: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-    """Chattopadhay et al., equation 19, with all its powers, in float64."""
+    """Computes equation 19 of Chattopadhay et al., with all its powers, in float64."""
     a, g = activations.astype(np.float64), gradient.astype(np.float64)
     alpha = g**2 / (2 * g**2 + g**3 * a.sum(axis=(0, 1)))
     weights = (alpha * np.maximum(g, 0)).sum(axis=(0, 1))

@@ -25,7 +25,7 @@ def explain(
 
 
 def with_class_token() -> keras.Model:
-    """One layer of attention, whose first token alone is read."""
+    """Returns a model of one layer of attention, of which the first token alone is read."""
     keras.utils.set_random_seed(3)
     inputs = keras.Input((4, 3))
     hidden = keras.layers.MultiHeadAttention(2, 3, name="attention")(inputs, inputs)

@@ -30,7 +30,7 @@ def explain(model: keras.Model, inputs: np.ndarray) -> np.ndarray:
 
 
 def two_layers(relu: Callable[[Any], Any]) -> keras.Model:
-    """The net above, with its rectifiers written in some way."""
+    """Returns the net above, with its rectifiers written in the given way."""
     inputs = keras.Input((2,))
     hidden = relu(keras.layers.Dense(2, use_bias=False)(inputs))
     model = keras.Model(
@@ -41,7 +41,7 @@ def two_layers(relu: Callable[[Any], Any]) -> keras.Model:
 
 
 class InPython(keras.Model):  # type: ignore[misc]  # keras ships no types
-    """The same net, its rectifiers called in plain Python."""
+    """The net above, whose rectifiers are called in plain Python."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ Function = Callable[[Any], Any]
 
 
 def model_of(function: Function, n_features: int) -> keras.Model:
-    """A model `[n, n_features] -> [n, 1]` that is the given function."""
+    """Returns a model `[n, n_features] -> [n, 1]` that is the given function."""
     inputs = keras.Input((n_features,))
     return keras.Model(inputs, keras.layers.Lambda(function, output_shape=(1,))(inputs))
 
@@ -198,7 +198,7 @@ def test_convergence_delta_is_the_sum_minus_the_gain() -> None:
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[keras.Model, np.ndarray, np.ndarray]:
-    """A small trained network, and what it was not trained on."""
+    """Returns a small trained network, and digits that it was not trained on."""
     digits = load_digits()
     inputs, targets = (digits.images[..., None] / 16).astype(np.float32), digits.target
     keras.utils.set_random_seed(7)

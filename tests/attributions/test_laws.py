@@ -48,8 +48,10 @@ N = 70  # a full micro-batch of 64 examples, and a remainder
 
 @dataclass(frozen=True)
 class Case:
-    """A method, compiled for a model with state and run on `N` examples, for all laws to share:
-    none may leave the model changed."""
+    """A method, compiled for a model with state and run on `N` examples.
+
+    All laws share it: none may leave the model changed.
+    """
 
     method: Attribution
     family: Family
@@ -332,7 +334,7 @@ for word in sys.argv[1:]:
 
 @contextmanager
 def failing(layer: keras.Layer, at: int | None = None) -> Iterator[list[int]]:
-    """Counts the calls of a layer, and has one of them fail."""
+    """Counts the calls of a layer, and lets one of them fail."""
     calls: list[int] = []
     call = layer.call
 
@@ -375,8 +377,8 @@ def test_leaves_the_model_as_it_was_after_an_error(plain: Case) -> None:
 
 
 def trained(family: Family, *, explained: Attribution | None) -> list[np.ndarray]:
-    """Trains for two epochs, with dropout and batch normalisation, and explains after the first or
-    not."""
+    """Trains for two epochs, with dropout and batch normalisation, and explains after the first if
+    asked to."""
     inputs, targets, ids = models.examples(48, family=family)
     model = models.with_state(family)
     model.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")

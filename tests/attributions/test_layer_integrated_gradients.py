@@ -1,5 +1,5 @@
-"""Integrated gradients at a layer: at the first layer they are those of the inputs, at an embedding
-those of tokens."""
+"""Integrated gradients at a layer: those of the inputs at the first layer, those of tokens at an
+embedding."""
 
 from functools import partial
 from typing import Any
@@ -27,8 +27,10 @@ def explain(
 
 
 def bag_of_words() -> keras.Model:
-    """The square of the sum of the tokens' vectors `(token, 2 token)`, times `(1, 10)`; 0 is
-    padding."""
+    """Returns a model of the squared sum of the tokens' vectors `(token, 2 token)` times `(1, 10)`.
+
+    Token 0 is padding.
+    """
     tokens = keras.Input((4,), dtype="int32")
     vectors = keras.layers.Embedding(5, 2, mask_zero=True, name="embedding")(tokens)
     mean = keras.layers.GlobalAveragePooling1D(name="mean")(vectors)

@@ -37,14 +37,14 @@ def first_rows(inputs: tf.Tensor) -> tf.Tensor:
 
 
 def logit(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Tells channels apart, which probabilities of a fresh model hardly do."""
+    """Tells channels apart, as the probabilities of a fresh model hardly do."""
     return 10 * tf.math.log(tf.gather(outputs, targets, batch_dims=1))
 
 
 def by_loop(
     model: keras.Model, layer: str, x: np.ndarray, target: int, baseline: float, n_channels: int
 ) -> np.ndarray:
-    """Wang et al., algorithm 1, one channel at a time."""
+    """Computes algorithm 1 of Wang et al., one channel at a time."""
     activations = np.asarray(keras.Model(model.inputs[0], model.get_layer(layer).output)(x[None]))[
         0
     ]

@@ -1,4 +1,4 @@
-"""Closed forms of SmoothGrad, of gradients and of other methods."""
+"""Closed forms of SmoothGrad over gradients and over other methods."""
 
 from functools import partial
 

@@ -45,7 +45,7 @@ def logit(outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 
 
 def check(explainer: str, model: keras.Model, inputs: np.ndarray, **options: Any) -> None:
-    """Explains nothing, which finds all that is wrong beforehand."""
+    """Checks a method without explaining anything, which finds all that can be wrong beforehand."""
     Compute(model, partial(tf_explain, explainer=explainer, **options)).check(
         inputs, np.zeros(len(inputs), np.int64)
     )

@@ -1,4 +1,4 @@
-"""What the tests of exported files share: explanations to export, and blocks of any size."""
+"""Gives the tests of exported files explanations to export, and blocks of any size."""
 
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from tests.checkpoint.small import EXPORTED_EPOCHS, make_attributions, make_rows
 
 @pytest.fixture
 def to_export(tmp_path: Path) -> Explanations:
-    """Two epochs of maps with a value that is not finite, and one epoch of single numbers."""
+    """Returns a run of two epochs of maps, one value of which is not finite, and one epoch of
+    numbers."""
     explanations_dir = open_run(tmp_path, config={})
     for epoch in EXPORTED_EPOCHS:
         attributions = make_attributions(9, (4, 5), seed=epoch)
@@ -31,5 +32,5 @@ def to_export(tmp_path: Path) -> Explanations:
 
 @pytest.fixture(params=[1, 2**24])
 def any_block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of one row, and of all rows."""
+    """Exports in blocks of one row, and in one block of all rows."""
     monkeypatch.setattr(export_blocks, "BLOCK_BYTES", request.param)

@@ -1,4 +1,4 @@
-"""What every export format reads of explanations."""
+"""Explanations as every export format reads them."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What holds for exported files of every format: whole or not at all, found by their ending."""
+"""Laws of exported files of every format: whole or not there, and found by their ending."""
 
 import resource
 from pathlib import Path

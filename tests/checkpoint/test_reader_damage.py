@@ -1,4 +1,4 @@
-"""What the reader does when it meets damage: every kind is an error, and none is a number."""
+"""The reader answers every kind of damage with an error, and never with a number."""
 
 import json
 import os
@@ -26,7 +26,7 @@ LIBRARY = Path(arrays.__file__).parents[1]
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of an explanation whose arrays have three Zarr shards of four samples.
+    """Returns the folder of an explanation whose arrays have three Zarr shards of four samples.
 
     Another epoch and the probe lie beside it.
     """
@@ -44,7 +44,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def read_all(path: Path) -> None:
-    """Reads all that there is of an explanation and of the probe, as users do."""
+    """Reads all of an explanation and of the probe, as users do."""
     explanations = open_explanations(path.parents[2])
     explanation = explanations.explanation(1, "integrated_gradients")
     for start in range(12):

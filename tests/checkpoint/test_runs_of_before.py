@@ -1,4 +1,4 @@
-"""Runs that an earlier version wrote are read, and gone on with, as those of today."""
+"""Runs that an earlier version wrote are read and continued as those of today."""
 
 import shutil
 from functools import partial

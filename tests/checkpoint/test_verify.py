@@ -189,7 +189,7 @@ def test_one_damaged_checkpoint_does_not_hide_the_others(tmp_path: Path) -> None
 
 
 class Recorder:
-    """Remembers what it is told."""
+    """A `Progress` that remembers what it was told."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

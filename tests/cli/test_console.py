@@ -56,8 +56,10 @@ def test_the_rank_is_what_the_launcher_says(
 
 
 def _read(screen: int) -> bytes:
-    """Returns all that was shown, of which one read gives a part; after the last process has closed
-    the terminal, reading fails."""
+    """Returns all that was shown, however many reads it takes.
+
+    Once the last process has closed the terminal, reading fails.
+    """
     shown = b""
     with contextlib.suppress(OSError):
         while block := os.read(screen, 65536):

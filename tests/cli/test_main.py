@@ -23,7 +23,7 @@ COMMANDS = sorted(
 def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Runs the program in this process; returns its code, and what it wrote to each stream."""
+    """Runs the program in this process; returns its exit code, and what it wrote to each stream."""
 
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["hvd-xai", *words])

@@ -1,4 +1,4 @@
-"""What people ask for, as explanations and sample ids."""
+"""Explanations and sample ids are found as people ask for them."""
 
 import numpy as np
 import pytest

@@ -16,7 +16,7 @@ from tests.runs_under_test import add_explanation, make_probe, make_run
 
 
 class Shown:
-    """What one call of the command came to."""
+    """Exit code and output of one call of the command."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err

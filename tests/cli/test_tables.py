@@ -1,4 +1,4 @@
-"""What the terminal shows."""
+"""Tables of the terminal."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""What the command says and refuses on one rank; tests/launched has the training itself."""
+"""What the command prints and refuses on one rank; tests/launched trains with it."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
-"""What stands around a method: compiled once, in bounded memory, refused before it runs where it
-cannot be right."""
+"""A method is compiled once, runs in bounded memory, and is refused before it runs where it cannot
+be right."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ from tests import models_under_test as models
 def inputs_of_block(
     model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, /, *, ids: tf.Tensor
 ) -> Attributed:
-    """A method that knows nothing of micro-batches, and says how many examples it saw at once."""
+    """Returns the inputs, and how many examples came at once; it knows nothing of micro-batches."""
     return Attributed(
         tf.cast(inputs, tf.float32),
         {"n_seen": tf.fill([inputs.shape[0]], inputs.shape[0]), "id": ids},

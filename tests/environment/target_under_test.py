@@ -1,4 +1,4 @@
-"""A target that needs nothing of this machine."""
+"""Defines a target that needs nothing of this machine."""
 
 from pathlib import Path
 

@@ -1,5 +1,7 @@
-"""The build itself takes minutes, and `make` does it. Here a source package of Horovod's name
-stands in, so that pip, the cache, the progress and the failures are the real ones."""
+"""Builds a source package of Horovod's name instead of Horovod, which takes minutes.
+
+Pip, the cache, the progress and the failures are the real ones.
+"""
 
 import os
 import subprocess
@@ -31,7 +33,7 @@ setup(name="horovod", version="0.28.1", py_modules=[])
 
 
 class Shown:
-    """A `Progress` that remembers."""
+    """A `Progress` that remembers what it was told."""
 
     def __init__(self) -> None:
         self.tasks: list[str] = []

@@ -14,7 +14,7 @@ def test_a_program_that_hangs_is_ended() -> None:
 
 
 def _is_running(number: int) -> bool:
-    """Whether a process runs: one that nobody has waited for is dead, though it has a number."""
+    """Returns whether a process runs; a dead one keeps its number until somebody waits for it."""
     stat = Path("/proc", str(number), "stat")
     try:
         return stat.read_text("utf-8").rpartition(")")[2].split()[0] != "Z"

@@ -1,4 +1,4 @@
-"""The callback explains the epochs that it should, and training goes on as it would without."""
+"""The callback explains the epochs that it should, and leaves training as it is."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Methods that are compiled once for a model and a probe, and what they say of themselves."""
+"""Methods are compiled once for a model and a probe."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""What is stored comes out again; what does not, or cannot, is said."""
+"""What was stored is computed again, or an error says why it cannot be."""
 
 from functools import partial
 from pathlib import Path

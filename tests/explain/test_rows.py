@@ -1,4 +1,4 @@
-"""Rows hold what was computed for each example; those that are there are not computed again."""
+"""Rows hold what was computed for each example, and are not computed twice."""
 
 import numpy as np
 import pytest

@@ -115,7 +115,7 @@ def test_accuracy_is_known_of_binary_targets_and_one_probability_alone(tmp_path:
 def _of_units(
     model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, /, *, ids: tf.Tensor, unit_layer: str
 ) -> Attributed:
-    """Attributes to the three units of a layer, which an option of any name chooses."""
+    """Attributes to the three units of a layer, which an option of any name may choose."""
     units = tf.matmul(inputs, model.get_layer(unit_layer).kernel.value)
     return Attributed(units, attributed_to="units")
 

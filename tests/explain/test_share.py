@@ -1,4 +1,4 @@
-"""A rank's share of the probe: which rows it has, and how they are cut into blocks."""
+"""A rank's share of the probe has its rows, cut into blocks."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is taken for targets where a data set has none."""
+"""Targets are found where a data set has none."""
 
 from functools import partial
 

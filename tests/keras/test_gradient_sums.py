@@ -1,4 +1,4 @@
-"""Gradients of several passes are summed, and reduced with the last of them."""
+"""Gradients of several passes are summed, and reduced together with the last of them."""
 
 from typing import Any
 

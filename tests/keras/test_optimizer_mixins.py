@@ -1,4 +1,4 @@
-"""The mixins by themselves, put before a plain optimizer by hand, in one process."""
+"""The mixins, each put before a plain optimizer by hand, in one process."""
 
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ hvd.init()
 
 
 class Counting(Reduction):
-    """Halves gradients in place of a reduction, and notes how often it is asked."""
+    """Halves gradients instead of reducing them, and counts the calls."""
 
     asked: ClassVar[list[int]] = []
 

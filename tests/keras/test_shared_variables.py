@@ -1,4 +1,4 @@
-"""Ranks share every variable but their seeds and those that are left to each of them."""
+"""Ranks share every variable except seeds and those that each rank keeps for itself."""
 
 import keras
 

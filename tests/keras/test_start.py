@@ -1,4 +1,4 @@
-"""Ranks are connected once, and whoever needs them says so."""
+"""Ranks are connected once, and code that needs them says so."""
 
 import subprocess
 import sys

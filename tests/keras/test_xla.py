@@ -1,4 +1,4 @@
-"""Steps that XLA is to compile are refused with what to do about it; others are not."""
+"""A step that XLA would compile is refused with advice, and any other is not."""
 
 from collections.abc import Callable
 from typing import Any

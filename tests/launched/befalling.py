@@ -1,4 +1,4 @@
-"""What a rank does to itself in a test."""
+"""Lets a rank fail in a test."""
 
 import os
 import signal
@@ -22,11 +22,11 @@ _DEEDS: dict[str, Callable[[], object]] = {
 
 
 def befall(what: str, run: Path) -> None:
-    """Does `what` to this process, and leaves word beside the run of when that was."""
+    """Does `what` to this process, after it has noted the time beside the run."""
     mark_of(run).touch()
     _DEEDS[what]()
 
 
 def mark_of(run: Path) -> Path:
-    """Returns the file whose time of modification is when it happened."""
+    """Returns the file whose time of modification says when it happened."""
     return run.with_name(f"{run.name}-befallen")

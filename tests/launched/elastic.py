@@ -42,7 +42,7 @@ class Count(keras.layers.Layer):  # type: ignore[misc]  # keras ships no types
 
 
 class Events(keras.callbacks.Callback):  # type: ignore[misc]  # as above
-    """Does what is to befall the job."""
+    """Does to the job what its events say."""
 
     def __init__(self, state: KerasState, hosts: Path, events: list[str]) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Events(keras.callbacks.Callback):  # type: ignore[misc]  # as above
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        """In the middle of an epoch, between commits."""
+        """Does the events of the middle of an epoch, between commits."""
         for what, rank in self._now():
             if batch == 2 and rank == str(world.rank):
                 if what == "kill":
@@ -73,7 +73,7 @@ class Events(keras.callbacks.Callback):  # type: ignore[misc]  # as above
                     raise RuntimeError(f"rank {rank} has had enough")
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:
-        """At the end of an epoch, before it is committed."""
+        """Does the events of the end of an epoch, before it is committed."""
         weights = self.model.get_weights()
         digest = xxhash.xxh3_64_hexdigest(b"".join(weight.tobytes() for weight in weights))
         n_traces = (
@@ -138,7 +138,7 @@ explain = Explain(
 
 @hvd.elastic.run
 def train(state: KerasState) -> None:
-    """Trains from where the state is."""
+    """Trains from where the state stands."""
     state.begun = [*state.begun, [state.epoch, state.batch, world.size]]
     mine = hvd.shard(inputs, targets, world=world)
     callbacks = [

@@ -1,4 +1,5 @@
-"""A small training that explains itself, in which a rank does something to itself at some point.
+"""Runs a small training that explains itself, in which a rank does something to itself at some
+point.
 
 `failing.py WHAT WHEN RUN RANK`.
 """
@@ -22,8 +23,9 @@ class Fail(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no ty
         self._what, self._when = what, when
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        """Fails in the middle of training: after a third batch, at which the ranks do not ask each
-        other what is written.
+        """Fails in the middle of training, after a third batch.
+
+        At that batch the ranks do not ask each other what is written.
         """
         if (
             self._when == "training"

@@ -1,4 +1,4 @@
-"""What the tests of the Keras callbacks train: small models, and losses written beforehand."""
+"""Holds what tests of the Keras callbacks train: small models, and losses written beforehand."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -40,8 +40,7 @@ def fit_scripted(
     epochs: int = 8,
     n_steps: int = 1,
 ) -> keras.callbacks.History:
-    """Trains with the losses that `loss_of` gives for this rank's batches; the weights do not
-    move."""
+    """Trains with the losses that `loss_of` gives for this rank's batches; weights do not move."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     model.compile(hvd.DistributedOptimizer(keras.optimizers.SGD(1.0)), "mae")
 
@@ -61,14 +60,16 @@ def fit_scripted(
 
 
 def loss_on(world: World) -> Callable[[int], float]:
-    """On all ranks but the last it falls for ever; the mean over the ranks rises at one epoch, and
-    falls again."""
+    """Returns a loss that falls for ever on all ranks but the last.
+
+    Its mean over the ranks rises at one epoch, and falls again.
+    """
     worse = 100.0 if world.rank == world.size - 1 else 0.0
     return lambda epoch: 50.0 - epoch + (worse if epoch >= WORSE_FROM else 0.0)
 
 
 def same_everywhere(world: World, value: Any) -> Any:
-    """Returns what all ranks have, which is one."""
+    """Returns the one value that all ranks have."""
     values = world.allgather("testing", value)
     assert len(set(map(str, values))) == 1, values
     return value

@@ -1,5 +1,6 @@
-"""`horovodrun`, but for a question that it asks first: it starts TensorFlow in a process of its own
-to learn whether Horovod was built with Gloo.
+"""Runs `horovodrun` without the question that it asks first.
+
+It starts TensorFlow in a process of its own, to learn whether Horovod was built with Gloo.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Rows that can be told apart by their targets, for tests that share them out."""
+"""Holds rows that their targets tell apart, for tests that share rows out."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def draw_rows(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gather_targets(world: World, batches: list[Any]) -> list[float]:
-    """The targets of all ranks' rows that count, one rank after the other."""
+    """Returns the targets of all ranks' rows that count, rank after rank."""
     mine = [
         float(value)
         for _, y, *weights in batches

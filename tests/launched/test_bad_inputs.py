@@ -1,5 +1,7 @@
-"""What users get wrong: one clear line, the same exit code on every rank, nothing hung, nothing
-half-written."""
+"""Users' mistakes end in one clear line and the same exit code on every rank.
+
+Nothing hangs, and nothing is half-written.
+"""
 
 import os
 import re
@@ -44,7 +46,7 @@ def load(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
+    """Returns a folder on a file system of 256 KiB."""
     place = tmp_path / "small"
     place.mkdir()
     mounted = subprocess.run(
@@ -60,7 +62,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
-    """A file system that cannot be written; root passes over permission bits."""
+    """Returns a folder on a file system that cannot be written.
+
+    Permission bits would not do: root passes over them.
+    """
     place = tmp_path / "read_only"
     place.mkdir()
     mounted = subprocess.run(
@@ -75,9 +80,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 
 def _problems(name: str, message: str, of_ranks: list[Said]) -> Iterator[str]:
-    """Returns what is not as it should be of one case; no message means that nothing is wrong with
-    it.
-    """
+    """Returns what is wrong with one case; an empty list if nothing is."""
     said, codes = "".join(of.text for of in of_ranks), [of.code for of in of_ranks]
     expected = "2" if "not both" in message else "1" if message else "0"
     if set(codes) != {expected}:

@@ -37,7 +37,7 @@ exec sh -c "$*"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What became of a job, and what its ranks said."""
+    """How a job ended, and what its ranks said."""
 
     code: int
     output: str
@@ -45,14 +45,14 @@ class Job:
 
     @property
     def said(self) -> list[dict[str, object]]:
-        """The ranks' lines."""
+        """Returns the ranks' lines."""
         lines = (
             line.partition("said ")[2] for line in self.output.splitlines() if "said {" in line
         )
         return [json.loads(line) for line in lines]
 
     def sizes(self) -> dict[int, int]:
-        """How many ranks explained each epoch, by its manifest."""
+        """Returns how many ranks explained each epoch, by its manifest."""
         run = open_explanations(self.run)
         return {
             epoch: run.explanation(epoch, "grad_cam").manifest.world_size for epoch in run.epochs
@@ -60,7 +60,7 @@ class Job:
 
 
 def _launch(folder: Path, *events: str) -> Job:
-    """Starts two hosts of one rank each; the events say what befalls them."""
+    """Starts two hosts of one rank each, and lets the events happen to them."""
     hosts, discovery, ssh = folder / "hosts", folder / "discovery", folder / "bin" / "ssh"
     ssh.parent.mkdir()
     hosts.write_text("127.0.0.2:1\n127.0.0.3:1\n")
@@ -96,8 +96,7 @@ def _launch(folder: Path, *events: str) -> Job:
 
 
 def _check_whole(job: Job) -> None:
-    """Every epoch is explained, on weights that all ranks shared, and training went on as one
-    process would have."""
+    """Checks that every epoch is explained, on weights of all ranks, as in one process."""
     assert job.code == 0, job.output[-6000:]
     assert open_explanations(job.run).epochs == list(range(EPOCHS))
     assert not verify(job.run, deep=True)
@@ -130,8 +129,7 @@ def test_training_goes_on_when_the_root_is_killed_a_host_joins_and_one_is_taken_
 
 
 def _compare_with_one_rank(run: Explanations, folder: Path) -> None:
-    """Law 1: whatever world explained an epoch, its rows are those of the same weights explained by
-    one rank."""
+    """Compares each epoch's rows with those of the same weights explained by one rank."""
     import keras
 
     from hvd_xai import Probe, World

@@ -1,4 +1,4 @@
-"""`hvd-xai explain` as a user starts it: killed, resumed, and then as if it had not been killed."""
+"""`hvd-xai explain`, killed and resumed, leaves what an undisturbed job leaves."""
 
 import os
 import re
@@ -22,7 +22,7 @@ HVD_XAI = str(BIN / "hvd-xai")
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """A data set that two hosts, which share the disk, explained; and how to have it explained."""
+    """A data set that two hosts explained on a shared disk, and the command that did so."""
 
     folder: Path
     words: tuple[str, ...]

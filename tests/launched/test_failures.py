@@ -1,6 +1,6 @@
-"""From outside: a rank raises, exits, is killed or gets stuck.
+"""A job ends in seconds, non-zero, when a rank raises, exits, is killed or gets stuck.
 
-The job ends in seconds, non-zero, and what was committed is whole.
+What was committed is whole.
 """
 
 import os
@@ -33,9 +33,7 @@ IN_TRAINING = f"{WAITED} in 'a training step'"
 def _fail(
     launcher: Launcher, size: int, program: list[str], run: Path, deadline: float = 12
 ) -> str:
-    """Runs a job to its end, which must come soon after what befell one of its ranks; returns what
-    the job said.
-    """
+    """Runs a job that must end soon after what happens to one rank; returns what the job said."""
     # the first step of training counts in it, with its compilation
     deadline *= slowness()
     began = time.time()

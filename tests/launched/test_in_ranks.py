@@ -1,5 +1,4 @@
-"""Starts the tests in `in_ranks/` on ranks; every rank runs all of them, and all must pass on every
-rank."""
+"""Starts the tests in `in_ranks/`: every rank runs all of them, and all must pass on every rank."""
 
 import re
 import sys

@@ -1,5 +1,4 @@
-"""From outside: a rank is killed at each step from its rows to the commit, an error ends the job, a
-disk fills. All committed is whole."""
+"""Checkpoints are whole after a kill at each step from rows to commit, an error, or a full disk."""
 
 import re
 import shutil
@@ -108,7 +107,7 @@ def test_an_error_waits_for_what_is_on_its_way(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
+    """Returns a folder on a file system of 1 MiB."""
     place = tmp_path / "small"
     place.mkdir()
     mounted = subprocess.run(

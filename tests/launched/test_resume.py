@@ -1,4 +1,4 @@
-"""A run that was killed and resumed ends, to the bit, as one that was not."""
+"""A run that was killed and resumed ends equal, to the bit, to one that was not."""
 
 import io
 import json
@@ -173,8 +173,7 @@ def runs(recipes: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 def _state(run: Path) -> dict[str, np.ndarray]:
-    """Every array of the last model's file: weights, moving statistics, optimizer; and the seeds of
-    all ranks."""
+    """Returns every array of the last model's file, and the seeds of all ranks."""
     (path,) = (run / "models").glob("*.keras")
     assert path.name == f"epoch-{EPOCHS - 1:06d}.keras"
     arrays: dict[str, np.ndarray] = {}

@@ -1,7 +1,7 @@
-"""The main job as users start it, under each launcher: the script in the README, and
-`hvd-xai train`, and what they leave behind.
+"""The main job runs as users start it, under each launcher: the README's script, and `hvd-xai
+train`.
 
-What one launcher starts runs in one job.
+All that one launcher starts runs in one job.
 """
 
 import functools
@@ -32,14 +32,14 @@ SCRIPT, NOTEBOOK = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What one job of two ranks did in a folder that was empty."""
+    """What one job of two ranks did in a folder that was empty before."""
 
     folder: Path
     commands: Commands
 
 
 def _hvd_xai(*words: str) -> str:
-    """Runs a command that needs no ranks; it must end well. Returns what it said."""
+    """Runs a command that needs no ranks and must end well; returns its output."""
     done = CliRunner().invoke(build(), list(words))
     assert done.exit_code == 0, done.output
     return done.output

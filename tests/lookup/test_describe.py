@@ -1,4 +1,4 @@
-"""What is recorded of a function: name, options, and the files it is made of."""
+"""A function is recorded by name, options, and the files it is made of."""
 
 from functools import partial
 from pathlib import Path

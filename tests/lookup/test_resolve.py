@@ -82,7 +82,7 @@ def test_options_that_a_function_does_not_take_are_refused() -> None:
 def own(
     model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, /, *, ids: tf.Tensor
 ) -> tf.Tensor:
-    """Reads targets as it likes: it has no score."""
+    """Reads targets as it likes, and has no option `score`."""
     return inputs * tf.cast(targets, tf.float32)[:, None]
 
 

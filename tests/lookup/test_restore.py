@@ -1,4 +1,4 @@
-"""A method comes back from what is recorded of it, or the error says what does not."""
+"""A method is restored from its record, or the error says what cannot be restored."""
 
 import pytest
 

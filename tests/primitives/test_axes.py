@@ -1,4 +1,4 @@
-"""What attributions of parts of the inputs are attributed to."""
+"""Attributions of parts of the inputs say what they are attributed to."""
 
 import tensorflow as tf
 

@@ -1,5 +1,4 @@
-"""Walking a graph backwards: with TensorFlow's own rules it is backpropagation, and it says where
-it is."""
+"""A walk back through a graph is backpropagation under TensorFlow's own rules."""
 
 from collections.abc import Callable
 

@@ -1,5 +1,7 @@
-"""What class activation maps share: every rank of data, channels wherever they are, and errors that
-name the method."""
+"""Class activation maps work for every rank of data, wherever the channels are.
+
+Errors name the method.
+"""
 
 from collections.abc import Callable
 from functools import partial

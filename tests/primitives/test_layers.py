@@ -1,4 +1,4 @@
-"""Interception: it reaches every layer, changes no output, and goes without a trace."""
+"""Interception reaches every layer, changes no output, and leaves no trace."""
 
 from collections.abc import Callable
 

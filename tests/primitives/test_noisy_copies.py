@@ -1,4 +1,4 @@
-"""Noisy copies of examples, seen through methods that give back what they were given."""
+"""Noisy copies of examples, seen through methods that return their inputs."""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,4 @@
-"""No rule loses anything: what an operation's inputs get sums to what its output has."""
+"""Every rule is complete: the inputs of an operation get all that its output has."""
 
 from collections.abc import Callable
 

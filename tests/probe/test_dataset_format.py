@@ -1,4 +1,4 @@
-"""What users tell a data set format."""
+"""Users' words about a data set format are read."""
 
 import pytest
 

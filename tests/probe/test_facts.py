@@ -1,4 +1,4 @@
-"""What a probe says of its inputs."""
+"""A probe states the facts of its inputs."""
 
 from pathlib import Path
 

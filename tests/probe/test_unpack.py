@@ -1,4 +1,4 @@
-"""What holds for data sets of every format: targets, refusals, and formats that are found."""
+"""Laws of data sets of every format: targets, refusals, and formats that are found."""
 
 import resource
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the launcher says is read, and its store keeps what the ranks leave there."""
+"""The launcher's variables are read, and its store keeps what the ranks leave there."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def environment() -> Iterator[Mapping[str, str]]:
-    """Variables that a launcher sets whose store runs on this host."""
+    """Returns the variables that a launcher sets whose store runs on this host."""
     _Handler.kept = {}
     with HTTPServer(("127.0.0.1", 0), _Handler) as server:
         thread = threading.Thread(target=server.serve_forever)

@@ -1,4 +1,4 @@
-"""Collectives over Horovod's: messages come apart again where they were put together.
+"""Collectives over Horovod take messages apart where they were put together.
 
 How ranks meet over Horovod is tested where they are launched.
 """

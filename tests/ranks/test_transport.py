@@ -1,4 +1,4 @@
-"""What all carriers share: bytes of rows, and the sentences that name missing ranks."""
+"""All carriers share the bytes of rows, and the sentences that name missing ranks."""
 
 import numpy as np
 import pytest

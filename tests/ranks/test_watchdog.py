@@ -1,5 +1,5 @@
-"""What takes too long is told and ended; what does not is left alone, and so is the time
-between."""
+"""A wait that is too long is reported and ended; a short one, and the time between two, is left
+alone."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ SECONDS = 30  # for a thread that does its work at once
 
 
 class Watched:
-    """A watch, and the numbers that it tells and ends."""
+    """A watch, with the waits that it reported and ended."""
 
     def __init__(self, deadline: float) -> None:
         self.told: queue.Queue[int] = queue.Queue()

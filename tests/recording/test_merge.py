@@ -1,5 +1,7 @@
-"""Merging on one rank, and who needs which rows on several, by the arithmetic alone; the ranks
-themselves merge in tests/launched."""
+"""Rows are merged on one rank, and the arithmetic says which rank needs which rows.
+
+Ranks merge in tests/launched.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Recording on one rank; on several, from inside and outside, it is tested in tests/launched."""
+"""Rows are recorded on one rank; tests/launched records them on several."""
 
 import logging
 import threading
@@ -27,7 +27,7 @@ SECONDS = 60  # for a thread that does its work at once
 
 
 class Seen:
-    """A sink that remembers what it was shown, and does something before."""
+    """A sink that remembers what it was shown, and can do something before."""
 
     def __init__(self, first: Callable[[Explanation], object] = lambda _: None) -> None:
         self.shown: list[tuple[int, str]] = []

@@ -21,7 +21,7 @@ def _rows(first: int, stop: int) -> np.ndarray:
 
 @contextmanager
 def _full_after(n_bytes: int) -> Iterator[None]:
-    """Lets no file grow further."""
+    """Makes every file fail to grow beyond a size."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
     try:

@@ -1,5 +1,5 @@
-"""A job that dies while it explains, and goes on: what it has computed is kept, and the checkpoint
-is as if nothing had happened."""
+"""A job that dies while it explains leaves its rows, and the next one ends as if nothing had
+happened."""
 
 import shutil
 from functools import partial

@@ -18,7 +18,7 @@ MODULES = [module.name for module in pkgutil.iter_modules(sinks.__path__)]
 
 
 def sink_class(module: str) -> Any:
-    """The class named as the module: `tensorboard` holds `TensorBoard`."""
+    """Returns the class named as the module: `tensorboard` holds `TensorBoard`."""
     members = vars(import_module(f"hvd_xai.sinks.{module}")).values()
     (found,) = [
         member
@@ -120,10 +120,7 @@ def test_a_sink_reads_in_bounded_blocks(
     explanation: Explanation,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Reading is watched, not replaced.
-
-    With blocks of a row or two there is no other way than block by block.
-    """
+    """Watches how a sink reads, with blocks of a row or two: it must go block by block."""
     namespace = import_module(f"hvd_xai.sinks.{module}")
     budget = [name for name in vars(namespace) if name.strip("_") == "BLOCK_BYTES"]
     assert budget, "a sink says how much it reads at a time in BLOCK_BYTES"

@@ -1,4 +1,4 @@
-"""TensorBoard's events, read back byte by byte and not with what wrote them."""
+"""TensorBoard's events, read back byte by byte and not by the library that wrote them."""
 
 import io
 import json
@@ -28,7 +28,7 @@ FLOAT32_ROUNDING = 1e-6  # scalars are stored in single precision
 
 
 def crc32c(data: bytes) -> int:
-    """The Castagnoli checksum bit by bit, as RFC 3720 defines it, masked as a TFRecord has it."""
+    """Computes the Castagnoli checksum bit by bit, by RFC 3720, masked as in a TFRecord."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -260,7 +260,8 @@ def test_manifests_read_grow_with_the_epochs_and_not_with_their_square(
     monkeypatch.setattr(integrity, "read_record", counted)  # through which each manifest is read
 
     def n_read(n_epochs: int) -> int:
-        """Counts while as many epochs of an unsigned method are committed and shown."""
+        """Counts the manifests that are read while so many epochs of an unsigned method are
+        committed and shown."""
         run, probe, sink = RunDirectory(tmp_path / str(n_epochs)), make_probe(2), TensorBoard()
         read.clear()
         for epoch in range(n_epochs):

@@ -28,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def s3_url() -> Iterator[str]:
-    """A bucket of a server of our own."""
+    """Returns the URL of a bucket on a server of our own."""
     boto3 = pytest.importorskip("boto3")
     moto_server = pytest.importorskip("moto.server")
     server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -53,7 +53,7 @@ def s3_url() -> Iterator[str]:
 
 @pytest.fixture(params=["memory", "s3"])
 def remote(request: pytest.FixtureRequest, run: Path) -> Any:
-    """The run as it lies in a store: its URL, and means to change it that are not ours."""
+    """Returns the URL of a run in a store, and means to change it that are not ours."""
     url = (
         f"memory://{uuid.uuid4()}"
         if request.param == "memory"

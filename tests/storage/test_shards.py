@@ -1,4 +1,4 @@
-"""Our Zarr shards must be those that the libraries write, byte for byte."""
+"""Our Zarr shards equal those that the libraries write, byte for byte."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""TensorStore stands in for zarr under Python 3.10, and reads the same everywhere."""
+"""TensorStore stands in for zarr under Python 3.10, and reads the same as zarr."""
 
 from pathlib import Path
 

@@ -15,7 +15,7 @@ LOGITS = np.array([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]], np.float32)
 def trace(
     end: Callable[[tf.Tensor], tf.Tensor], found: Callable[[tf.Tensor], tf.Tensor]
 ) -> np.ndarray:
-    """Returns what `found` makes, in a graph, of what `end` makes of logits."""
+    """Returns `found` of what `end` makes of logits, both in one graph."""
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]  # TensorFlow ships no types
     def run(logits: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""The loops under all methods: cut, padded, summed."""
+"""The loops under all methods cut, pad and sum."""
 
 from collections.abc import Callable
 

@@ -40,7 +40,7 @@ KIND = partial(output, head="kind")
 
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
-    """An image, a text and a table, and two heads."""
+    """Returns a model of an image, a text and a table, with two heads."""
     keras.utils.set_random_seed(7)
     image, table = keras.Input((6, 6, 1), name="image"), keras.Input((3,), name="table")
     tokens = keras.Input((4,), dtype="int32", name="tokens")

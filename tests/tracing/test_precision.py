@@ -1,4 +1,4 @@
-"""Computing in another precision: the layers do, the weights do not, and nothing of it stays."""
+"""In another precision the layers compute, the weights stay, and nothing of it remains."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""The way through on one rank; tests/launched/in_ranks has it on several."""
+"""Training runs through on one rank; tests/launched/in_ranks trains on several."""
 
 from functools import partial
 from pathlib import Path

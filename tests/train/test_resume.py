@@ -1,4 +1,4 @@
-"""What is decided on one rank; tests/launched has what happens on several."""
+"""One rank decides what a run goes on from; tests/launched resumes on several."""
 
 import logging
 from pathlib import Path
@@ -17,7 +17,7 @@ CONFIG: dict[str, Json] = {"recipe": "a/tiny.py", "callbacks": [], "batch_size":
 
 
 def _trained_model(folder: Path, size: int = 1) -> "tuple[keras.Model, Trained]":
-    """A model of one epoch, saved as a run of so many ranks saves it."""
+    """Returns a model of one epoch, saved as a run of so many ranks saves it."""
     model = build()
     model.fit(*load().train, batch_size=4, epochs=1, verbose=0)
     seeds = [[[first + rank, *rest] for first, *rest in seed_states(model)] for rank in range(size)]

@@ -1,4 +1,4 @@
-"""A recipe that trains in a second."""
+"""Defines a recipe that trains in a second."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ RECIPE = Recipe("tiny", "tiny.py", {"build": build, "load": load})
 
 
 class Shown:
-    """A `Progress` that remembers."""
+    """A `Progress` that remembers what it was told."""
 
     def __init__(self) -> None:
         self.tasks: list[tuple[str, int]] = []

@@ -1,4 +1,4 @@
-"""Samples as tests of pictures build them, and what they look for in pixels."""
+"""Builds samples for the tests of pictures, and finds things in pixels."""
 
 import numpy as np
 
@@ -60,8 +60,7 @@ def make_table_sample(
 
 
 def red_bars(image: np.ndarray) -> list[int]:
-    """Returns the lengths of red bars, from top to bottom, with those that stand side by side
-    added."""
+    """Returns the lengths of red bars, from top to bottom; bars side by side are added."""
     red = (image == pixels.diverging(np.ones(1, np.float32), 1.0)[0]).all(axis=-1).sum(axis=1)
     # the end of a colour scale is a column or so
     starts = np.flatnonzero((red[1:] > 1) & (red[:-1] <= 1)) + 1

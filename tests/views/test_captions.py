@@ -1,4 +1,4 @@
-"""What pictures say in words."""
+"""Captions say in words what a picture shows."""
 
 import numpy as np
 

@@ -11,7 +11,7 @@ from hvd_xai.environment.libraries import Horovod, Mpi4py
 def _machine(
     mpi4py: tuple[str, ...] = (), horovod: tuple[str, ...] = (), **built_with: bool
 ) -> Machine:
-    """A machine whose mpi4py and Horovod load these files."""
+    """Returns a machine whose mpi4py and Horovod load the given files."""
     machine = Machine()
     machine.mpi4py = Mpi4py("Open MPI v5.0.11", mpi4py)
     machine.horovod = Horovod({"mpi": True, "gloo": True, "nccl": True, **built_with}, horovod)

@@ -1,6 +1,6 @@
-"""These tests run on every rank at once.
+"""Sets up tests that run on every rank at once, started by `test_in_ranks.py`.
 
-`test_in_ranks.py` starts them. Each rank takes the same steps in the same order.
+Each rank takes the same steps in the same order.
 """
 
 import os
@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def world() -> World:
-    """The ranks of this session."""
+    """Returns the ranks of this session."""
     if "HVD_XAI_TEST_WITHOUT_HOROVOD" in os.environ:
         world = mpi_world.connect()
     else:

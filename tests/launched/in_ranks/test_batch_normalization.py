@@ -1,5 +1,4 @@
-"""Synchronised batch normalisation against plain batch normalisation of one process on the
-concatenated batch."""
+"""Synchronised batch normalisation equals that of one process on all ranks' rows."""
 
 from pathlib import Path
 
@@ -15,7 +14,7 @@ ROUNDING = 2e-6  # of values near 1; float32, with statistics summed in another 
 
 
 def _uneven(world: World, far: float = 0.0) -> tuple[np.ndarray, slice]:
-    """The rows of all ranks, and which are this rank's: 2, 5, 8, ... of them."""
+    """Returns the rows of all ranks, and which of them are this rank's: 2, 5, 8, ... rows."""
     counts = [2 + 3 * rank for rank in range(world.size)]
     ends = np.cumsum(counts)
     rows = np.random.default_rng(1).normal(size=(ends[-1], 3, 4)).astype("float32") + far

@@ -1,4 +1,4 @@
-"""State, number of epochs and compilation: put right before training, or refused on all ranks."""
+"""State, epochs and compilation are put right before training, or refused on all ranks."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Keras's own callbacks decide alike on all ranks, and write what is of all ranks."""
+"""Keras's own callbacks decide alike on all ranks, and write values of all ranks."""
 
 import csv
 from pathlib import Path

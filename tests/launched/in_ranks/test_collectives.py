@@ -1,4 +1,4 @@
-"""Collectives on values and on variables, against what they should come to."""
+"""Collectives on values and on variables return what they should."""
 
 import math
 

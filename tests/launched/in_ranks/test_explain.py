@@ -1,5 +1,4 @@
-"""Explaining on ranks: what comes out does not depend on them, and what goes wrong does so on all
-of them."""
+"""Explanations do not depend on the ranks, and an error of one rank is raised on all."""
 
 import logging
 import os
@@ -63,7 +62,7 @@ def _probe(n: int = 11) -> Probe:
 def _runner(
     model: keras.Model, probe: Probe, methods: Methods, world: World, folder: Path
 ) -> Runner:
-    """A runner that writes nothing while it is not told to run."""
+    """Returns a runner that writes nothing before it is run."""
     compiled = CompiledMethods(model, probe, resolve(methods))
     recording = Recording(overlap=False)
     return Runner(compiled, world=world, run=RunDirectory(folder / "run"), recording=recording)
@@ -72,7 +71,7 @@ def _runner(
 def _raises(
     world: World, kind: type[Exception], message: str, *, alike: bool = True
 ) -> AbstractContextManager[object]:
-    """What one rank meets is a PeerError on all; what all meet alike keeps its type."""
+    """Expects a PeerError where one rank fails, and the error's own type where all fail alike."""
     return pytest.raises(kind if alike or world.size == 1 else PeerError, match=message)
 
 
@@ -344,7 +343,7 @@ def test_estimates_are_the_same_on_all_ranks_and_write_nothing(
 
 @pytest.fixture
 def _logging(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes back what the command sets up for itself."""
+    """Takes back the logging that the command sets up."""
     logger = logging.getLogger("hvd_xai")
     for name, value in (
         ("propagate", logger.propagate),

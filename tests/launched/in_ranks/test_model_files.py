@@ -1,5 +1,4 @@
-"""Models as files: plain Keras reads ours, we read plain Keras's, and what is torn is never taken
-up."""
+"""Plain Keras reads our model files and we read plain Keras's; a torn file is never used."""
 
 import sys
 from pathlib import Path
@@ -27,7 +26,7 @@ from tests import processes
 
 
 class Quick(keras.optimizers.RMSprop):  # type: ignore[misc]  # keras ships no types
-    """An optimizer of one's own."""
+    """An optimizer that a user wrote."""
 
 
 def _save(model: keras.Model, folder: Path, trained: Trained) -> Path:

@@ -1,4 +1,4 @@
-"""What layers gather from data is averaged over the ranks."""
+"""Statistics that layers gather from data are averaged over the ranks."""
 
 import keras
 import numpy as np

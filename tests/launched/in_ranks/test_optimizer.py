@@ -1,5 +1,7 @@
-"""The distributed optimizer against one process on the concatenated batch, for each optimizer of
-Keras and each option."""
+"""The distributed optimizer equals one process on the concatenated batch.
+
+Each optimizer of Keras is tried, and each option.
+"""
 
 import json
 import re
@@ -77,8 +79,7 @@ def _multi() -> keras.optimizers.Optimizer:
 
 
 class Own(keras.optimizers.SGD):  # type: ignore[misc]  # keras ships no types
-    """An optimizer of one's own that cannot be made from its configuration, as its `__init__` does
-    not take it."""
+    """An optimizer of a user that cannot be made from its configuration."""
 
     def __init__(self, n_passes: int | None = None) -> None:
         super().__init__(0.1, momentum=0.9, gradient_accumulation_steps=n_passes)
@@ -209,7 +210,7 @@ def _numpy(variables: list[Any]) -> list[np.ndarray]:
 
 
 def _spread(world: World, variables: list[Any]) -> int:
-    """How many different sets of weights the ranks hold, bit by bit."""
+    """Returns how many different sets of weights the ranks hold, bit by bit."""
     digest = xxhash.xxh3_128_hexdigest(b"".join(array.tobytes() for array in _numpy(variables)))
     return len({str(entry) for entry in world.allgather("testing", digest)})
 
@@ -536,7 +537,7 @@ def test_an_optimizer_that_has_trained_is_distributed_with_its_state(world: Worl
 
 
 def test_the_table(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not a claim of its own: prints what the cases above measured."""
+    """Prints what the cases above measured; it makes no claim of its own."""
     assert TABLE
     if world.is_root:
         lines = [

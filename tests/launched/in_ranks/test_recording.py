@@ -1,5 +1,4 @@
-"""Who writes what must not show in the bytes, and what goes wrong on one rank is no checkpoint on
-any."""
+"""The bytes do not show who wrote them, and an error of one rank leaves no checkpoint on any."""
 
 import itertools
 import threading
@@ -34,7 +33,7 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def shared(world: World, tmp_path: Path) -> Path:
-    """One folder for all ranks."""
+    """Returns one folder for all ranks."""
     return Path(str(world.allgather("testing", str(tmp_path))[0]))
 
 
@@ -45,7 +44,8 @@ def _rows() -> np.ndarray:
 
 
 def _counts(size: int, cut: str) -> list[int]:
-    """Returns rows of each rank: even, uneven with the last one empty, or all of one rank."""
+    """Returns how many rows each rank has: even, uneven with an empty last rank, or all on one
+    rank."""
     if cut == "even":
         edges = [N_SAMPLES * rank // size for rank in range(size + 1)]
         return [stop - start for start, stop in itertools.pairwise(edges)]

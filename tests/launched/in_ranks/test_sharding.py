@@ -1,4 +1,4 @@
-"""Shards are apart, and of one size."""
+"""Shards do not overlap, and have one size."""
 
 from typing import Any
 

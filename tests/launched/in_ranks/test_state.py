@@ -1,5 +1,4 @@
-"""The state of elastic training on ranks that stay: what is committed, restored and
-synchronised."""
+"""The state of elastic training is committed, restored and synchronised on ranks that stay."""
 
 import keras
 import numpy as np
@@ -17,7 +16,7 @@ OTHERS = [np.array([[1, 2], [3, 4]], np.float32), np.zeros(2, np.float32)]
 
 
 def _model(value: float, units: int = 2) -> keras.Model:
-    """Horovod's: two inputs, two outputs, all weights of one value."""
+    """Returns Horovod's own model: two inputs, two outputs, all weights of one value."""
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(units, activation="softmax")])
     model.set_weights([np.full((2, units), value, np.float32), np.full(units, value, np.float32)])
     return model
@@ -28,8 +27,10 @@ def _weights(model: keras.Model) -> list[list[float]]:
 
 
 def _state(world: World) -> KerasState:
-    """Each rank's is another one: weights 1 on the root, 2 elsewhere, batch 20 + rank, epoch 10 +
-    rank."""
+    """Returns a state that differs on each rank.
+
+    Its weights are 1 on the root and 2 elsewhere, its batch is 20 + rank, its epoch 10 + rank.
+    """
     return KerasState(
         _model(1.0 if world.is_root else 2.0),
         keras.optimizers.Adam(0.001 * (1 + world.rank)),

@@ -1,4 +1,4 @@
-"""A stop of one rank is a stop of all, at one batch."""
+"""When one rank stops, all ranks stop, at one batch."""
 
 import keras
 import numpy as np

@@ -1,5 +1,4 @@
-"""What `train` refuses to resume, what it says before it goes on all the same, and what it leaves
-when it fails."""
+"""`train` refuses some runs, warns of others, and leaves a failed run as it should."""
 
 import dataclasses
 import threading
@@ -45,7 +44,7 @@ RECIPE = Recipe("tiny", "tiny.py", {"build": _build, "load": _load})
 
 @pytest.fixture(scope="module")
 def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two epochs in one folder, which the root tells to all ranks."""
+    """Returns a run of two epochs in one folder, which the root tells to all ranks."""
     mine = str(tmp_path_factory.mktemp("run") / "run")
     shared = Path(str(world.allgather("testing", mine)[0]))
     train(RECIPE, [], shared, world=world, settings=Settings(epochs=2))
