@@ -10,7 +10,8 @@ calls it writes files while another one trains: a sink touches files only, no ra
 Every rank makes the sinks, so making one touches no file. It may require a `path`, and nothing
 else. `run.path` is the run's folder, `explanation.manifest` knows method and epoch,
 `explanation.blocks(BLOCK_BYTES)` yields attributions, `explanation.column("score")` one number a
-sample. `BLOCK_BYTES` is a constant of every sink's module: how much it reads at a time.
+sample. `BLOCK_BYTES` is a constant of the module of a sink that reads attributions: how much of
+them it reads at a time.
 """
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable

