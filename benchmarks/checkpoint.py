@@ -2,9 +2,9 @@
 
 Memory and throughput stand beside those of raw writing.
 
-    python benchmarks/checkpoint.py                      # 100, 500 and 2,000 MB of attributions at
-    2, 4, 8 and 16 ranks python benchmarks/checkpoint.py --megabytes 100 --ranks 2 4 python
-    benchmarks/checkpoint.py --write              # puts the tables into benchmarks/RESULTS.md too
+    python benchmarks/checkpoint.py                # 100, 500 and 2,000 MB at 2, 4, 8 and 16 ranks
+    python benchmarks/checkpoint.py --megabytes 100 --ranks 2 4
+    python benchmarks/checkpoint.py --write        # puts the tables into benchmarks/RESULTS.md too
 
 Three tables. In the first, random float16 attributions of 64 x 64, which do not compress, go
 through one merge and then, in processes of their own, through the other; in the same rounds the

@@ -7,9 +7,10 @@ Beside it runs a hand-written loop around Horovod's own grouped allreduce.
 
 In each round, every rank takes the same steps in four ways, one after the other:
 
-    fit          Keras fit, DistributedOptimizer loop         a tf.function that computes gradients,
-    calls hvd.grouped_allreduce, applies; called from a Python loop plain fit    Keras fit, the same
-    optimizer undistributed plain loop   the loop without the allreduce
+    fit          Keras fit, DistributedOptimizer
+    loop         a Python loop around a tf.function: gradients, hvd.grouped_allreduce, apply
+    plain fit    Keras fit, the same optimizer undistributed
+    plain loop   the loop without the allreduce
 
 What `fit` costs beside a loop is Keras's: plain fit - plain loop. The ratio that counts is loop /
 (fit - (plain fit - plain loop)): 1 means that distributing through our optimizer costs what calling
