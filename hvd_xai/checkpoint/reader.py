@@ -12,12 +12,13 @@ import numpy.typing as npt
 from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai.checkpoint.epochs import EpochStack
-from hvd_xai.checkpoint.integrity import DAMAGED, CommittedArray, read_manifest, read_record
+from hvd_xai.checkpoint.integrity import DAMAGED, read_manifest, read_record
 from hvd_xai.checkpoint.json_record import unseal
 from hvd_xai.checkpoint.layout import EXPLANATIONS, RUN
 from hvd_xai.checkpoint.manifest import MANIFEST, Manifest
 from hvd_xai.checkpoint.probe_reader import PROBE, ProbeReader
-from hvd_xai.checkpoint.rows import content_hashes, decode
+from hvd_xai.checkpoint.rows import decode
+from hvd_xai.checkpoint.stored_rows import StoredRows
 from hvd_xai.checkpoint.writer import EPOCHS
 from hvd_xai.errors import CheckpointError
 from hvd_xai.protocols import Json
@@ -233,9 +234,7 @@ class Explanation:
         self.path = path
         self._run = run
         self.manifest: Manifest = read_manifest(path)
-        self._dtype = self.manifest.dtype
-        self._files = {file.key: file for file in self.manifest.files}
-        self._arrays: dict[str, CommittedArray] = {}
+        self._stored = StoredRows(path, self.manifest)
 
     def __repr__(self) -> str:
         manifest = self.manifest
@@ -294,9 +293,7 @@ class Explanation:
     @property
     def columns(self) -> list[str]:
         """Names of the columns, which have one number a sample; the method's own come last."""
-        return [
-            name for name in self._dtype.names or () if name not in ("attributions", "thumbnail")
-        ]
+        return self._stored.columns
 
     def column(self, name: str, start: int = 0, stop: int | None = None) -> Shaped[np.ndarray, "b"]:
         """Returns rows `start` to `stop` of a column, which has one number a sample.
@@ -308,7 +305,7 @@ class Explanation:
             raise CheckpointError(
                 f"{self.path} has no column '{name}'; it has {', '.join(self.columns)}"
             )
-        return self._array(name).read(start, stop)
+        return self._stored.array(name).read(start, stop)
 
     def attributions(self, start: int = 0, stop: int | None = None) -> Float32[np.ndarray, "b ..."]:
         """Returns the attributions of rows `start` to `stop`, `[b, *sample_shape]`.
@@ -318,8 +315,8 @@ class Explanation:
         Raises:
             CheckpointError: if a file of these rows is missing or damaged.
         """
-        rows = self._read(("attributions", "scale", "content_hash"), start, stop)
-        self._check(rows, start)
+        rows = self._stored.read(("attributions", "scale", "content_hash"), start, stop)
+        self._stored.check(rows, start)
         return decode(rows)
 
     def attributions_of(self, sample_ids: npt.ArrayLike) -> Float32[np.ndarray, "m ..."]:
@@ -348,7 +345,7 @@ class Explanation:
 
     def thumbnails(self, start: int = 0, stop: int | None = None) -> Float32[np.ndarray, "b ..."]:
         """Returns the block means of rows `start` to `stop`."""
-        return self._array("thumbnail").read(start, stop)
+        return self._stored.array("thumbnail").read(start, stop)
 
     def rows(self, start: int = 0, stop: int | None = None, *, checked: bool = True) -> np.ndarray:
         """Returns rows `start` to `stop` as they are stored, `[b]` of the dtype `manifest.dtype`.
@@ -357,24 +354,10 @@ class Explanation:
             CheckpointError: if a file of these rows is missing or damaged, or if `checked` is True
                 and a row does not fit its hash.
         """
-        rows = self._read(self._dtype.names or (), start, stop)
+        rows = self._stored.read(self._stored.dtype.names or (), start, stop)
         if checked:
-            self._check(rows, start)
+            self._stored.check(rows, start)
         return rows
-
-    def _check(self, rows: np.ndarray, start: int) -> None:
-        """Raises `CheckpointError` if rows do not fit their hashes.
-
-        A Zarr shard that was swapped for another passes its own checksums, but not these.
-        """
-        changed = np.flatnonzero(content_hashes(rows) != rows["content_hash"])
-        if len(changed):
-            # `start` may be negative, as in a slice.
-            first = slice(start, None).indices(self.n_samples)[0] + int(changed[0])
-            raise CheckpointError(
-                f"{self.path} has {len(changed)} rows that do not fit their content hash, the first"
-                f" {first}; {DAMAGED}"
-            )
 
     def rows_of(self, sample_ids: npt.ArrayLike) -> Int64[np.ndarray, "m"]:
         """Returns the row numbers of samples, in the order of the ids given.
@@ -407,27 +390,6 @@ class Explanation:
         labelled = _labelled()
         dataset: xarray.Dataset = labelled.dataset(EpochStack([self])).isel(epoch=0)
         return dataset
-
-    def _array(self, name: str) -> CommittedArray:
-        if name not in self._arrays:
-            field = self._dtype[name]
-            self._arrays[name] = CommittedArray(
-                self.path,
-                name,
-                self._files,
-                (self.n_samples, *field.shape),
-                field.base,
-                reads_whole=name != "attributions",
-            )
-        return self._arrays[name]
-
-    def _read(self, names: Sequence[str], start: int, stop: int | None) -> np.ndarray:
-        first, last, _ = slice(start, stop).indices(self.n_samples)
-        columns = {name: self._array(name).read(first, last) for name in names}
-        rows = np.empty(max(0, last - first), [(name, self._dtype[name]) for name in names])
-        for name, values in columns.items():
-            rows[name] = values
-        return rows
 
 
 def _labelled() -> ModuleType:

@@ -177,13 +177,6 @@ def test_missing_shard_is_an_error_not_fill_values(
     assert explanation.attributions(8).shape == (4, 2)
 
 
-def test_shard_the_manifest_does_not_name_is_not_read(tmp_path: Path) -> None:
-    explanation = write(tmp_path, make_rows(make_attributions(4, ())))
-    del explanation._files["score/c/0"]
-    with pytest.raises(CheckpointError, match="names no file 'score/c/0'"):
-        explanation.column("score")
-
-
 def test_shard_that_is_a_link_is_not_read(tmp_path: Path) -> None:
     explanation = write(tmp_path, make_rows(make_attributions(4, ())))
     shard = tmp_path / SMALL / "score" / "c" / "0"
