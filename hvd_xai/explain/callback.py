@@ -17,6 +17,7 @@ from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Methods, Progress
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import Recording
+from hvd_xai.recording.sink_calls import check_sinks
 from hvd_xai.sinks import Sink
 from hvd_xai.tracing.precision import Precision, check_precision
 
@@ -44,7 +45,8 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         world: ranks that train, from `hvd_xai.keras.init()`.
         run: run to commit to: a `RunDirectory`, or the path of a folder that must not hold a run
             yet.
-        sinks: functions to call on the root with the run and each committed explanation. The thread
+        sinks: functions to call on the root with the run and each committed explanation, or objects
+            that are called so; their `close`, if they have one, is called at the end. The thread
             that writes calls them, so they must touch files only.
         every: number of epochs from one explanation to the next. The last epoch is always
             explained. If training stops early, its last epoch is explained with the final weights.
@@ -62,7 +64,8 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
 
     Raises:
         RecipeError: if no method has a given name.
-        TypeError: if a method does not take the options that are bound to it.
+        TypeError: if a method does not take the options that are bound to it, or a sink cannot be
+            called with a run and an explanation.
         ValueError: if a method has no name, two methods have the same name, `every` is less than 1,
             or there is no such precision.
 
@@ -96,7 +99,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         self.summary: Summary | None = None
         self._probe, self._methods, self._world = probe, resolve(methods), world
         self._run = run if isinstance(run, RunDirectory) else RunDirectory(run)
-        self._sinks, self._recording, self._progress = tuple(sinks), recording, progress
+        self._sinks, self._recording, self._progress = check_sinks(sinks), recording, progress
         self._precision = precision
         self._runner: Runner | None = None
         self._left_out: int | None = None

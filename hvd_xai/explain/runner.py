@@ -27,6 +27,7 @@ from hvd_xai.ranks.launcher import is_elastic
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import Recorder, Recording
 from hvd_xai.recording.row_buffer import RowBuffer
+from hvd_xai.recording.sink_calls import check_sinks, close_sinks
 from hvd_xai.recording.unfinished_rows import UnfinishedRows, is_committed
 from hvd_xai.sinks import Sink
 from hvd_xai.tracing.precision import Precision
@@ -67,6 +68,7 @@ def explain(
         PeerError: on all ranks, if a method or the probe does not fit the model, the ranks' probes
             or weights differ, or the run cannot be written. An error that all ranks raise alike
             keeps its own type.
+        TypeError: if a sink cannot be called with a run and an explanation.
 
     Example:
         >>> summary = explain(model, probe, ["saliency"], world=world, run="runs/once")
@@ -105,6 +107,7 @@ class Runner:
     Raises:
         PeerError: on all ranks, if the probe or a method does not fit the model, the ranks' probes
             differ, or the run cannot be opened.
+        TypeError: if a sink cannot be called with a run and an explanation.
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class Runner:
         row_files: UnfinishedRows | None = None,
     ) -> None:
         self.compiled = compiled
-        self._world, self._run, self._sinks = world, run, tuple(sinks)
+        self._world, self._run, self._sinks = world, run, check_sinks(sinks)
         self._recording, self._row_files = recording, row_files
         self._shown = progress if progress is not None else Silent()
         # Only the root sets these, because only the root writes manifests.
@@ -233,8 +236,7 @@ class Runner:
         self._recorder.close()
         with self._world.together("closing the sinks"):
             if self._world.is_root:
-                for sink in self._sinks:
-                    sink.close()
+                close_sinks(self._sinks)
                 self._run.close()
 
     @property

@@ -10,8 +10,10 @@ calls it writes files while another one trains: a sink touches files only, no ra
 Every rank makes the sinks, so making one touches no file. It may require a `path`, and nothing
 else. `run.path` is the run's folder, `explanation.manifest` knows method and epoch,
 `explanation.blocks(BLOCK_BYTES)` yields attributions, `explanation.column("score")` one number a
-sample. `BLOCK_BYTES` is a constant of the module of a sink that reads attributions: how much of
-them it reads at a time.
+sample. `BLOCK_BYTES` is a constant of each module whose sink reads attributions: how much it reads
+at a time. A sink that keeps something open has a `close()`, which may come twice.
+
+In a script any function of `(run, explanation)` is a sink.
 """
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -23,13 +25,21 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Sink(Protocol):
-    """Where a committed explanation goes."""
+    """Where a committed explanation goes: a function, or an object that is called like one.
+
+    An object that keeps something open may have a method `close()`, which is called at the end; it
+    is safe to call twice, and no explanation comes after it.
+
+    Example:
+        >>> def log_score(run, explanation):
+        ...     print(explanation.manifest.method, explanation.column("score").shape)
+        >>> run = RunDirectory("runs/example")
+        >>> log_score(run, run.explanations().explanation(2, "grad_cam"))
+        grad_cam (4,)
+    """
 
     def __call__(self, run: "RunDirectory", explanation: "Explanation", /) -> None:
         """Takes a committed explanation of a run; of a resumed run, one of an epoch perhaps again.
 
         Everything that is made of it is on disk when this returns.
         """
-
-    def close(self) -> None:
-        """Ends the sink; safe to call twice. It is not called with an explanation after that."""

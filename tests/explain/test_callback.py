@@ -81,6 +81,19 @@ def test_an_epoch_that_is_not_explained_has_no_summary(tmp_path: Path) -> None:
     assert explain.has_settled(3)
 
 
+def test_a_sink_that_cannot_be_called_is_refused_before_training(tmp_path: Path) -> None:
+    def log_picture(explanation: object) -> None: ...
+
+    with pytest.raises(TypeError, match=r"called with \(run, explanation\); 'log_picture' takes"):
+        Explain(
+            PROBE,
+            ["saliency"],
+            world=World.alone(),
+            run=tmp_path / "run",
+            sinks=[log_picture],  # type: ignore[list-item]  # what people write
+        )
+
+
 def test_a_broken_interval_is_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="every must be 1 or more epochs; got 0"):
         explain_with(tmp_path, every=0)

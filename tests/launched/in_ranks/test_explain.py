@@ -197,9 +197,6 @@ class _Full:
         if len(self.threads) > 1:
             raise OSError("No space left on device")
 
-    def close(self) -> None:
-        pass
-
 
 @pytest.mark.parametrize("overlap", [False, True])
 def test_what_fails_while_training_goes_on_ends_it_or_is_lost_with_a_warning(
