@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
+from hvd_xai.errors import shorten
 from hvd_xai.protocols import Baseline
 from hvd_xai.tracing import packed_model
 
@@ -227,8 +228,8 @@ def resolve(baseline: str | Baseline) -> Baseline:
     if baseline not in named:
         names = ", ".join(map(repr, named))
         raise ValueError(
-            f"unknown baseline {baseline!r}; pass baseline= one of {names}, or a function of the"
-            " inputs"
+            f"unknown baseline {shorten(baseline)}; pass baseline= one of {names}, or a function of"
+            " the inputs"
         )
     if baseline == samples.__name__:
         raise ValueError(
@@ -266,7 +267,7 @@ def references(
     if not (one_each or same_for_all) or not several.shape[0]:
         raise ValueError(
             f"a baseline has the shape of the inputs, {tuple(inputs.shape)}, or returns several of"
-            f" them; {baseline!r} returned {tuple(returned.shape)}"
+            f" them; {shorten(baseline)} returned {tuple(returned.shape)}"
         )
     return several
 
@@ -282,7 +283,7 @@ def reference(
     several = references(baseline, inputs, ids)
     if several.shape[0] != 1:
         raise ValueError(
-            f"this method takes one reference of each input, and {baseline!r} returned"
+            f"this method takes one reference of each input, and {shorten(baseline)} returned"
             f" {several.shape[0]}; `integrated_gradients` and `expected_gradients` average over"
             " several"
         )

@@ -4,12 +4,17 @@ Mistakes of the caller are `ValueError` and `TypeError`. The errors here are for
 around the caller: among the ranks, in recipes, in files.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 Error = TypeVar("Error", bound=BaseException)
 
+
+_MOST, _LONGEST = 5, 80
+"""Most items of a list, and most characters of any other value, that an error prints."""
 
 # The blocks in which this process runs a command of ours. They are the process's, not a thread's:
 # threads that write files raise errors, too.
@@ -38,6 +43,44 @@ def advise(*, script: str, command: str) -> str:
         "pass mode='resume'"
     """
     return command if _commands else script
+
+
+def shorten(value: object) -> str:
+    """Returns a value as errors print it: short, whatever was given.
+
+    An array is its shape and dtype, a function its name with the options bound to it, a long list
+    its first items, and any other text is cut.
+
+    Args:
+        value: anything that a caller has given.
+
+    Example:
+        >>> shorten(inputs)
+        'an array of shape (4, 8, 8, 1) and dtype float32'
+        >>> shorten(partial(print, sep=", ")), shorten(list(range(1000)))
+        ("print(sep=', ')", '[0, 1, 2, 3, 4, ...]')
+    """
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is not None and dtype is not None:
+        return f"an array of shape {tuple(shape)} and dtype {getattr(dtype, 'name', dtype)}"
+    if isinstance(value, partial):
+        options = [f"{name}={shorten(bound)}" for name, bound in value.keywords.items()]
+        return f"{shorten(value.func)}({', '.join([*map(shorten, value.args), *options])})"
+    if isinstance(value, Mapping):
+        pairs = [f"{shorten(key)}: {shorten(one)}" for key, one in islice(value.items(), _MOST)]
+        return f"{{{', '.join(pairs + _rest(value))}}}"
+    if isinstance(value, list | tuple):
+        items = ", ".join([shorten(item) for item in value[:_MOST]] + _rest(value))
+        return f"[{items}]" if isinstance(value, list) else f"({items})"
+    return str(getattr(value, "__name__", "")) or _cut(repr(value))
+
+
+def _rest(values: Sized) -> list[str]:
+    return ["..."] if len(values) > _MOST else []
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 class HvdXaiError(Exception):

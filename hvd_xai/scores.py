@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai.errors import advise
+from hvd_xai.errors import advise, shorten
 from hvd_xai.protocols import Score
 from hvd_xai.tracing.layer_patching import unwrapped
 from hvd_xai.tracing.logits import Activation, find_logits
@@ -320,8 +320,8 @@ def resolve(score: str | Score) -> Score:
     if score not in named:
         names = ", ".join(map(repr, named))
         raise ValueError(
-            f"unknown score {score!r}; pass score= one of {names}, or a function of outputs and"
-            " targets"
+            f"unknown score {shorten(score)}; pass score= one of {names}, or a function of outputs"
+            " and targets"
         )
     found: Score = named[score]
     return found
@@ -346,8 +346,8 @@ def evaluate(
     values = resolve(score)(outputs, targets)
     if values.shape.rank != 1:
         raise ValueError(
-            f"a score must return one number an example, shape (n,); {score!r} returned shape"
-            f" {tuple(values.shape)}"
+            f"a score must return one number an example, shape (n,); {shorten(score)} returned"
+            f" shape {tuple(values.shape)}"
         )
     return tf.cast(values, tf.float32)
 
@@ -404,13 +404,13 @@ def one_head(returned: Outputs, head: str | int | None) -> tf.Tensor:
     if isinstance(returned, tf.Tensor):
         if head not in {None, 0}:
             raise ValueError(
-                f"the model returns one array, so there is no head {head!r}; leave head= out"
+                f"the model returns one array, so there is no head {shorten(head)}; leave head= out"
             )
         return returned
     pairs = returned.items() if isinstance(returned, Mapping) else enumerate(returned)
     there: dict[str | int | None, tf.Tensor] = dict(pairs)
     if head not in there:
-        asked = "" if head is None else f", and none is {head!r}"
+        asked = "" if head is None else f", and none is {shorten(head)}"
         names = ", ".join(map(repr, there))
         raise ValueError(
             f"the model returns several arrays{asked}; "

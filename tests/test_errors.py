@@ -1,7 +1,13 @@
 """Errors say what happened, and some of them are raised on every rank."""
 
+import ast
+import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hvd_xai import errors
@@ -12,6 +18,7 @@ from hvd_xai.errors import (
     advising_command_line,
     is_agreed,
     mark_agreed,
+    shorten,
 )
 
 
@@ -64,3 +71,65 @@ def test_advice_is_in_the_words_of_who_started_the_job() -> None:
     with advising_command_line(), ThreadPoolExecutor(1) as thread:
         assert thread.submit(said).result() == said() == "add --resume"
     assert said() == "pass mode='resume'"
+
+
+@pytest.mark.parametrize(
+    ("value", "short"),
+    [
+        (np.zeros((3, 400)), "an array of shape (3, 400) and dtype float64"),
+        (
+            partial(max, np.zeros(900), key=partial(str, object="a" * 200)),
+            f"max(an array of shape (900,) and dtype float64, key=str(object='{'a' * 79}...))",
+        ),
+        ({"score": list(range(9))}, "{'score': [0, 1, 2, 3, 4, ...]}"),
+        ((np.zeros(2), "b"), "(an array of shape (2,) and dtype float64, 'b')"),
+        (3.5, "3.5"),
+        ("logits", "'logits'"),
+    ],
+)
+def test_whatever_is_given_is_short_in_an_error(value: object, short: str) -> None:
+    assert shorten(value) == short
+
+
+# Annotations of what may be, or hold, an array.
+MAY_BE_LARGE = re.compile(r"ndarray|Tensor\b|\bScore\b|\bBaseline\b|\bAttribution\b|\bobject\b")
+
+
+def _printed_whole(tree: ast.AST) -> Iterator[str]:
+    """Yields names of parameters and fields that a raised text holds as they are."""
+    for scope in ast.walk(tree):
+        if isinstance(scope, ast.FunctionDef):
+            arguments = [*scope.args.posonlyargs, *scope.args.args, *scope.args.kwonlyargs]
+            annotated = {one.arg: one.annotation for one in arguments if one.annotation}
+        elif isinstance(scope, ast.ClassDef):
+            fields = [node for node in scope.body if isinstance(node, ast.AnnAssign)]
+            annotated = {f"self.{ast.unparse(one.target)}": one.annotation for one in fields}
+        else:
+            continue
+        large = {name for name, one in annotated.items() if MAY_BE_LARGE.search(ast.unparse(one))}
+        raised = [node for node in ast.walk(scope) if isinstance(node, ast.Raise)]
+        for node in (part for one in raised for part in ast.walk(one)):
+            if isinstance(node, ast.FormattedValue) and ast.unparse(node.value) in large:
+                yield f"line {node.lineno}: {ast.unparse(node.value)}"
+
+
+def test_a_value_that_is_printed_whole_is_found() -> None:
+    source = """
+def method(inputs: np.ndarray, n: int, *, score: str | Score) -> None:
+    raise ValueError(f"{n} of {score!r} with {inputs.shape}")
+class Probe:
+    ids: np.ndarray
+    def check(self) -> None:
+        raise ValueError(f"got {self.ids}")
+"""
+    assert list(_printed_whole(ast.parse(source))) == ["line 3: score", "line 7: self.ids"]
+
+
+def test_no_error_prints_a_whole_array() -> None:
+    folder = Path(errors.__file__).parent
+    found = [
+        f"{path.relative_to(folder)}: {one}"
+        for path in sorted(folder.rglob("*.py"))
+        for one in _printed_whole(ast.parse(path.read_text("utf-8")))
+    ]
+    assert not found, f"print shorten(...) of them: {found}"

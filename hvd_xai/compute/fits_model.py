@@ -47,7 +47,7 @@ class TargetCheck:
         if not np.issubdtype(targets.dtype, np.integer):
             raise ValueError(
                 f"the model has {n_outputs} outputs, so targets must be integer class ids; got"
-                f" dtype {targets.dtype}"
+                f" dtype {targets.dtype}. Pass targets.astype('int64') of whole numbers."
             )
         bad = (targets < 0) | (targets >= n_outputs)
         if bad.any():
@@ -89,9 +89,11 @@ def check_inputs(model: keras.Model, inputs: np.ndarray, targets: np.ndarray) ->
             f"model '{model.name}' has no weights yet; build it, or call it once, before it is"
             " explained"
         )
-    if len(targets) != len(inputs):
+    if targets.shape != (len(inputs),):
         raise ValueError(
-            f"each example needs a target; got {len(inputs)} inputs and {len(targets)} targets"
+            f"each of the {len(inputs)} examples needs one target; got targets of shape"
+            f" {targets.shape}. Pass targets.argmax(axis=1) of one-hot rows, targets.ravel() of a"
+            " column."
         )
     for name, values in (("inputs", inputs), ("targets", targets)):
         if values.dtype.kind not in "fiub":
@@ -102,8 +104,8 @@ def check_inputs(model: keras.Model, inputs: np.ndarray, targets: np.ndarray) ->
         return
     if len(expected) != 1:
         raise ValueError(
-            f"model '{model.name}' has {len(expected)} inputs; only models of one input can be"
-            " explained"
+            f"model '{model.name}' has {len(expected)} inputs, and the probe's are one array; make"
+            " the probe with Probe.of_several, of an array for each input"
         )
     shape = tuple(expected[0].shape)
     if len(shape) != inputs.ndim or any(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from hvd_xai.errors import shorten
 from hvd_xai.protocols import Json
 from hvd_xai.provenance import digest
 
@@ -42,7 +43,7 @@ def describe(function: Callable[..., object]) -> tuple[str, dict[str, Json]]:
         if inner.args:
             raise ValueError(
                 f"options are bound by keyword, so that they have names; {_name(inner.func)} got"
-                f" {inner.args!r} by position"
+                f" {shorten(inner.args)} by position"
             )
         # What an outer partial binds wins over what an inner one does.
         bound = {**inner.keywords, **bound}

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from hvd_xai import baselines, scores
-from hvd_xai.errors import CheckpointError, advise
+from hvd_xai.errors import CheckpointError, advise, shorten
 from hvd_xai.lookup.methods import load_method, shipped_methods
 from hvd_xai.protocols import Attribution, Json
 
@@ -64,8 +64,8 @@ def _restore_value(method: str, option: str, value: Json) -> object:
         )
         if function is None or not isinstance(options, Mapping):
             raise CheckpointError(
-                f"option '{option}' of '{method}' was the function {dict(value)}, recorded by its"
-                " name alone; it cannot be had again"
+                f"option '{option}' of '{method}' was the function {shorten(value)}, recorded by"
+                " its name alone; it cannot be had again"
             )
         return restore(inner, options, function)
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from hvd_xai import baselines, scores
-from hvd_xai.errors import RecipeError
+from hvd_xai.errors import RecipeError, shorten
 from hvd_xai.lookup.methods import load_method
 from hvd_xai.lookup.modules import Function, is_import, is_path, load_function, nearest
 from hvd_xai.lookup.setting_values import read_value
@@ -42,9 +42,8 @@ class _Setting:
         return ".".join(self.path)
 
     def __str__(self) -> str:
-        # A function is shown by its name.
-        default = getattr(self.default, "__name__", self.default)
-        written = "" if self.default is inspect.Parameter.empty else f"={default!r}"
+        default = self.default
+        written = "" if default is inspect.Parameter.empty else f"={shorten(default)}"
         return f"{self.name}{written} ({self.path[0]})"
 
 

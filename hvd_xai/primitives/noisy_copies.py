@@ -13,6 +13,7 @@ import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai import baselines
+from hvd_xai.errors import shorten
 from hvd_xai.lookup.methods import load_method
 from hvd_xai.protocols import Attributed, Attribution, Score
 from hvd_xai.tracing import micro_batches, packed_model
@@ -178,7 +179,7 @@ def _bound(
     if "score" in bound:
         raise ValueError(
             "what is explained is an option of the outer method; the inner one has"
-            f" score={bound['score']!r}. Bind it outside."
+            f" score={shorten(bound['score'])}. Bind it outside."
         )
     given: dict[str, Any] = {"score": score, "micro_batch": micro_batch}
     options = inspect.signature(method).parameters

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hvd_xai.probe.columns import check_numbers, make_column
 from hvd_xai.probe.packing import Packing, pack
 
 _LARGEST_ID = 2**63 - 1
+_IDS = f"whole numbers from 0 to {_LARGEST_ID}"
 _BLOCK_BYTES = 32 * 2**20
 
 
@@ -21,7 +23,8 @@ class Probe:
     Args:
         inputs: inputs of the model, `[N, ...]`; of a memory-mapped array each rank reads its own
             rows only.
-        targets: class ids, or values for a regression, `[N]`; the score selects by them.
+        targets: class ids, or values for a regression, `[N]`; the score selects by them. A column
+            `[N, 1]` is taken as well, here and of the ids and labels.
         sample_ids: unique whole numbers from 0 on, `[N]`; `arange(N)` if left out. The rows of
             every checkpoint are ordered by them.
         labels: labels of the data set, `[N]`, if they differ from the targets; integers if the
@@ -57,6 +60,26 @@ class Probe:
     packing: Packing | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
+        n_samples = len(self.inputs)
+        if n_samples == 0:
+            raise ValueError("the probe has no examples; give at least one input")
+        if len(self.sample_ids) == 0:
+            object.__setattr__(self, "sample_ids", np.arange(n_samples, dtype=np.int64))
+        for name in ("targets", "labels", "sample_ids"):
+            values = getattr(self, name)
+            if values is not None:
+                object.__setattr__(self, name, make_column(name, values, n_samples))
+        self._check_numbers()
+        object.__setattr__(self, "sample_ids", self.sample_ids.astype(np.int64))
+        for name in ("feature_names", "vocabulary"):
+            # callers pass lists and arrays as well, but a record in a checkpoint is a tuple
+            object.__setattr__(self, name, tuple(map(str, getattr(self, name))))
+        self._check_feature_names()
+        self._order_rows()
+        self._check_vocabulary()
+
+    def _check_types(self) -> None:
         for name in ("inputs", "targets", "sample_ids", "labels"):
             values = getattr(self, name)
             if values is not None and not isinstance(values, np.ndarray):
@@ -68,35 +91,19 @@ class Probe:
                 raise ValueError(
                     f"the probe's '{name}' must have one row an example; got a single value"
                 )
-        n_samples = len(self.inputs)
-        if n_samples == 0:
-            raise ValueError("the probe has no examples; give at least one input")
-        if len(self.sample_ids) == 0:
-            object.__setattr__(self, "sample_ids", np.arange(n_samples, dtype=np.int64))
-        for name, values in (
-            ("targets", self.targets),
-            ("sample_ids", self.sample_ids),
-            ("labels", self.labels),
-        ):
-            if values is not None and np.shape(values) != (n_samples,):
-                raise ValueError(
-                    f"the probe has {n_samples} inputs, so '{name}' must have shape ({n_samples},);"
-                    f" got {np.shape(values)}"
-                )
-        if (
-            not np.issubdtype(self.sample_ids.dtype, np.integer)
-            or np.any(self.sample_ids < 0)
-            or np.any(self.sample_ids > _LARGEST_ID)
-        ):
-            raise ValueError(
-                f"sample_ids must be whole numbers from 0 to {_LARGEST_ID}; got dtype"
-                f" {self.sample_ids.dtype}, {self.sample_ids}"
-            )
-        object.__setattr__(self, "sample_ids", self.sample_ids.astype(np.int64))
-        for name in ("feature_names", "vocabulary"):
-            # callers pass lists and arrays as well, but a record in a checkpoint is a tuple
-            object.__setattr__(self, name, tuple(map(str, getattr(self, name))))
-        self._check_feature_names()
+
+    def _check_numbers(self) -> None:
+        for name in ("inputs", "targets", "labels"):
+            values = getattr(self, name)
+            if values is not None:
+                check_numbers(name, values)
+        ids = self.sample_ids
+        if not np.issubdtype(ids.dtype, np.integer):
+            raise ValueError(f"sample_ids must be {_IDS}; got dtype {ids.dtype}")
+        wrong = (ids < 0) | (ids > _LARGEST_ID)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise ValueError(f"sample_ids must be {_IDS}; got {ids[row]} in row {row}")
         if (
             self.labels is not None
             and np.issubdtype(self.targets.dtype, np.integer)
@@ -106,6 +113,9 @@ class Probe:
                 f"labels must be integers where the targets are ({self.targets.dtype}); got dtype"
                 f" {self.labels.dtype}"
             )
+
+    def _order_rows(self) -> None:
+        """Sorts all arrays by sample id."""
         # Sorting copies the inputs, which mapped inputs must be spared: so only if it is needed.
         order = np.argsort(self.sample_ids, kind="stable")
         if np.any(np.diff(self.sample_ids[order]) == 0):
@@ -115,7 +125,6 @@ class Probe:
                 values = getattr(self, name)
                 if values is not None:
                     object.__setattr__(self, name, values[order])
-        self._check_vocabulary()
 
     def _check_feature_names(self) -> None:
         names, shape = self.feature_names, self.inputs.shape

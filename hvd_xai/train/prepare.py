@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from hvd_xai.errors import RecipeError
+from hvd_xai.errors import RecipeError, shorten
 from hvd_xai.keras import DistributedOptimizer
 from hvd_xai.keras.model_files import seed_states, set_seed_states
 from hvd_xai.lookup.recipes import Recipe
@@ -61,7 +61,7 @@ def build_callbacks(
         ):
             raise RecipeError(
                 f"build(training) of '{recipe.source}' must return a list of Keras callbacks; it"
-                f" returned {built!r}"
+                f" returned {shorten(built)}"
             )
         callbacks += built
     return callbacks

@@ -81,7 +81,7 @@ def test_each_example_needs_a_target() -> None:
     # Type checkers at run time see it first.
     with pytest.raises(
         (ValueError, TypeError),
-        match=r"each example needs a target; got 4 inputs and 3 targets|Type-check error",
+        match=r"each of the 4 examples needs one target|Type-check error",
     ):
         Compute(models.functional(), integrated_gradients).check(inputs, targets[:3])
 
