@@ -52,12 +52,21 @@ _CHATTER = re.compile(
     rb" STDERR"
 )
 
+# Its warnings and errors, too, in either form that it has for them:
+#     W0000 00:00:1795 42 gpu.cc:9] no GPU is found
+#     2025-01-31 12:00:00.123456: E external/cuda.cc:51] Unable to register cuFFT factory
+_OF_TENSORFLOW = re.compile(_CHATTER.pattern + rb"|[WE]\d{4} .*|\d{4}-\d\d-\d\d [\d:.]+: [IWE] .*")
+
 
 @contextmanager
-def quiet_start() -> Iterator[None]:
+def quiet_start(*, is_root: bool = True) -> Iterator[None]:
     """Drops the INFO messages that TensorFlow logs while this block loads it.
 
     Warnings and errors are shown after the block.
+
+    Args:
+        is_root: whether TensorFlow's warnings and errors are shown as well. Other ranks drop them,
+            because they would say the same once a rank, unless the block fails.
     """
     # TensorFlow writes to the file descriptor, which sys.stderr does not see; so the descriptor
     # itself leads to a file for the time being
@@ -65,13 +74,16 @@ def quiet_start() -> Iterator[None]:
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
+        has_started = False
         try:
             yield
+            has_started = True
         finally:
             sys.stderr.flush()
             os.dup2(stderr, 2)
             os.close(stderr)
             held.seek(0)
+            drops = _CHATTER if is_root or not has_started else _OF_TENSORFLOW
             for line in held.read().splitlines():
-                if not _CHATTER.fullmatch(line):
+                if not drops.fullmatch(line):
                     os.write(2, line + b"\n")

@@ -57,6 +57,24 @@ def test_a_quiet_start_drops_chatter_and_keeps_warnings(capfd: pytest.CaptureFix
     assert capfd.readouterr().err == "W0000 00:00:1795 42 gpu.cc:9] no GPU is found\n"
 
 
+def test_what_tensorflow_says_at_its_start_is_said_by_the_root_alone(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with quiet_start(is_root=False):
+        os.write(2, b"W0000 00:00:1795 42 gpu.cc:9] no GPU is found\n")
+        os.write(2, b"2025-01-31 12:00:00.123456: E external/cuda.cc:51] no cuFFT factory\n")
+        os.write(2, b"UserWarning: of somebody else\n")
+    assert capfd.readouterr().err == "UserWarning: of somebody else\n"
+    with pytest.raises(ImportError), quiet_start(is_root=False):
+        _fail_with(b"E0000 00:00:1795 42 cuda.cc:9] libcudart is missing\n")
+    assert "libcudart is missing" in capfd.readouterr().err
+
+
+def _fail_with(line: bytes) -> None:
+    os.write(2, line)
+    raise ImportError
+
+
 def test_a_quiet_start_that_fails_still_shows_what_was_said(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

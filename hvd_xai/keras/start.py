@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -50,6 +51,7 @@ def init(*, process_sets: "Sequence[ProcessSet] | str | None" = None) -> World:
         world = World.connect()
         _claim_gpu(world)
         _claim_cores(world)
+        warn_once(world)
         _connected.append(world)
     new: Sequence[ProcessSet] = (
         [] if process_sets is None or process_sets == "dynamic" else process_sets
@@ -89,6 +91,12 @@ def _claim_gpu(world: World) -> None:
             "TensorFlow took its GPUs before `init()` was called; call `init()` first in the"
             f" script. ({error})"
         ) from error
+
+
+def warn_once(world: World) -> None:
+    """Leaves to the root what Keras would say of the data once a rank."""
+    if not world.is_root:
+        warnings.filterwarnings("ignore", "`shuffle=True` was passed, but will be ignored")
 
 
 def _claim_cores(world: World) -> None:
