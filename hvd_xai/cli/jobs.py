@@ -9,10 +9,14 @@ import typer
 
 from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.checkpoint.run_directory import Mode
-from hvd_xai.cli.console import program
+from hvd_xai.cli.console import program, rank
+from hvd_xai.log import configure, quiet_start
 
 if TYPE_CHECKING:
+    import keras
+
     from hvd_xai.explain.estimate import Estimate
+    from hvd_xai.ranks.world import World
 
 _EXAMPLE = 17
 """Row of the sample that the closing lines show, if there are so many."""
@@ -32,6 +36,41 @@ def run_mode(*, resume: bool, overwrite: bool) -> Mode:
     if resume and overwrite:
         raise typer.BadParameter("give --resume or --overwrite, not both")
     return "resume" if resume else "overwrite" if overwrite else "new"
+
+
+def start_ranks() -> "World":
+    """Starts this process as a rank: loads TensorFlow and Horovod, and has the log name the rank.
+
+    Collective: every rank must call this.
+    """
+    # Importing these takes seconds and needs TensorFlow, which --help must not wait for.
+    with quiet_start(is_root=rank() == 0):
+        import hvd_xai.keras as hvd
+    world = hvd.init()
+    configure(world.rank, world.size, world.host)
+    return world
+
+
+def load_saved_model(
+    path: Path, custom_objects: Sequence[str], *, is_trusted: bool
+) -> "keras.Model":
+    """Loads the model that a command line names.
+
+    Args:
+        path: `.keras` file of the model.
+        custom_objects: files, or `package.module:name`, of the classes that it needs.
+        is_trusted: whether code that the file carries may run.
+
+    Raises:
+        RecipeError: if the classes cannot be loaded.
+        ValueError: if the model cannot be loaded.
+    """
+    from hvd_xai.compute.saved_model import read_model
+    from hvd_xai.lookup.modules import load_objects
+
+    objects = [load_objects(spec) for spec in custom_objects]
+    known = {name: value for found in objects for name, value in found.items()}
+    return read_model(path, known, is_trusted=is_trusted)
 
 
 def costs(estimates: "Sequence[Estimate]") -> str:

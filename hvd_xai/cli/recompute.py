@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hvd_xai.checkpoint.reader import open_explanations
+from hvd_xai.cli import options
+from hvd_xai.cli.jobs import load_saved_model
 from hvd_xai.log import quiet_start
 
 if TYPE_CHECKING:
@@ -13,9 +15,7 @@ if TYPE_CHECKING:
 
 
 def recompute(
-    run: Annotated[
-        str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.", metavar="RUN")
-    ],
+    run: options.Run,
     model: Annotated[
         Path, typer.Option(help="The model that was explained, a .keras file.", metavar="MODEL")
     ],
@@ -33,12 +33,8 @@ def recompute(
             )
         ),
     ] = None,
-    custom_objects: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Classes of your own in the model: path/to/file.py or package.module:name."
-        ),
-    ] = None,
+    custom_objects: options.CustomObjects = None,
+    unsafe_models: options.UnsafeModels = False,
 ) -> None:
     """Computes explanations again, and ends with 0 only if all come out as they are stored.
 
@@ -49,12 +45,8 @@ def recompute(
     """
     explanations = open_explanations(run)
     with quiet_start():
-        from hvd_xai.compute.saved_model import read_model
         from hvd_xai.explain.recompute import recompute_epoch
-        from hvd_xai.lookup.modules import load_objects
-    objects = [load_objects(spec) for spec in custom_objects or []]
-    known = {name: value for found in objects for name, value in found.items()}
-    loaded = read_model(model, known)
+    loaded = load_saved_model(model, custom_objects or [], is_trusted=unsafe_models)
     differs = False
     for found in recompute_epoch(explanations, loaded, sample, epoch=epoch, method=method):
         if found.changed:

@@ -1,87 +1,30 @@
 """`hvd-xai train`: trains a recipe on all ranks, and explains it while it trains."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from hvd_xai.cli import options
+from hvd_xai.cli.console import progress
+from hvd_xai.cli.jobs import closing, costs, run_mode, start_ranks
 
-from hvd_xai.cli.console import progress, rank
-from hvd_xai.cli.jobs import closing, costs, run_mode
-from hvd_xai.log import configure, quiet_start
+if TYPE_CHECKING:
+    from hvd_xai.lookup.recipes import Recipe
 
 
 def train(  # noqa: PLR0913  # every option of a command is a parameter of its function
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            help="A shipped recipe (digits_cnn), path/to/file.py or package.module:name.",
-            metavar="RECIPE",
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="The run directory. [default: runs/ and the recipe's name]",
-            metavar="RUN",
-        ),
-    ] = None,
-    callback: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A callback recipe. Can be given again. [default: explain_every_epoch]",
-            metavar="RECIPE",
-        ),
-    ] = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A method to explain with. Can be given again. [default: the callback's]",
-            metavar="METHOD",
-        ),
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Number of epochs in all.")] = 5,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Number of examples in a batch of one rank. [default: the recipe's]"
-        ),
-    ] = None,
-    warmup_epochs: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            help=(
-                "Number of epochs over which the learning rate rises from that of one rank to that"
-                " of all ranks."
-            ),
-        ),
-    ] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of weights, shuffling and dropout.")] = 0,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help=(
-                "An option of the recipe or of a callback. Can be given again; a wrong name lists"
-                " them all."
-            ),
-            metavar="NAME=VALUE",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in RUN, after its last epoch.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Remove the run in RUN, and start again.")
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Say how long explaining will take; train nothing, write nothing."
-        ),
-    ] = False,
+    recipe: options.Recipe,
+    output: options.OutputOfRecipe = None,
+    callback: options.Callbacks = None,
+    method: options.MethodNames = None,
+    epochs: options.Epochs = 5,
+    batch_size: options.BatchSize = None,
+    warmup_epochs: options.WarmupEpochs = 1,
+    seed: options.Seed = 0,
+    set_: options.RecipeSettings = None,
+    resume: options.Resume = False,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRunOfTraining = False,
 ) -> None:
     """Trains a recipe on all ranks, and explains its probe.
 
@@ -108,37 +51,46 @@ def train(  # noqa: PLR0913  # every option of a command is a parameter of its f
     To write a recipe, begin with a copy: hvd-xai copy digits_cnn
     """
     mode = run_mode(resume=resume, overwrite=overwrite)
-    # Importing these takes seconds and needs TensorFlow, which --help must not wait for.
-    with quiet_start():
-        import hvd_xai.keras as hvd
-        from hvd_xai.lookup.recipes import load_recipe
-        from hvd_xai.lookup.settings import parse_settings
-        from hvd_xai.train.fit import estimate
-        from hvd_xai.train.fit import train as run_training
-        from hvd_xai.train.settings import Settings
-    world = hvd.init()
-    configure(world.rank, world.size, world.host)
+    world = start_ranks()
+    from hvd_xai.train.fit import estimate
+    from hvd_xai.train.fit import train as run_training
+    from hvd_xai.train.settings import Settings
+
     # From here on an error is raised on all ranks or on none.
     with world.together("loading the recipes"):
-        model = load_recipe(recipe, "models", ["build", "load"])
-        callbacks = [
-            load_recipe(name, "callbacks", ["build"])
-            for name in callback or ["explain_every_epoch"]
-        ]
-        functions = {
-            f"{loaded.name}.{name}": function
-            for loaded in (model, *callbacks)
-            for name, function in loaded.functions.items()
-        }
-        methods = [f"methods={','.join(method)}"] if method else []
-        options = parse_settings([*methods, *(set_ or [])], functions)
+        model, callbacks = _load_recipes(recipe, callback or ["explain_every_epoch"])
+        bound = _parse_options([model, *callbacks], method or [], set_ or [])
     run = output or Path("runs", model.name)
-    settings = Settings(epochs, batch_size, warmup_epochs, seed, mode, options)
+    settings = Settings(epochs, batch_size, warmup_epochs, seed, mode, bound)
     if dry_run:
         said = costs(estimate(model, callbacks, run, world=world, settings=settings))
     else:
         with progress() as bar:
             run_training(model, callbacks, run, world=world, settings=settings, progress=bar)
-        said = closing(run) if rank() == 0 else ""
-    if rank() == 0:
+        said = closing(run) if world.is_root else ""
+    if world.is_root:
         print(said)
+
+
+def _load_recipes(model: str, callbacks: Sequence[str]) -> "tuple[Recipe, list[Recipe]]":
+    """Loads the recipe of the model, and those of the callbacks."""
+    from hvd_xai.lookup.recipes import load_recipe
+
+    return load_recipe(model, "models", ["build", "load"]), [
+        load_recipe(name, "callbacks", ["build"]) for name in callbacks
+    ]
+
+
+def _parse_options(
+    recipes: "Sequence[Recipe]", methods: Sequence[str], settings: Sequence[str]
+) -> dict[str, dict[str, object]]:
+    """Reads what the command line sets of the recipes' functions; methods are an option as well."""
+    from hvd_xai.lookup.settings import parse_settings
+
+    functions = {
+        f"{recipe.name}.{name}": function
+        for recipe in recipes
+        for name, function in recipe.functions.items()
+    }
+    chosen = [f"methods={','.join(methods)}"] if methods else []
+    return parse_settings([*chosen, *settings], functions)

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 
 from hvd_xai.checkpoint.run_directory import RunDirectory
+from hvd_xai.compute.model_inputs import read_inputs
 from hvd_xai.explain.compiled_methods import CompiledMethods
 from hvd_xai.explain.estimate import Estimate, estimate
 from hvd_xai.explain.runner import Runner
@@ -50,7 +51,8 @@ class DatasetJob:
     """Explains a data set once, or estimates what that will take.
 
     Args:
-        model: a built Keras model of one input.
+        model: a built Keras model. For one of several inputs the data set has, in place of
+            `inputs`, an array for each by its name.
         methods: resolved methods.
         dataset: the data set. It needs no targets if no method reads them: the model's predictions
             are then taken for target and label.
@@ -167,7 +169,7 @@ class DatasetJob:
                     self._dataset.path,
                     unpacked,
                     targets=self._dataset.targets,
-                    hints=Hints(self._dataset.features, tuple(self._model.input_shape[1:])),
+                    hints=Hints(self._dataset.features, read_inputs(self._model)),
                     needs_targets=any(method.reads_targets for method in self._methods),
                 )
         with world.together("loading the data set"):

@@ -11,6 +11,7 @@ from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Score
 from hvd_xai.ranks.world import World
 from hvd_xai.tracing import micro_batches
+from hvd_xai.tracing.packed_model import accept_packed
 
 
 def predict_targets(
@@ -38,7 +39,9 @@ def predict_targets(
     share = ProbeShare.cut(probe, world)
     with world.together("predicting the targets"):
         predict = Predict(
-            model, score=score, micro_batch=micro_batches.propose_size(probe.inputs.shape[1:])
+            accept_packed(model, probe.packing),
+            score=score,
+            micro_batch=micro_batches.propose_size(probe.inputs.shape[1:]),
         )
         inputs, _, _ = share.examples()
         mine = predict(inputs, np.zeros(len(share), np.int64)).predictions

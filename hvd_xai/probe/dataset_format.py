@@ -1,7 +1,7 @@
 """What a data set format is asked, and what users tell it beside the data set."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from hvd_xai.probe.unpacked import ARRAYS
+from hvd_xai.probe.unpacked import ARRAYS, LISTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ class Feature:
             ('targets', Feature(key='y', kind='int64', shape=()))
         """
         found = re.fullmatch(r"(\w+)=([^:]+):(\w+)(?::(\d+(?:,\d+)*))?", text)
-        if found is None or found[1] not in ARRAYS:
+        if found is None or found[1] in LISTS:
             raise ValueError(
                 "a feature is written as name=key:kind:shape, such as inputs=x:float32:8,8,1;"
-                f" names: {', '.join(ARRAYS)}; got '{text}'"
+                f" names: {', '.join(ARRAYS)}, or those of a model's several inputs; got '{text}'"
             )
         try:
             np.dtype("u1" if found[3] == "image" else found[3])
@@ -58,16 +58,69 @@ class Feature:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelInputs:
+    """Describes what a model says of its inputs; empty for a model that says nothing.
+
+    Args:
+        shapes: shape of one example of each input, without the axis of examples.
+        names: names of the inputs, of a model of several; "0", "1", ... where they have none.
+        keyed: whether the model takes a dict by these names, and not a list.
+    """
+
+    shapes: tuple[tuple[int | None, ...], ...] = ()
+    names: tuple[str, ...] = ()
+    keyed: bool = False
+
+    def __str__(self) -> str:
+        pairs = zip(self.names, self.shapes, strict=True)
+        return ", ".join(f"'{name}' {(None, *shape)}" for name, shape in pairs)
+
+
+@dataclass(frozen=True, slots=True)
 class Hints:
     """Tells a format what the data set itself does not say.
 
     Args:
         features: features of TFRecord examples, by the array that each becomes.
-        input_shape: shape of one input of the model; it sets the size and the channels of images.
+        inputs: what the model says of its inputs; their shape sets the size and the channels of
+            images.
     """
 
     features: Mapping[str, Feature] = field(default_factory=dict)
-    input_shape: Sequence[int | None] = ()
+    inputs: ModelInputs = ModelInputs()
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape of the model's only input; empty if there are several, or the model does not say.
+
+        Example:
+            >>> Hints(inputs=ModelInputs(((28, 28, 1),))).input_shape
+            (28, 28, 1)
+        """
+        return self.inputs.shapes[0] if len(self.inputs.shapes) == 1 else ()
+
+    def find_several(self, there: Collection[str]) -> tuple[str, ...]:
+        """Returns the arrays of a data set that are the several inputs of a model.
+
+        Args:
+            there: names of all arrays of the data set.
+
+        Returns:
+            Names of the arrays, in the model's order; empty for a model of one input. A model that
+            does not tell its inputs takes all arrays of other names than a data set's own.
+
+        Example:
+            >>> Hints().find_several(["age", "photo", "targets"])
+            ('age', 'photo')
+            >>> Hints().find_several(["inputs", "weights", "targets"])
+            ()
+        """
+        if self.inputs.names:
+            return tuple(name for name in self.inputs.names if name in there)
+        if self.inputs.shapes or "inputs" in there:
+            return ()
+        others = tuple(name for name in there if name not in (*ARRAYS, *LISTS))
+        return others if len(others) > 1 else ()
 
 
 class Match(IntEnum):

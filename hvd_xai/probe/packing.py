@@ -59,7 +59,7 @@ class Packing:
         """
         if any(len(shape) > 1 for shape in self.shapes):
             return ()
-        names = self.names if self.keyed else tuple(f"input {name}" for name in self.names)
+        names = tuple(f"input {name}" if name.isdecimal() else name for name in self.names)
         return tuple(
             name if size == 1 else f"{name}[{place}]"
             for name, size in zip(names, self.sizes, strict=True)

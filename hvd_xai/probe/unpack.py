@@ -13,6 +13,7 @@ from typing import cast
 from hvd_xai.errors import advise
 from hvd_xai.probe import datasets
 from hvd_xai.probe.dataset_format import Format, Hints, Match
+from hvd_xai.probe.pack_files import pack_files
 from hvd_xai.storage.durable import writing
 
 
@@ -62,7 +63,9 @@ def unpack(
     with writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    _choose_format(source).unpack(source, folder, hints or Hints())
+    hints = hints or Hints()
+    _choose_format(source).unpack(source, folder, hints)
+    pack_files(folder, hints.inputs)
     if targets is not None:
         (folder / "targets.npy").unlink(missing_ok=True)
         (folder / "targets.npy").symlink_to(targets.resolve(strict=True))

@@ -1,10 +1,12 @@
 """A data set that lies unpacked in a folder: `.npy` files that ranks map into memory.
 
 The folder holds `inputs.npy`, and `targets.npy`, `labels.npy` and `sample_ids.npy` if the data set
-has them; the names of classes, features and tokens are lists in `.json` files.
+has them; the names of classes, features and tokens are lists in `.json` files. Several inputs of a
+model lie in `inputs.npy` as packed rows, and `packing.json` says how.
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from hvd_xai.probe.packing import Packing
 from hvd_xai.probe.probe import Probe
 from hvd_xai.storage.durable import writing
 
@@ -19,6 +22,10 @@ ARRAYS = ("inputs", "targets", "labels", "sample_ids")
 """Names of the arrays that are taken from a data set."""
 LISTS = ("class_names", "feature_names", "vocabulary")
 """Names of the lists of strings that are taken from a data set."""
+PACKING = "packing.json"
+"""File that records how several inputs lie in the rows of `inputs.npy`."""
+SEVERAL = "several"
+"""Folder of the several inputs of a model, a file each, until they are packed."""
 BLOCK_BYTES = 16 * 2**20
 """Bytes that a format copies at a time."""
 BATCH_ROWS = 64
@@ -66,7 +73,41 @@ def open_unpacked(folder: Path) -> Probe:
         path = folder / f"{name}.json"
         if path.exists():
             parts[name] = tuple(json.loads(path.read_text()))
+    if (folder / PACKING).exists():
+        packing = _read_packing(folder / PACKING)
+        parts["packing"] = packing
+        parts.setdefault("feature_names", packing.feature_names)
     return Probe(**parts)
+
+
+def _read_packing(path: Path) -> Packing:
+    record = json.loads(path.read_text())
+    shapes = tuple(tuple(shape) for shape in record["shapes"])
+    return Packing(tuple(record["names"]), shapes, tuple(record["dtypes"]), bool(record["keyed"]))
+
+
+def array_file(folder: Path, name: str, several: Collection[str] = ()) -> Path:
+    """Returns the file of one array in an unpacked data set.
+
+    Args:
+        folder: folder of the data set.
+        name: name of the array.
+        several: names of the arrays that are several inputs of a model.
+
+    Raises:
+        ValueError: if the name cannot be the name of a file.
+
+    Example:
+        >>> array_file(Path("data"), "age", several=["age", "history"])
+        PosixPath('data/several/age.npy')
+    """
+    if name not in several:
+        return folder / f"{name}.npy"
+    # Names may come from the data set, which must not write where it likes.
+    if Path(name).name != name or name.startswith("."):
+        raise ValueError(f"'{name}' cannot be the name of an input; rename it in the data set")
+    (folder / SEVERAL).mkdir(exist_ok=True)
+    return folder / SEVERAL / f"{name}.npy"
 
 
 def write_names(folder: Path, name: str, names: object) -> None:

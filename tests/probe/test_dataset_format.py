@@ -17,7 +17,7 @@ def test_a_feature_is_read_from_its_text(text: str, name: str, feature: Feature)
     assert Feature.parse(text) == (name, feature)
 
 
-@pytest.mark.parametrize("text", ["inputs", "outputs=x:float32:1", "inputs=x:float32:a"])
+@pytest.mark.parametrize("text", ["inputs", "vocabulary=x:int64", "inputs=x:float32:a"])
 def test_a_text_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="a feature is written as"):
         Feature.parse(text)

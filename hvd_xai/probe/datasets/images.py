@@ -24,6 +24,11 @@ def unpack(source: Path, folder: Path, hints: Hints) -> None:
     import keras
 
     input_shape = hints.input_shape
+    if not input_shape:
+        raise ValueError(
+            "images need a model of one input that says its shape, and this model does not; save"
+            " the images as an .npz file of inputs and targets"
+        )
     if len(input_shape) != 3 or None in input_shape or input_shape[2] not in _COLORS:
         raise ValueError(
             "images need a model whose inputs have shape (height, width, 1, 3 or 4 channels); this"

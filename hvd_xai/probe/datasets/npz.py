@@ -1,5 +1,7 @@
 """`.npz`: the arrays `inputs` and `targets`, and `labels` and `sample_ids` if they are there.
 
+For a model of several inputs it has, in place of `inputs`, an array for each by its name.
+
 The arrays `class_names`, `feature_names` and `vocabulary` of strings are taken as well.
 """
 
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hvd_xai.probe.dataset_format import Hints, Match
-from hvd_xai.probe.unpacked import ARRAYS, BLOCK_BYTES, LISTS, write_names
+from hvd_xai.probe.unpacked import ARRAYS, BLOCK_BYTES, LISTS, array_file, write_names
 from hvd_xai.storage.durable import writing
 
 ACCEPTS = ".npz"
@@ -21,17 +23,18 @@ def match(source: Path) -> Match:
     return Match.CERTAIN if source.suffix == ".npz" else Match.NO
 
 
-def unpack(source: Path, folder: Path, _hints: Hints) -> None:
+def unpack(source: Path, folder: Path, hints: Hints) -> None:
     """Copies the arrays out of the archive, whose members are `.npy` files."""
     try:
         with zipfile.ZipFile(source) as archive:
-            members = set(archive.namelist())
-            for name in ARRAYS:
+            members = archive.namelist()
+            several = hints.find_several([name.removesuffix(".npy") for name in members])
+            for name in dict.fromkeys((*several, *ARRAYS)):
                 if f"{name}.npy" in members:
-                    path = folder / f"{name}.npy"
+                    path = array_file(folder, name, several)
                     with (
                         writing(path),
-                        archive.open(path.name) as member,
+                        archive.open(f"{name}.npy") as member,
                         path.open("wb") as file,
                     ):
                         shutil.copyfileobj(member, file, BLOCK_BYTES)

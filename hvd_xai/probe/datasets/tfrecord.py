@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hvd_xai.probe.dataset_format import Feature, Hints, Match
-from hvd_xai.probe.unpacked import BATCH_ROWS, GrowingArray
+from hvd_xai.probe.unpacked import ARRAYS, BATCH_ROWS, GrowingArray, array_file
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -30,10 +30,17 @@ def unpack(source: Path, folder: Path, hints: Hints) -> None:
     import tensorflow as tf
 
     features = hints.features
-    if "inputs" not in features:
+    several = hints.find_several(list(features))
+    if "inputs" not in features and not several:
         raise ValueError(
             "TFRecord files do not say what is in them: give --feature inputs=key:kind:shape and"
             " --feature targets=key:int64"
+        )
+    unknown = [name for name in features if name not in (*several, *ARRAYS)]
+    if unknown:
+        raise ValueError(
+            f"--feature {unknown[0]}=... names no array of a data set; names:"
+            f" {', '.join((*hints.inputs.names, *ARRAYS))}"
         )
     specification = {
         feature.key: (
@@ -45,7 +52,8 @@ def unpack(source: Path, folder: Path, hints: Hints) -> None:
     }
     with ExitStack() as stack:
         arrays = {
-            name: stack.enter_context(GrowingArray(folder / f"{name}.npy")) for name in features
+            name: stack.enter_context(GrowingArray(array_file(folder, name, several)))
+            for name in features
         }
         try:
             files = [str(path) for path in _files(source)]

@@ -1,5 +1,7 @@
 """Zarr: an array, which is the inputs, or a group of arrays with the names that `.npz` has.
 
+For a model of several inputs the group has, in place of `inputs`, an array for each by its name.
+
 The attributes `class_names`, `feature_names` and `vocabulary` are lists of strings.
 """
 
@@ -7,7 +9,14 @@ import json
 from pathlib import Path
 
 from hvd_xai.probe.dataset_format import Hints, Match
-from hvd_xai.probe.unpacked import ARRAYS, BLOCK_BYTES, LISTS, GrowingArray, write_names
+from hvd_xai.probe.unpacked import (
+    ARRAYS,
+    BLOCK_BYTES,
+    LISTS,
+    GrowingArray,
+    array_file,
+    write_names,
+)
 from hvd_xai.storage.arrays import METADATA, open_array
 
 ACCEPTS = "a Zarr array or group"
@@ -18,20 +27,24 @@ def match(source: Path) -> Match:
     return Match.CERTAIN if (source / METADATA).is_file() else Match.NO
 
 
-def unpack(source: Path, folder: Path, _hints: Hints) -> None:
+def unpack(source: Path, folder: Path, hints: Hints) -> None:
     """Copies the arrays in blocks of rows."""
     metadata = json.loads((source / METADATA).read_text("utf-8"))
     metadata = metadata if isinstance(metadata, dict) else {}
     for name in LISTS:
         if name in metadata.get("attributes", {}):
             write_names(folder, name, metadata["attributes"][name])
+    several: tuple[str, ...] = ()
     if metadata.get("node_type") == "array":
         members = {"inputs": source}
     else:
-        members = {name: source / name for name in ARRAYS if (source / name / METADATA).is_file()}
+        there = sorted(path.parent.name for path in source.glob(f"*/{METADATA}"))
+        several = hints.find_several(there)
+        names = dict.fromkeys((*several, *ARRAYS))
+        members = {name: source / name for name in names if name in there}
     for name, path in members.items():
         array = open_array(path)
         size = max(1, BLOCK_BYTES // max(1, array[:1].nbytes))
-        with GrowingArray(folder / f"{name}.npy") as file:
+        with GrowingArray(array_file(folder, name, several)) as file:
             for start in range(0, array.shape[0], size):
                 file.append(array[start : start + size])

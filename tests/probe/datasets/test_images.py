@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvd_xai.probe.dataset_format import Hints
+from hvd_xai.probe.dataset_format import Hints, ModelInputs
 from tests.probe.small import make_picture, read
 
 image = pytest.importorskip("PIL.Image")
+
+HINTS = Hints(inputs=ModelInputs(((4, 3, 1),)))
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def test_an_image_folder_has_a_class_for_each_folder(images: Path, tmp_path: Path) -> None:
-    probe = read(images, tmp_path / "unpacked", hints=Hints(input_shape=(4, 3, 1)))
+    probe = read(images, tmp_path / "unpacked", hints=HINTS)
     assert probe.class_names == ("ant", "cat")
     assert probe.targets.tolist() == [0, 0, 0, 1, 1, 1]
     np.testing.assert_array_equal(
@@ -31,11 +33,11 @@ def test_an_image_folder_has_a_class_for_each_folder(images: Path, tmp_path: Pat
 
 def test_images_need_a_model_of_images(images: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="need a model whose inputs have shape"):
-        read(images, tmp_path / "unpacked", hints=Hints(input_shape=(12,)))
+        read(images, tmp_path / "unpacked", hints=Hints(inputs=ModelInputs(((12,),))))
 
 
 def test_images_without_folders_of_classes_are_refused(images: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"images must lie in it in a folder for each class, as '.*ant.cat.1.png'"
     ):
-        read(images / "ant", tmp_path / "unpacked", hints=Hints(input_shape=(4, 3, 1)))
+        read(images / "ant", tmp_path / "unpacked", hints=HINTS)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hvd_xai.probe.dataset_format import Hints, ModelInputs
 from tests.probe.small import INPUTS, TARGETS, N, check_read_as_mapped, read
 
 
@@ -73,3 +74,23 @@ def test_python_objects_in_an_npz_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "pickled.npz", inputs=np.array([{}] * N), targets=TARGETS)
     with pytest.raises(ValueError, match="Python objects"):
         read(tmp_path / "pickled.npz", tmp_path / "unpacked")
+
+
+def test_arrays_of_several_inputs_are_taken_by_the_models_names(tmp_path: Path) -> None:
+    several: dict[str, np.ndarray] = {"age": np.arange(N), "image": INPUTS}
+    data = {**several, "targets": TARGETS, "other": np.zeros(3)}
+    np.savez(tmp_path / "data.npz", allow_pickle=False, **data)
+    shapes = ((1,), INPUTS.shape[1:])
+    hints = Hints(inputs=ModelInputs(shapes, tuple(several), keyed=True))
+    probe = read(tmp_path / "data.npz", tmp_path / "unpacked", hints=hints)
+    assert probe.packing is not None
+    for name, values in probe.packing.taken_apart(probe.inputs).items():
+        np.testing.assert_array_equal(values, several[name])
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    arrays: dict[str, np.ndarray] = {"../escaped": INPUTS, "age": np.arange(N)}
+    np.savez(tmp_path / "data.npz", allow_pickle=False, **arrays)
+    with pytest.raises(ValueError, match=r"'\.\./escaped' cannot be the name of an input"):
+        read(tmp_path / "data.npz", tmp_path / "unpacked")
+    assert not list(tmp_path.rglob("escaped*"))

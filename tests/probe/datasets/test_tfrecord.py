@@ -62,3 +62,20 @@ def test_records_that_do_not_hold_what_is_said_are_refused(records: Path, tmp_pa
         read(records, tmp_path / "unpacked")
     with pytest.raises(ValueError, match="do not hold what --feature says"):
         read(records, tmp_path / "unpacked", hints=parse("inputs=absent:float32:4"))
+
+
+def test_features_of_several_inputs_are_taken_by_the_models_names(
+    records: Path, tmp_path: Path
+) -> None:
+    hints = parse("age=y:int64", "image=x:float32:4,3,1", "targets=y:int64")
+    probe = read(records, tmp_path / "unpacked", hints=hints)
+    assert probe.packing is not None
+    arrays = probe.packing.taken_apart(probe.inputs)
+    np.testing.assert_array_equal(arrays["age"], TARGETS)
+    np.testing.assert_array_equal(arrays["image"], INPUTS)
+
+
+def test_a_feature_of_another_name_is_refused(records: Path, tmp_path: Path) -> None:
+    hints = parse("inputs=x:float32:4,3,1", "target=y:int64")
+    with pytest.raises(ValueError, match=r"--feature target=.* names no array .* inputs, targets"):
+        read(records, tmp_path / "unpacked", hints=hints)

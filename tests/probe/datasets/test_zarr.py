@@ -52,3 +52,14 @@ def test_metadata_that_are_no_object_hold_no_inputs(tmp_path: Path) -> None:
         ValueError, match="has no inputs and no targets; they are found by these names"
     ):
         read(tmp_path / "list.zarr", tmp_path / "unpacked")
+
+
+def test_arrays_of_several_inputs_are_taken_by_the_models_names(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "data.zarr")
+    several = {"age": np.arange(N), "image": INPUTS}
+    for name, values in {**several, "targets": TARGETS}.items():
+        group.create_array(name, data=values)
+    probe = read(tmp_path / "data.zarr", tmp_path / "unpacked")
+    assert probe.packing is not None
+    for name, values in probe.packing.taken_apart(probe.inputs).items():
+        np.testing.assert_array_equal(values, several[name])
