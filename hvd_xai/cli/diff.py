@@ -11,7 +11,8 @@ from rich.table import Table
 
 from hvd_xai.analysis.drift import Drift, drift, similarities
 from hvd_xai.analysis.statistics import snapshot
-from hvd_xai.checkpoint.reader import Explanation, open_explanations
+from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
+from hvd_xai.cli import options
 from hvd_xai.cli.tables import make_table, print_table
 from hvd_xai.errors import CheckpointError
 from hvd_xai.views.layout import png as encode_png
@@ -19,9 +20,7 @@ from hvd_xai.views.run_picture import draw_change
 
 
 def diff(
-    run: Annotated[
-        str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.", metavar="RUN")
-    ],
+    run: options.Run,
     epoch: Annotated[list[int], typer.Option(help="An epoch; give two.")],
     method: Annotated[
         str | None, typer.Option(help="Only this method. [default: all that both epochs have]")
@@ -43,15 +42,8 @@ def diff(
     """
     if len(set(epoch)) != 2:
         raise ValueError(f"give two epochs to compare, as --epoch 0 --epoch 4; got {epoch}")
-    explanations = open_explanations(run)
-    earlier, later = sorted(epoch)
-    of_both = set(explanations.methods(earlier)) & set(explanations.methods(later))
-    names = [method] if method else sorted(of_both)
-    if not names:
-        raise CheckpointError(
-            f"{run} has no method at both epochs {earlier} and {later}; there are:"
-            f" {explanations.epochs_by_method}"
-        )
+    explanations, (earlier, later) = open_explanations(run), sorted(set(epoch))
+    names = [method] if method else _find_methods(explanations, earlier, later)
     if png is not None and len(names) > 1:
         raise ValueError(f"a picture shows one method; give --method, one of {', '.join(names)}")
     for name in names:
@@ -61,6 +53,21 @@ def diff(
             image = draw_change(before, after, sample_ids, explanations.probe())
             png.write_bytes(encode_png(image))
             print(png)
+
+
+def _find_methods(explanations: Explanations, earlier: int, later: int) -> list[str]:
+    """Returns the methods that both epochs have.
+
+    Raises:
+        CheckpointError: if there are none.
+    """
+    names = set(explanations.methods(earlier)) & set(explanations.methods(later))
+    if not names:
+        raise CheckpointError(
+            f"{explanations.path} has no method at both epochs {earlier} and {later}; there are:"
+            f" {explanations.epochs_by_method}"
+        )
+    return sorted(names)
 
 
 def _compare(before: Explanation, after: Explanation, top: int) -> Int64[np.ndarray, "m"]:

@@ -7,15 +7,14 @@ import typer
 
 from hvd_xai.checkpoint.exported import export as write
 from hvd_xai.checkpoint.reader import open_explanations
+from hvd_xai.cli import options
 from hvd_xai.cli.console import progress
 from hvd_xai.cli.selection import select_epochs
 from hvd_xai.errors import CheckpointError
 
 
 def export(
-    run: Annotated[
-        str, typer.Argument(help="The folder of a run, or its URL: s3://bucket/run.", metavar="RUN")
-    ],
+    run: options.Run,
     to: Annotated[
         Path,
         typer.Option(
