@@ -139,6 +139,28 @@ def pack(inputs: Mapping[str, Any] | Sequence[Any]) -> tuple[np.ndarray, Packing
         if isinstance(inputs, Mapping)
         else ((str(place), one) for place, one in enumerate(inputs))
     )
+    _check(arrays)
+    packing = Packing(
+        names=tuple(arrays),
+        shapes=tuple(tuple(values.shape[1:]) for values in arrays.values()),
+        dtypes=tuple(
+            "float32" if values.dtype.kind == "f" else str(values.dtype)
+            for values in arrays.values()
+        ),
+        keyed=keyed,
+    )
+    n_rows = len(next(iter(arrays.values())))
+    # A value beyond float32 becomes an infinity, which the probe refuses later, by its sample id.
+    with np.errstate(over="ignore"):
+        flat = [
+            np.asarray(values, np.float32).reshape(n_rows, math.prod(values.shape[1:]))
+            for values in arrays.values()
+        ]
+    return np.concatenate(flat, axis=1), packing
+
+
+def _check(arrays: Mapping[str, Any]) -> None:
+    """Refuses inputs that are no arrays of numbers, differ in length, or do not fit float32."""
     if not arrays:
         raise ValueError("the inputs are an empty collection; give at least one array")
     for name, values in arrays.items():
@@ -173,20 +195,3 @@ def pack(inputs: Mapping[str, Any] | Sequence[Any]) -> tuple[np.ndarray, Packing
                 f"input '{name}' has whole numbers beyond {_LARGEST_INTEGER}, which float32 does"
                 " not hold; number its categories anew"
             )
-    packing = Packing(
-        names=tuple(arrays),
-        shapes=tuple(tuple(values.shape[1:]) for values in arrays.values()),
-        dtypes=tuple(
-            "float32" if values.dtype.kind == "f" else str(values.dtype)
-            for values in arrays.values()
-        ),
-        keyed=keyed,
-    )
-    n_rows = next(iter(lengths.values()))
-    # A value beyond float32 becomes an infinity, which the probe refuses later, by its sample id.
-    with np.errstate(over="ignore"):
-        flat = [
-            np.asarray(values, np.float32).reshape(n_rows, math.prod(values.shape[1:]))
-            for values in arrays.values()
-        ]
-    return np.concatenate(flat, axis=1), packing
