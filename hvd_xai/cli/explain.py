@@ -20,10 +20,12 @@ def explain(  # noqa: PLR0913  # one parameter is one option of the command line
     model: options.SavedModel,
     data: options.DataSet,
     output: options.OutputOfData = None,
+    *,
     method: options.NamedMethods = None,
     set_: options.MethodSettings = None,
     targets: options.Targets = None,
     feature: options.Features = None,
+    precision: options.PrecisionName = None,
     custom_objects: options.CustomObjects = None,
     unsafe_models: options.UnsafeModels = False,
     resume: options.Resume = False,
@@ -58,6 +60,7 @@ def explain(  # noqa: PLR0913  # one parameter is one option of the command line
     world = start_ranks()
     from hvd_xai.checkpoint.run_directory import RunDirectory
     from hvd_xai.explain.dataset_job import DatasetJob
+    from hvd_xai.tracing.precision import check_precision
 
     # from here on everything fails on all ranks or on none
     with world.together("loading the model"):
@@ -65,7 +68,9 @@ def explain(  # noqa: PLR0913  # one parameter is one option of the command line
         methods = _resolve_methods(method or ["integrated_gradients"], set_ or [])
         dataset = _describe_dataset(data, targets, feature or [])
         run = RunDirectory(folder, mode=mode, config={"model": str(model), "data": str(data)})
-    job = DatasetJob(loaded, methods, dataset, run, world=world)
+        job = DatasetJob(
+            loaded, methods, dataset, run, world=world, precision=check_precision(precision)
+        )
     if dry_run:
         said = costs(job.estimate())
     else:

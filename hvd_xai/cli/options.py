@@ -151,6 +151,17 @@ Features: TypeAlias = Annotated[
     ),
 ]
 
+PrecisionName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help=(
+            "bfloat16 to explain in it, which is faster and some percent less exact; how much is"
+            " recorded. [default: the model's own]"
+        ),
+        metavar="bfloat16",
+    ),
+]
+
 CustomObjects: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(help="Classes of your own in the model: path/to/file.py or package.module:name."),

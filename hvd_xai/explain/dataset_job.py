@@ -22,6 +22,7 @@ from hvd_xai.protocols import Progress
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import Recording
 from hvd_xai.recording.unfinished_rows import UnfinishedRows
+from hvd_xai.tracing.precision import Precision, check_precision
 
 UNFINISHED = "unfinished"
 """Folder of a run that holds the data set as it is read, and the rows that are not committed yet;
@@ -59,6 +60,10 @@ class DatasetJob:
         run: run to commit to; one whose mode is "resume" goes on behind the rows that a job left
             which was killed.
         world: the ranks.
+        precision: `bfloat16` to explain in it; None for the model's own precision.
+
+    Raises:
+        ValueError: if there is no such precision.
 
     Example:
         >>> from hvd_xai.lookup.resolve import resolve
@@ -77,7 +82,9 @@ class DatasetJob:
         run: RunDirectory,
         *,
         world: World,
+        precision: Precision | None = None,
     ) -> None:
+        self._precision = check_precision(precision)
         self._model, self._methods, self._dataset = model, tuple(methods), dataset
         self._run, self._world = run, world
 
@@ -111,7 +118,7 @@ class DatasetJob:
             score = self._methods[0].recorded_score
             probe = predict_targets(self._model, probe, score, world=world)
         runner = Runner(
-            CompiledMethods(self._model, probe, self._methods),
+            CompiledMethods(self._model, probe, self._methods, precision=self._precision),
             world=world,
             run=run,
             recording=Recording(overlap=False),
@@ -143,7 +150,9 @@ class DatasetJob:
         unfinished = above / f".{run.path.name}-{world.job}"
         try:
             probe, _ = self._read_into(unfinished)
-            estimates = estimate(self._model, probe, self._methods, world=world)
+            estimates = estimate(
+                self._model, probe, self._methods, world=world, precision=self._precision
+            )
         except BaseException:
             # The ranks may not be together any more, so each removes what it can.
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -9,12 +9,13 @@ import keras
 Precision: TypeAlias = Literal["bfloat16"]
 
 
-def check_precision(precision: str | None) -> None:
-    """Raises `ValueError` unless `computing_in` knows the precision."""
+def check_precision(precision: str | None) -> Precision | None:
+    """Returns the precision, or raises `ValueError` unless `computing_in` knows it."""
     if precision not in {None, "bfloat16"}:
         raise ValueError(
             f"precision must be 'bfloat16', or None for the model's own; got {precision!r}"
         )
+    return "bfloat16" if precision == "bfloat16" else None
 
 
 @contextmanager

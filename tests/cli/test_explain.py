@@ -112,10 +112,15 @@ def test_a_subclassed_model_is_explained(tmp_path: Path, explain: Callable[..., 
 
 
 def test_code_that_a_model_carries_runs_only_if_it_is_trusted(
-    explain: Callable[..., str],
+    tmp_path: Path, explain: Callable[..., str]
 ) -> None:
     double = keras.layers.Lambda(lambda x: 2 * x)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2), double])
     assert "add --unsafe-models" in explain(model, inputs=X, targets=TARGETS)
-    said = explain(model, "--unsafe-models", inputs=X, targets=TARGETS)
+    said = explain(model, "--unsafe-models", "--precision", "bfloat16", inputs=X, targets=TARGETS)
     assert "5 samples are explained" in said
+    manifest = open_explanations(tmp_path / "run").explanation(0, "saliency").manifest
+    assert manifest.precision == "bfloat16"
+    assert "precision must be 'bfloat16'" in explain(
+        model, "--unsafe-models", "--precision", "float64", inputs=X, targets=TARGETS
+    )
