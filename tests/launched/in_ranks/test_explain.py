@@ -359,7 +359,7 @@ def test_the_command_starts_goes_on_or_starts_anew(world: World) -> None:
             folder.mkdir()
             _model().save(model)
             np.savez(data, inputs=_probe().inputs, targets=_probe().targets)
-    with pytest.raises(ValueError, match="unknown score 'logits'"):
+    with pytest.raises(RecipeError, match="unknown score 'logits'"):
         cli.explain(model, data, run, set_=["score=logits"], dry_run=True)
     with world.together("looking for what is left"):
         if world.is_root:  # which removes it
@@ -419,7 +419,7 @@ def test_the_command_explains_what_is_predicted_where_there_are_no_targets(world
             np.save(data, _probe().inputs)
     with pytest.raises(
         (ValueError, PeerError),
-        match=r"x.npy' has no targets; give --targets FILE.npy, or --set score=predicted",
+        match=r"x.npy' has no targets; give Dataset\(targets=\.\.\.\), or bind score='predicted'",
     ):
         cli.explain(model, data, folder / "refused", method=["saliency"])
     methods, options = (
