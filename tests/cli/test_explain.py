@@ -1,5 +1,6 @@
 """`hvd-xai explain` explains every model that the library explains."""
 
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,11 @@ def explain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
     """Runs `hvd-xai explain` by saliency in this process; returns what it said as it ended."""
+    logger = logging.getLogger("hvd_xai")  # which the command sets up
+    for name in ("propagate", "handlers", "level"):
+        monkeypatch.setattr(logger, name, getattr(logger, name))
+    # a copy, for the command changes the list itself
+    monkeypatch.setattr(logger, "handlers", [*logger.handlers])
 
     def explain(model: keras.Model, *words: str, **arrays: Any) -> str:
         model.save(tmp_path / "model.keras")
