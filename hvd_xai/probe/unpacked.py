@@ -98,8 +98,8 @@ def array_file(folder: Path, name: str, several: Collection[str] = ()) -> Path:
         ValueError: if the name cannot be the name of a file.
 
     Example:
-        >>> array_file(Path("data"), "age", several=["age", "history"])
-        PosixPath('data/several/age.npy')
+        >>> array_file(Path(), "age", several=["age", "history"])
+        PosixPath('several/age.npy')
     """
     if name not in several:
         return folder / f"{name}.npy"

@@ -31,6 +31,7 @@ class Sink(Protocol):
     is safe to call twice, and no explanation comes after it.
 
     Example:
+        >>> from hvd_xai.checkpoint.run_directory import RunDirectory
         >>> def log_score(run, explanation):
         ...     print(explanation.manifest.method, explanation.column("score").shape)
         >>> run = RunDirectory("runs/example")
