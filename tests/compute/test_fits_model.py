@@ -62,7 +62,7 @@ def test_a_model_of_two_inputs_is_refused() -> None:
     one, two = keras.Input((3,)), keras.Input((3,))
     model = keras.Model([one, two], keras.layers.Add()([one, two]), name="two")
     with pytest.raises(
-        ValueError, match="model 'two' has 2 inputs; only models of one input can be explained"
+        ValueError, match=r"model 'two' has 2 inputs, .*make the probe with Probe\.of_several"
     ):
         Compute(model, integrated_gradients).check(
             np.zeros((1, 3), np.float32), np.zeros(1, np.int64)
