@@ -1,12 +1,47 @@
-"""Log records that say which rank they come from."""
+"""Log records that say which rank they come from, and text that cannot steer a terminal."""
 
 import logging
 import os
 import re
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+
+def printable(text: str) -> str:
+    r"""Returns a text, which anybody may have written, as one line that cannot steer a terminal.
+
+    Control characters, line breaks and marks that turn the direction of writing are written as
+    Python escapes.
+
+    Example:
+        >>> printable("bee\x1b[2J\nall whole")
+        'bee\\x1b[2J\\nall whole'
+    """
+    return text if text.isprintable() else "".join(map(_escape, text))
+
+
+def _escape(character: str) -> str:
+    # wide and unbreakable spaces do no harm, and stand in names that people write
+    if unicodedata.category(character) == "Zs":
+        return " "
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def printable_lines(text: str) -> str:
+    r"""Returns a text of our own of several lines, such as a traceback, with each made printable.
+
+    Example:
+        >>> printable_lines("ValueError:\n\x1b[2J")
+        'ValueError:\n\\x1b[2J'
+    """
+    # not splitlines: what it takes for the end of a line is a control character to a terminal
+    return "\n".join(map(printable, text.split("\n")))
 
 
 class _RankFilter(logging.Filter):
@@ -20,6 +55,18 @@ class _RankFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.prefix = self._prefix
         return self._is_root or record.levelno >= logging.WARNING
+
+
+class _Formatter(logging.Formatter):
+    """Writes each record as one line, and its traceback, if it has one, below."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        """Returns the line, which may name files and folders that anybody has made."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
+        """Returns the traceback, whose last lines are an error's message."""
+        return printable_lines(super().formatException(ei))
 
 
 def configure(
@@ -38,7 +85,7 @@ def configure(
     # on a handler, not on the logger: a logger's filter does not see what its children log
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_RankFilter(rank, size, host))
-    handler.setFormatter(logging.Formatter("%(prefix)s%(levelname)s %(message)s"))
+    handler.setFormatter(_Formatter("%(prefix)s%(levelname)s %(message)s"))
     logger = logging.getLogger("hvd_xai")
     logger.handlers[:] = [handler]
     logger.setLevel(level)

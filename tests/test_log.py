@@ -6,9 +6,34 @@ from collections.abc import Iterator
 
 import pytest
 
-from hvd_xai.log import configure, quiet_start
+from hvd_xai.log import configure, printable, printable_lines, quiet_start
 
 log = logging.getLogger("hvd_xai.tests")
+HOSTILE = "\x1b]0;OWNED\x07\x1b[31m\n\rok: all whole\u202e\x9b2J\u2028"
+"""What a name of a file may hold: a window title, a colour, a line of ours, text turned around."""
+
+
+def test_no_text_steers_a_terminal() -> None:
+    shown = printable(HOSTILE)
+    assert shown.isprintable()
+    assert shown.startswith("\\x1b]0;OWNED\\x07\\x1b[31m\\n\\rok: all whole\\u202e\\x9b2J\\u2028")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/data/Müller 猫/[red]x[/red]", "/data/Müller 猫/[red]x[/red]"),
+        ("10\xa0mm", "10 mm"),
+        # a name that is no UTF-8, as Python reads it from the disk
+        ("caf\udce9", "caf\\udce9"),
+        ("\u2066a\u200bb\u2069", "\\u2066a\\u200bb\\u2069"),
+    ],
+)
+def test_what_people_write_stays_as_it_is_and_what_they_cannot_see_is_shown(
+    text: str, shown: str
+) -> None:
+    assert printable(text) == shown
+    assert printable_lines(f"{text}\n{text}") == f"{shown}\n{shown}"
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +64,22 @@ def test_other_ranks_than_the_root_warn_and_say_nothing_else(
     log.info("merged")
     log.warning("slow")
     assert capsys.readouterr().err == "[rank 3/4 node-2] WARNING slow\n"
+
+
+def test_a_record_is_one_line_and_a_traceback_below_it_steers_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure(rank=0, size=2, host="node\x1b[2J")
+    log.warning("cannot read %s", HOSTILE)
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        log.exception("lost")
+    first, second, *trace = capsys.readouterr().err.splitlines()
+    assert first == f"[rank 0/2 node\\x1b[2J] WARNING cannot read {printable(HOSTILE)}"
+    assert second.endswith("ERROR lost")
+    assert trace[0].startswith("Traceback")
+    assert all(line.isprintable() for line in trace)
 
 
 def test_a_second_call_replaces_the_first(capsys: pytest.CaptureFixture[str]) -> None:

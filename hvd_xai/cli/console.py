@@ -1,4 +1,8 @@
-"""Shows people a progress bar on the terminal, and errors as one line."""
+"""Shows people lines, a progress bar, and errors as one line; nothing else of the library prints.
+
+Folders, methods and classes are named by whoever made the files: every text is made printable here,
+where it is shown, so that no name can steer the terminal or pass for a line of ours.
+"""
 
 import os
 import shlex
@@ -10,10 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import IO, TextIO
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,6 +30,7 @@ from rich.progress import (
 from rich.text import Text
 
 from hvd_xai.errors import HvdXaiError, is_agreed
+from hvd_xai.log import printable, printable_lines
 from hvd_xai.protocols import Silent
 
 # Launchers tell a process its rank in one of these, before MPI or Horovod is loaded.
@@ -44,6 +48,27 @@ _BROUGHT_BY = {
 }
 # The time in which a line goes through the launcher's pipe to the terminal.
 _SECONDS_FOR_THE_LAUNCHER = 0.05
+
+
+def say(*lines: str) -> None:
+    r"""Prints lines on standard output; a line break within one is shown as `\\n`.
+
+    Example:
+        >>> say("runs/demo: everything committed is whole")
+        runs/demo: everything committed is whole
+    """
+    for line in lines:
+        print(printable(line))
+
+
+def make_console(*, file: IO[str] | None = None, width: int | None = None) -> Console:
+    """Returns a console that shows every text as it stands: no markup, no emoji, no guesses.
+
+    Args:
+        file: where it writes; standard output if None.
+        width: number of columns; as many as the terminal has if None.
+    """
+    return Console(file=file, width=width, markup=False, emoji=False, highlight=False)
 
 
 def rank() -> int:
@@ -108,10 +133,10 @@ class Bar:
 
     def __init__(self, terminal: TextIO, stream: TextIO | None = None) -> None:
         self._terminal, self._stream = terminal, stream
-        self._console = Console(file=terminal)
+        self._console = make_console(file=terminal)
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
@@ -138,7 +163,7 @@ class Bar:
         """Begins a task, and removes the bar of the task before."""
         for old in self._bar.task_ids:
             self._bar.remove_task(old)
-        self._bar.add_task(escape(task), total=total)
+        self._bar.add_task(printable(task), total=total)
 
     def advance(self, steps: int = 1) -> None:
         """Moves the bar."""
@@ -148,11 +173,11 @@ class Bar:
     def say(self, line: str) -> None:
         """Shows a line above the bar."""
         if self._stream is None:
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(printable(line), soft_wrap=True)
             return
         # The line reaches the terminal through the launcher, and must not run into the bar.
         self._bar.stop()
-        print(line, file=self._stream, flush=True)
+        print(printable(line), file=self._stream, flush=True)
         time.sleep(_SECONDS_FOR_THE_LAUNCHER)
         self._bar.start()
 
@@ -205,7 +230,7 @@ class Lines:
 
     def say(self, line: str) -> None:
         """Shows a line."""
-        print(line, file=self._stream, flush=True)
+        print(printable(line), file=self._stream, flush=True)
 
 
 def program(name: str) -> str:
@@ -263,8 +288,9 @@ def report_errors() -> Iterator[None]:
 def _show(error: Exception) -> None:
     debugging = os.environ.get("HVD_XAI_DEBUG", "") not in ("", "0")
     if debugging:
-        traceback.print_exception(error)
+        lines = "".join(traceback.format_exception(error))
+        print(printable_lines(lines), file=sys.stderr, end="")
     where = f"rank {rank()}: " if rank() != 0 else ""
     hint = "" if debugging or isinstance(error, HvdXaiError) else " (HVD_XAI_DEBUG=1 shows where)"
-    text = str(error) or type(error).__name__
+    text = printable(str(error)) or type(error).__name__
     print(f"hvd-xai: {where}error: {text}{hint}", file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from hvd_xai.cli.console import say
 from hvd_xai.errors import RecipeError
 from hvd_xai.lookup.modules import nearest
 from hvd_xai.lookup.recipes import Folder, shipped
@@ -59,7 +60,7 @@ def copy(
         raise RecipeError(f"'{target}' is the shipped recipe itself. Give another folder or name.")
     shutil.copyfile(source, target)
     option = "" if folder == "models" else "RECIPE --callback "
-    print(
-        f"{target}\nRun it: hvd-xai train"
-        f" {option}{target if target.suffix == '.py' else target.name}"
+    say(
+        str(target),
+        f"Run it: hvd-xai train {option}{target if target.suffix == '.py' else target.name}",
     )

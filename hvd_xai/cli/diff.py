@@ -13,6 +13,7 @@ from hvd_xai.analysis.drift import Drift, drift, similarities
 from hvd_xai.analysis.statistics import snapshot
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.cli import options
+from hvd_xai.cli.console import say
 from hvd_xai.cli.tables import make_table, print_table
 from hvd_xai.errors import CheckpointError
 from hvd_xai.views.layout import png as encode_png
@@ -52,7 +53,7 @@ def diff(
         if png is not None:
             image = draw_change(before, after, sample_ids, explanations.probe())
             png.write_bytes(encode_png(image))
-            print(png)
+            say(str(png))
 
 
 def _find_methods(explanations: Explanations, earlier: int, later: int) -> list[str]:
@@ -75,7 +76,7 @@ def _compare(before: Explanation, after: Explanation, top: int) -> Int64[np.ndar
     snapshots = snapshot(before), snapshot(after)
     found, cosines = drift(*snapshots), similarities(*snapshots)
     span = f"epoch {before.manifest.epoch} to {after.manifest.epoch}"
-    print(f"{after.manifest.method}, {span}: {_write_drift(found)}")
+    say(f"{after.manifest.method}, {span}: {_write_drift(found)}")
     # the least similar first; NaN, of samples that are not compared, is sorted behind all others
     rows = np.argsort(cosines, kind="stable")[: min(top, found.n_samples)]
     print_table(_table_of_samples(before, after, rows.tolist(), cosines))

@@ -5,13 +5,13 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hvd_xai.cli.console import progress
+from hvd_xai.cli.console import make_console, progress, say
 from hvd_xai.environment.checks.check import Check
 from hvd_xai.environment.checks.examine import examine
+from hvd_xai.log import printable_lines
 
 _MARKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "failed": ("FAILED", "bold red")}
 
@@ -35,7 +35,7 @@ def doctor(
     with progress() as bar:
         checks = list(examine(quick=quick, progress=bar))
     if as_json:
-        print(json.dumps([asdict(check) for check in checks], indent=2))
+        say(*json.dumps([asdict(check) for check in checks], indent=2).splitlines())
     else:
         show(checks)
     if any(check.status == "failed" for check in checks):
@@ -49,16 +49,14 @@ def show(checks: list[Check]) -> None:
     table.add_column(min_width=16)
     table.add_column(overflow="fold")
     for check in checks:
-        found = Text(check.found)
+        found = Text(printable_lines(check.found))
         if check.advice:
-            found.append(f"\n-> {check.advice}", "bold")
+            found.append(f"\n-> {printable_lines(check.advice)}", "bold")
         table.add_row(Text(*_MARKS[check.status]), Text(check.name), found)
-    console = Console()
+    console = make_console()
     console.print(table)
     n_failed = sum(check.status == "failed" for check in checks)
     n_warned = sum(check.status == "warning" for check in checks)
     failed = f"{n_failed} of {len(checks)} checks failed"
     verdict = failed if n_failed else f"All {len(checks)} checks passed"
-    console.print(
-        f"{verdict}{f', {n_warned} with a warning' if n_warned else ''}.", highlight=False
-    )
+    console.print(f"{verdict}{f', {n_warned} with a warning' if n_warned else ''}.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hvd_xai.cli import options
-from hvd_xai.cli.console import program, progress
+from hvd_xai.cli.console import program, progress, say
 from hvd_xai.cli.jobs import costs, load_saved_model, run_mode, start_ranks
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def explain(  # noqa: PLR0913  # one parameter is one option of the command line
         with progress() as bar:
             said = _closing(job.explain(bar), folder)
     if world.is_root:
-        print(said)
+        say(*said)
 
 
 def _resolve_methods(specs: Sequence[str], settings: Sequence[str]) -> "tuple[Method, ...]":
@@ -99,10 +99,14 @@ def _describe_dataset(data: Path, targets: Path | None, features: Sequence[str])
     return Dataset(data, targets, dict(Feature.parse(text) for text in features))
 
 
-def _closing(probe: "Probe", folder: Path) -> str:
-    """Returns where the run is, and the commands that show it."""
+def _closing(probe: "Probe", folder: Path) -> list[str]:
+    """Returns the lines that say where the run is, and the commands that show it."""
     show = f"{program('hvd-xai')} show {shlex.quote(str(folder))}"
-    return (
-        f"\n{len(probe)} samples are explained in {folder}. To look at them:\n\n  {show}\n"
-        f"  {show} --sample {probe.sample_ids[0]} --png out.png\n"
-    )
+    return [
+        "",
+        f"{len(probe)} samples are explained in {folder}. To look at them:",
+        "",
+        f"  {show}",
+        f"  {show} --sample {probe.sample_ids[0]} --png out.png",
+        "",
+    ]

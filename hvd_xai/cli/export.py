@@ -8,7 +8,7 @@ import typer
 from hvd_xai.checkpoint.exported import export as write
 from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.cli import options
-from hvd_xai.cli.console import progress
+from hvd_xai.cli.console import progress, say
 from hvd_xai.cli.selection import select_epochs
 from hvd_xai.errors import CheckpointError
 
@@ -51,4 +51,4 @@ def export(
     stacks = [explanations.stack(name, numbers) for name, numbers in wanted.items()]
     with progress() as bar:
         write(stacks, to, bar)
-    print(to)
+    say(str(to))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from hvd_xai.cli.console import progress
+from hvd_xai.cli.console import progress, say
 from hvd_xai.environment.horovod_build import install
 from hvd_xai.environment.horovod_release import VERSION
 from hvd_xai.environment.mpi import MpiChoice
@@ -53,4 +53,4 @@ def install_horovod(
     with progress() as bar:
         done = install(mpi, force=force, jobs=jobs, progress=bar)
     parts = ", ".join(label for name, label in _NAMES.items() if done.built_with[name])
-    print(f"Horovod {VERSION} {_HOW[done.how]} in {done.seconds:.0f} s, with {parts}.")
+    say(f"Horovod {VERSION} {_HOW[done.how]} in {done.seconds:.0f} s, with {parts}.")

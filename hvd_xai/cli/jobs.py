@@ -73,14 +73,14 @@ def load_saved_model(
     return read_model(path, known, is_trusted=is_trusted)
 
 
-def costs(estimates: "Sequence[Estimate]") -> str:
-    """Returns a table of what explaining one epoch will take: a line for each method, and the sum.
+def costs(estimates: "Sequence[Estimate]") -> list[str]:
+    """Returns the lines of a table of what explaining an epoch will take, by method and in all.
 
     Args:
         estimates: one estimate for each method.
     """
     if not estimates:
-        return "nothing will be explained: no callback does"
+        return ["nothing will be explained: no callback does"]
     totals = [(one.method, one.n_rows, one.seconds, one.n_bytes) for one in estimates]
     if len(totals) > 1:
         _, n_rows, seconds, n_bytes = zip(*totals, strict=True)
@@ -97,11 +97,11 @@ def costs(estimates: "Sequence[Estimate]") -> str:
     for method, *numbers in rows:
         cells = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
         lines.append("  ".join([method.ljust(widths[0]), *cells]))
-    return "\n".join(["", *lines, ""])
+    return ["", *lines, ""]
 
 
-def closing(output: Path) -> str:
-    """Returns where a run is, and the commands that show an epoch and a sample which it has.
+def closing(output: Path) -> list[str]:
+    """Returns the lines that say where a run is, and how to look at an epoch and a sample of it.
 
     Args:
         output: the run directory.
@@ -124,4 +124,4 @@ def closing(output: Path) -> str:
         f" model.{' To look at it:' if commands else ''}"
     )
     indented = [f"  {command}" for command in commands]
-    return "\n".join([f"\nThe run is in {output}: {what}\n", *indented, ""])
+    return ["", f"The run is in {output}: {what}", "", *indented, ""]

@@ -1,15 +1,19 @@
 """Puts the command line together: a module that defines a function of its own name is a command."""
 
+import io
 import os
 import pkgutil
+import sys
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
 
 from hvd_xai import __version__, cli
-from hvd_xai.cli.console import report_errors
+from hvd_xai.cli.console import report_errors, say
 from hvd_xai.errors import advising_command_line
+from hvd_xai.log import printable
 
 _HELP = """\
 Trains Keras 3 models on many ranks with Horovod, and records why they predict what they do.
@@ -32,9 +36,25 @@ If something does not work:
 """
 
 
+# Typer keeps the class of all errors of usage private, and shows one that is derived from it.
+_USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+
+
+class _Group(TyperGroup):
+    """The commands; what is wrong with their use is said in text that cannot steer a terminal."""
+
+    def invoke(self, ctx: Any) -> Any:  # typer keeps the type of a context private
+        """Runs a command. Its words may be names of files, which a shell's pattern has found."""
+        try:
+            return super().invoke(ctx)
+        except _USAGE_ERROR as error:
+            error.message = printable(error.message)
+            raise
+
+
 def _version(asked: bool) -> bool:
     if asked:
-        print(__version__)
+        say(__version__)
         raise typer.Exit
     return asked
 
@@ -43,6 +63,7 @@ def build() -> typer.Typer:
     """Returns the command line, with a command for each module of this package that defines one."""
     app = typer.Typer(
         name="hvd-xai",
+        cls=_Group,
         help=_HELP,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -77,5 +98,9 @@ def main() -> None:
     """Runs the command line; an error ends it with one line and exit code 1, wrong usage with 2."""
     # Must be set before TensorFlow is loaded, which else greets with 20 lines on every rank.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for stream in (sys.stdout, sys.stderr):
+        # An ASCII terminal shows the names that it cannot write as escapes.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with report_errors(), advising_command_line():
         build()()

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from hvd_xai import attributions
+from hvd_xai.cli.console import make_console, say
 from hvd_xai.errors import RecipeError
 from hvd_xai.lookup.methods import shipped_methods
 from hvd_xai.lookup.modules import nearest
@@ -35,8 +35,7 @@ def methods(
         table.add_column()
         for one in names:
             table.add_row(one, (ast.get_docstring(_definition(one)) or "").partition("\n")[0])
-        console = Console(highlight=False, markup=False)
-        console.print(table)
+        make_console().print(table)
         return
     if name not in names:
         raise RecipeError(
@@ -51,11 +50,8 @@ def methods(
         )
         if argument.arg != "ids"
     ]
-    print(
-        "\n".join(
-            [name, "", ast.get_docstring(function) or "", "", "Options and defaults:", *options]
-        )
-    )
+    described = (ast.get_docstring(function) or "").splitlines()
+    say(name, "", *described, "", "Options and defaults:", *options)
 
 
 def _definition(name: str) -> ast.FunctionDef:

@@ -7,6 +7,7 @@ import typer
 
 from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.cli import options
+from hvd_xai.cli.console import say
 from hvd_xai.cli.jobs import load_saved_model
 from hvd_xai.log import quiet_start
 
@@ -51,10 +52,10 @@ def recompute(
     for found in recompute_epoch(explanations, loaded, sample, epoch=epoch, method=method):
         if found.changed:
             changes = [f"{name} {then} -> {now}" for name, (then, now) in found.changed.items()]
-            print(f"{found.method}: computed again with other versions: {', '.join(changes)}")
+            say(f"{found.method}: computed again with other versions: {', '.join(changes)}")
         for comparison in found.comparisons:
             differs |= not comparison.matches
-            print(f"epoch {found.epoch}  {found.method}  {_say(comparison)}")
+            say(f"epoch {found.epoch}  {found.method}  {_say(comparison)}")
     raise typer.Exit(int(differs))
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Int64
 
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.cli import options
-from hvd_xai.cli.console import program
+from hvd_xai.cli.console import program, say
 from hvd_xai.cli.run_table import make_run_table, read_line
 from hvd_xai.cli.sample_table import (
     MAX_STRONGEST,
@@ -94,12 +94,10 @@ def _draw(
         )
     title = explanations.path.resolve().parent.name
     png.write_bytes(encode_png(draw_run(chosen, sample_ids, explanations.probe(), title)))
-    print(png)
+    say(str(png))
     n_drawn, n_epochs = len(spread_epochs(chosen)), len({one.manifest.epoch for one in chosen})
     if n_drawn < n_epochs:
-        print(
-            f"{n_drawn} of {n_epochs} epochs are drawn, evenly spread; --epoch shows one by itself"
-        )
+        say(f"{n_drawn} of {n_epochs} epochs are drawn, evenly spread; --epoch shows one by itself")
 
 
 def _tell_run(
@@ -108,14 +106,13 @@ def _tell_run(
     """Prints a line for each explanation, and how to look at a sample."""
     lines = [read_line(explanations, explanation) for explanation in chosen]
     if as_json:
-        print(write_json({"run": run, "explanations": [asdict(line) for line in lines]}))
+        record: Json = {"run": run, "explanations": [asdict(line) for line in lines]}
+        say(*write_json(record).splitlines())
         return
     print_table(make_run_table(lines))
     example = int(chosen[-1].column("sample_id")[0])
     command = f"{program('hvd-xai')} show {shlex.quote(run)}"
-    print(
-        f"Look at one sample: {command} --sample {example} --epoch {lines[-1].epoch} --png out.png"
-    )
+    say(f"Look at one sample: {command} --sample {example} --epoch {lines[-1].epoch} --png out.png")
 
 
 def _tell_samples(
@@ -135,12 +132,12 @@ def _tell_samples(
     # Turned over: lines go sample by sample, and within a sample explanation by explanation.
     records = [record for of_sample in zip(*by_explanation, strict=True) for record in of_sample]
     if as_json:
-        print(write_json({"run": run, "samples": list[Json](records)}))
+        say(*write_json({"run": run, "samples": list[Json](records)}).splitlines())
         return
     print_table(make_sample_table(records, () if probe is None else probe.class_names))
     if len(sample_ids) == 1 and len({one.manifest.epoch for one in chosen}) == 1:
         (sample,) = read_samples(chosen, sample_ids, probe)
         strongest = find_kind(sample.known).strongest(sample, MAX_STRONGEST)
         if strongest is not None:
-            print()
+            say("")
             print_table(make_parts_table(strongest))

@@ -3,11 +3,14 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from hvd_xai.cli.console import make_console
+from hvd_xai.log import printable
 from hvd_xai.protocols import Json
 
 # Width of a line, in columns, where the output goes to a file or a pipe.
@@ -28,7 +31,8 @@ def make_table(columns: Mapping[str, Sequence[str]], *, left: Sequence[str] = ()
     """
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title in columns:
-        table.add_column(title, justify="left" if title in left else "right", overflow="fold")
+        justify: Literal["left", "right"] = "left" if title in left else "right"
+        table.add_column(printable(title), justify=justify, overflow="fold")
     for row in zip(*columns.values(), strict=True):
         table.add_row(*map(printable, row))
     return table
@@ -45,12 +49,13 @@ def fit_table(
         least_important: titles of the columns that may be left out, in this order.
     """
     columns = dict(columns)
-    available, unlimited = _console().width, Console(width=10_000)
+    available, unlimited = _console().width, make_console(width=10_000)
     for left_out in ("", *least_important):
         columns.pop(left_out, None)
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         for title in columns:
-            table.add_column(title, justify="left" if title == "method" else "right", no_wrap=True)
+            justify: Literal["left", "right"] = "left" if title == "method" else "right"
+            table.add_column(printable(title), justify=justify, no_wrap=True)
         rows = list(zip(*columns.values(), strict=True))
         for index, row in enumerate(rows):
             if index in starts and len(rows) > len(starts) + 1:
@@ -69,16 +74,6 @@ def find_starts(values: Sequence[object]) -> list[int]:
         [2, 4]
     """
     return [index for index in range(1, len(values)) if values[index] != values[index - 1]]
-
-
-def printable(text: str) -> str:
-    r"""Returns a text, which anybody may have written, without characters that steer a terminal.
-
-    Example:
-        >>> printable("bee\x1b[2J")
-        'bee?[2J'
-    """
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def write_number(value: Json, form: str) -> str:
@@ -143,8 +138,6 @@ def write_json(record: Json) -> str:
     return json.dumps(replace_not_finite(record), indent=2)
 
 
-def _console() -> Console:
-    console = Console(highlight=False, markup=False)
-    if console.is_terminal:
-        return console
-    return Console(highlight=False, markup=False, width=_WITHOUT_TERMINAL)
+def _console() -> "Console":
+    console = make_console()
+    return console if console.is_terminal else make_console(width=_WITHOUT_TERMINAL)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hvd_xai.cli import options
-from hvd_xai.cli.console import progress
+from hvd_xai.cli.console import progress, say
 from hvd_xai.cli.jobs import closing, costs, run_mode, start_ranks
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ def train(  # noqa: PLR0913  # every option of a command is a parameter of its f
     else:
         with progress() as bar:
             run_training(model, callbacks, run, world=world, settings=settings, progress=bar)
-        said = closing(run) if world.is_root else ""
+        said = closing(run) if world.is_root else []
     if world.is_root:
-        print(said)
+        say(*said)
 
 
 def _load_recipes(model: str, callbacks: Sequence[str]) -> "tuple[Recipe, list[Recipe]]":

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from hvd_xai.checkpoint.verify import verify as find_problems
-from hvd_xai.cli.console import progress
+from hvd_xai.cli.console import progress, say
 
 
 def verify(
@@ -29,13 +29,13 @@ def verify(
     with progress() as bar:
         problems = find_problems(run, deep=deep, progress=bar)
     for problem in problems:
-        print(problem)
+        say(str(problem))
     how = (
         "every byte was read"
         if deep
         else "manifests and sizes were checked; --deep reads every byte"
     )
     if problems:
-        print(f"{run}: {len(problems)} problem{'s' if len(problems) > 1 else ''}; {how}")
+        say(f"{run}: {len(problems)} problem{'s' if len(problems) > 1 else ''}; {how}")
         raise typer.Exit(1)
-    print(f"{run}: everything committed is whole; {how}")
+    say(f"{run}: everything committed is whole; {how}")

@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from hvd_xai.log import printable
 from hvd_xai.ranks.launcher import FAILURE, Store, is_elastic
 from hvd_xai.ranks.watchdog import Watch
 
@@ -109,7 +110,8 @@ def describe_stuck_wait(phase: str, deadline: float) -> str:
 
 def end_job(transport: Transport, rank: int, reason: str, code: int) -> None:
     """Ends every rank of the job at once, with the reason on standard error."""
-    sys.stderr.write(f"hvd-xai: rank {rank} on {socket.gethostname()} ends the job: {reason}\n")
+    said = printable(f"rank {rank} on {socket.gethostname()} ends the job: {reason}")
+    sys.stderr.write(f"hvd-xai: {said}\n")
     sys.stderr.flush()
     # in an elastic job the other ranks survive this one; they read there why it ended
     if is_elastic(os.environ):

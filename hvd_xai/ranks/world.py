@@ -29,6 +29,7 @@ from typing import TypeVar
 import numpy as np
 
 from hvd_xai.errors import PeerError, WorldError, is_agreed, mark_agreed
+from hvd_xai.log import printable_lines
 from hvd_xai.protocols import Json
 from hvd_xai.ranks import messages
 from hvd_xai.ranks.connect import Alone, connect
@@ -385,12 +386,15 @@ def end_job_on_uncaught_error(world: World) -> None:
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         # every rank is on its way out by itself, and one report is enough
         if is_agreed(error) or (world.size == 1 and not is_elastic(os.environ)):
-            if world.is_root:
+            if world.is_root and show is not sys.__excepthook__:
                 show(kind, error, trace)
+            elif world.is_root:
+                lines = "".join(traceback.format_exception(kind, error, trace))
+                sys.stderr.write(printable_lines(lines))
             world.finish(error)
             return
         lines = "".join(traceback.format_exception(kind, error, trace))
-        sys.stderr.write(f"[rank {world.rank}/{world.size} {world.host}] {lines}")
+        sys.stderr.write(printable_lines(f"[rank {world.rank}/{world.size} {world.host}] {lines}"))
         world.finish(error)
         world.abort(f"uncaught {kind.__name__}: {error}", 1)
 

@@ -283,7 +283,8 @@ def _draw_tile(
 def _text(draw: ImageDraw.ImageDraw, lines: Sequence[Line], left: int, top: int) -> int:
     """Draws lines one below the other; returns the height at which the next would start."""
     for line in lines:
-        draw.text((left, top), line.text, line.colour, font(line.size))
+        # Here again, because Pillow draws a line break of a name over what stands below.
+        draw.text((left, top), printable(line.text), line.colour, font(line.size))
         top += _line_height(line)
     return top
 

@@ -1,5 +1,6 @@
 import contextlib
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from hvd_xai.cli import console
-from hvd_xai.cli.console import Bar, Lines, program, progress, rank, report_errors
+from hvd_xai.cli.console import Bar, Lines, program, progress, rank, report_errors, say
+from hvd_xai.cli.main import main
 from hvd_xai.errors import PeerError, RecipeError, mark_agreed
+from hvd_xai.log import printable
 
 
 def reported(error: Exception) -> int:
@@ -23,6 +26,65 @@ def test_an_error_is_one_line(error: Exception, capsys: pytest.CaptureFixture[st
     said = capsys.readouterr().err
     assert said.startswith("hvd-xai: error: bad")
     assert len(said.splitlines()) == 1
+
+
+HOSTILE = "\x1b]0;OWNED\x07\x1b[31m\n\rok: all whole\u202e[red]x[/red][/]:bee:\\"
+
+
+def test_an_error_that_names_a_hostile_file_is_one_line_and_steers_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert reported(RecipeError(f"'{HOSTILE}' is no recipe")) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == f"hvd-xai: error: '{printable(HOSTILE)}' is no recipe"
+    assert said.isprintable()
+    monkeypatch.setenv("HVD_XAI_DEBUG", "1")
+    assert reported(RecipeError(HOSTILE)) == 1
+    trace = capsys.readouterr().err.splitlines()
+    assert trace[0].startswith("Traceback")
+    assert all(line.isprintable() for line in trace)
+
+
+def test_a_line_that_is_said_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    say("", f"{HOSTILE}: whole")
+    assert capsys.readouterr().out == f"\n{printable(HOSTILE)}: whole\n"
+
+
+def test_progress_shows_hostile_names_as_they_are_written(tmp_path: Path) -> None:
+    screen, keyboard = os.openpty()
+    with os.fdopen(keyboard, "w") as shown, progress(shown) as bar:
+        bar.start(HOSTILE, 4)
+        bar.advance()
+        bar.say(HOSTILE)
+    drawn = _read(screen)
+    os.close(screen)
+    assert b"[red]x[/red][/]:bee:" in drawn
+    assert b"OWNED\x07" not in drawn
+    assert "\u202e".encode() not in drawn
+    with (tmp_path / "log").open("w") as file, progress(file) as lines:
+        lines.say(HOSTILE)
+    assert (tmp_path / "log").read_text() == f"{printable(HOSTILE)}\n"
+
+
+def test_wrong_usage_steers_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a shell's pattern, such as runs/*, may have found these names
+    for words in (["verify", "a", "\x1b[31mb"], ["\x1b[31mb"], ["show", "a", "--\x1b[31m"]):
+        monkeypatch.setattr("sys.argv", ["hvd-xai", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        said = capsys.readouterr().err
+        assert "\\x1b[31m" in said
+        assert "\x1b" not in said
+
+
+def test_nothing_but_the_console_makes_consoles() -> None:
+    # a console of rich's own takes names for markup; `print` elsewhere is ruff's to find
+    for path in Path(console.__file__).parent.glob("*.py"):
+        makes_one = re.search(r"(?<![\w.])Console\(", path.read_text("utf-8"))
+        assert path.name == "console.py" or not makes_one, path
 
 
 def test_a_bug_keeps_its_traceback() -> None:

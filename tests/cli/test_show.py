@@ -233,7 +233,7 @@ def test_names_do_not_steer_the_terminal(show: Shell, tmp_path: Path) -> None:
     )
     shown = show(make_run(tmp_path / "run", probe, epochs=[0], cam=False), "--sample", "1")
     assert all(line.isprintable() for line in shown.out.splitlines())
-    assert {"?[2J", "größe?", "[red]", "bee?"} <= set(shown.out.split())
+    assert {"\\x1b[2J", "größe\\n", "[red]", "bee\\r"} <= set(shown.out.split())
 
 
 def test_tokens_of_a_text_are_told_by_word_and_position(show: Shell, tmp_path: Path) -> None:

@@ -3,14 +3,14 @@
 import io
 
 import pytest
-from rich.console import Console
 from rich.table import Table
 
 from hvd_xai.cli import tables
+from hvd_xai.cli.console import make_console
 
 
 def render(table: Table, width: int = 200) -> list[str]:
-    console = Console(file=io.StringIO(), width=width)
+    console = make_console(file=io.StringIO(), width=width)
     console.print(table)
     assert isinstance(console.file, io.StringIO)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
@@ -35,9 +35,21 @@ def test_rows_that_begin_something_have_an_empty_line_above_them() -> None:
 
 
 def test_cells_of_any_table_do_not_steer_the_terminal() -> None:
-    columns = {"method": ["\x1b[2J"], "name": ["a\u202eb"]}
+    columns = {"method": ["\x1b[2J\n"], "a\x07": ["a\u202eb"]}
     for table in (tables.make_table(columns), tables.fit_table(columns, [], [])):
-        assert render(table)[1].split() == ["?[2J", "a?b"]
+        assert render(table)[0].split() == ["method", "a\\x07"]
+        assert render(table)[1].split() == ["\\x1b[2J\\n", "a\\u202eb"]
+
+
+def test_cells_and_titles_are_shown_as_they_stand(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = {"method": ["[red]cat[/red]"], ":bee:": ["a\\"], "[bold]": ["[/]"]}
+    for table in (tables.make_table(columns), tables.fit_table(columns, [], [])):
+        tables.print_table(table)
+        said = capsys.readouterr().out.splitlines()
+        assert [line.split() for line in said] == [
+            ["method", ":bee:", "[bold]"],
+            ["[red]cat[/red]", "a\\", "[/]"],
+        ]
 
 
 def test_bytes_numbers_and_ranges_are_written_for_people() -> None:

@@ -1,9 +1,11 @@
 """`hvd-xai verify` as a user runs it."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from hvd_xai.checkpoint.json_record import seal
 from hvd_xai.cli.main import main
 from tests.runs_under_test import make_probe, make_run
 
@@ -56,6 +58,28 @@ def test_a_changed_byte_is_found_by_reading_deep(
     file.write_bytes(content)
     assert verify(monkeypatch, run, "--deep") == 1
     assert str(file) in capfd.readouterr().out
+
+
+def test_names_on_disk_forge_no_line_and_steer_no_terminal(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    evil = "\x1b]0;OWNED\x07\x1b[31m\n\rok: all whole\u202e"
+    epochs = run / "explanations" / "epochs"
+    method = next((epochs / "000001").iterdir())
+    manifest = json.loads((method / "manifest.json").read_text())
+    manifest.pop("digest")
+    manifest["files"].append({"key": evil, "size": 1, "xxh3_128": "0" * 32})
+    manifest["method"] = evil
+    (method / "manifest.json").write_bytes(seal(manifest))
+    method.rename(method.with_name(f"a{evil}"))
+    (epochs / f".staging-{evil}").mkdir()
+    assert verify(monkeypatch, run) == 1
+    said = capfd.readouterr()
+    *problems, last = said.out.splitlines()
+    assert problems
+    assert last.startswith(f"{run}: {len(problems)} problem")
+    assert all(line.isprintable() for line in (*problems, *said.err.splitlines()))
+    assert "\\x1b]0;OWNED\\x07" in said.out
 
 
 def test_what_was_not_committed_is_no_problem(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

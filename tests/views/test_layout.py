@@ -77,3 +77,18 @@ def test_a_picture_too_large_is_refused() -> None:
         match="8001 x 8000 pixels, more than 64 million; ask for fewer samples at a time",
     ):
         layout.check_pixels(8001, 8000, "samples")
+
+
+def test_no_caption_is_drawn_over_another() -> None:
+    hostile, shown = "\x1b[31ma\nb\u202e", "?[31ma?b?"
+    picture = pixels.Picture(np.full((40, 200, 3), 255, np.uint8))
+    drawn, expected = (
+        layout.lay_out(
+            [layout.Line(text)],
+            [[layout.Tile(picture, (layout.Line(text),), (layout.Line(text),))]],
+            [layout.Line(text)],
+            framed=False,
+        )
+        for text in (hostile, shown)
+    )
+    assert np.array_equal(drawn, expected)
