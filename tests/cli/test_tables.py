@@ -3,14 +3,14 @@
 import io
 
 import pytest
+from rich.console import Console
 from rich.table import Table
 
 from hvd_xai.cli import tables
-from hvd_xai.cli.console import make_console
 
 
 def render(table: Table, width: int = 200) -> list[str]:
-    console = make_console(file=io.StringIO(), width=width)
+    console = Console(file=io.StringIO(), width=width)
     console.print(table)
     assert isinstance(console.file, io.StringIO)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
