@@ -188,8 +188,8 @@ def _check(arrays: Mapping[str, Any]) -> None:
         if (
             values.dtype.kind in "iu"
             and values.size
-            # The magnitude of -128 does not fit into int8.
-            and int(np.abs(values.astype(np.int64)).max()) > _LARGEST_INTEGER
+            # As Python's integers: -128 has no magnitude in int8, and uint64 does not fit int64.
+            and max(int(values.max()), -int(values.min())) > _LARGEST_INTEGER
         ):
             raise ValueError(
                 f"input '{name}' has whole numbers beyond {_LARGEST_INTEGER}, which float32 does"

@@ -66,6 +66,8 @@ def test_a_list_is_numbered() -> None:
             "one row an example; got a: 2 rows, b: 1 rows",
         ),
         ({"a": np.array([2**24 + 1])}, ValueError, "beyond 16777216"),
+        ({"a": np.array([-(2**24) - 1])}, ValueError, "beyond 16777216"),
+        ({"a": np.array([2**64 - 1], np.uint64)}, ValueError, "beyond 16777216"),
     ],
 )
 def test_what_cannot_be_packed_is_refused(
