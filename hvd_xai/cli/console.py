@@ -32,9 +32,8 @@ from rich.text import Text
 from hvd_xai.errors import HvdXaiError, is_agreed
 from hvd_xai.log import printable, printable_lines
 from hvd_xai.protocols import Silent
+from hvd_xai.ranks.launcher import launched_rank
 
-# Launchers tell a process its rank in one of these, before MPI or Horovod is loaded.
-_RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
 _SECONDS_BETWEEN_LINES = 10.0
 # Packages that `pip install hvd_xai` leaves out -> the extra that brings them. Where Keras is
 # missing, TensorFlow is missing too.
@@ -73,10 +72,7 @@ def make_console(*, file: IO[str] | None = None, width: int | None = None) -> Co
 
 def rank() -> int:
     """Returns the rank that the launcher gave this process; 0 if there is no launcher."""
-    for variable in _RANK_VARIABLES:
-        if os.environ.get(variable, "").isdecimal():
-            return int(os.environ[variable])
-    return 0
+    return launched_rank(os.environ) or 0
 
 
 def progress(stream: TextIO | None = None) -> "Bar | Lines | _Quiet":
@@ -99,7 +95,7 @@ def progress(stream: TextIO | None = None) -> "Bar | Lines | _Quiet":
 
 
 def _terminal_of_launcher() -> TextIO | None:
-    if not any(variable in os.environ for variable in _RANK_VARIABLES):
+    if launched_rank(os.environ) is None:
         # The user has sent the output elsewhere on purpose.
         return None
     try:

@@ -3,6 +3,14 @@
 `import hvd_xai.keras as hvd` ports a script. Importing it needs TensorFlow and Horovod.
 """
 
+import os
+
+from hvd_xai.ranks.launcher import launched_rank
+
+# TensorFlow reads this once, when it is loaded: below, unless the script has loaded it before. What
+# it tells of the machine then comes from the root, and not once a rank. Errors come from all.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if launched_rank(os.environ) else "0")
+
 from hvd_xai.keras import callbacks, elastic
 from hvd_xai.keras.batch_normalization import SyncBatchNormalization
 from hvd_xai.keras.collectives import (

@@ -15,6 +15,9 @@ FAILURE = "failure"
 _SECONDS = 5.0
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "SLURM_STEP_NUM_TASKS")
 
+# Launchers tell a process its rank in one of these, before MPI or Horovod is loaded.
+_RANKS = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+
 
 def is_elastic(environment: Mapping[str, str]) -> bool:
     """Returns whether ranks may leave and join this job."""
@@ -34,6 +37,17 @@ def launched_size(environment: Mapping[str, str]) -> int | None:
     # the first that is set counts: an mpirun inside a Slurm step inherits the step's variable
     sizes = [int(environment[name]) for name in _SIZES if environment.get(name, "").isdigit()]
     return sizes[0] if sizes else None
+
+
+def launched_rank(environment: Mapping[str, str]) -> int | None:
+    """Returns the rank that the launcher gave this process; None if no launcher says.
+
+    Example:
+        >>> launched_rank({"OMPI_COMM_WORLD_RANK": "3"})
+        3
+    """
+    ranks = [int(environment[name]) for name in _RANKS if environment.get(name, "").isdecimal()]
+    return ranks[0] if ranks else None
 
 
 def check_sizes(

@@ -8,7 +8,14 @@ import pytest
 
 from hvd_xai.errors import WorldError
 from hvd_xai.protocols import Json
-from hvd_xai.ranks.launcher import Store, check_sizes, is_elastic, is_gloo, launched_size
+from hvd_xai.ranks.launcher import (
+    Store,
+    check_sizes,
+    is_elastic,
+    is_gloo,
+    launched_rank,
+    launched_size,
+)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -88,6 +95,12 @@ def test_the_first_launcher_that_says_how_many_ranks_it_started_is_believed(
     environment: Mapping[str, str], size: int | None
 ) -> None:
     assert launched_size(environment) == size
+
+
+def test_the_rank_is_the_first_that_a_launcher_says() -> None:
+    assert launched_rank({"HOROVOD_RANK": "1", "OMPI_COMM_WORLD_RANK": "0"}) == 1
+    assert launched_rank({"OMPI_COMM_WORLD_RANK": "0"}) == 0
+    assert launched_rank({"PMI_RANK": "x"}) is None
 
 
 @pytest.mark.parametrize(
