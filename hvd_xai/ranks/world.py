@@ -19,17 +19,13 @@ import logging
 import os
 import secrets
 import socket
-import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from types import TracebackType
 from typing import TypeVar
 
 import numpy as np
 
 from hvd_xai.errors import PeerError, WorldError, is_agreed, mark_agreed
-from hvd_xai.log import printable_lines
 from hvd_xai.protocols import Json
 from hvd_xai.ranks import messages
 from hvd_xai.ranks.connect import Alone, connect
@@ -44,6 +40,7 @@ from hvd_xai.ranks.launcher import (
 from hvd_xai.ranks.over_horovod import start_horovod
 from hvd_xai.ranks.over_mpi import import_mpi
 from hvd_xai.ranks.transport import EXIT_STUCK, ROOT, Transport, end_job
+from hvd_xai.ranks.uncaught_errors import end_job_on_uncaught_error
 from hvd_xai.ranks.watchdog import Watch, read_deadline
 
 log = logging.getLogger(__name__)
@@ -374,28 +371,3 @@ class World:
     def abort(self, reason: str, code: int = EXIT_STUCK) -> None:
         """Ends every rank of the job at once, with the reason on standard error."""
         end_job(self._transport, self.rank, reason, code)
-
-
-def end_job_on_uncaught_error(world: World) -> None:
-    """Ends the job when this rank dies of an error that other ranks do not know of.
-
-    They would wait for this rank for ever.
-    """
-    show = sys.excepthook
-
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        # every rank is on its way out by itself, and one report is enough
-        if is_agreed(error) or (world.size == 1 and not is_elastic(os.environ)):
-            if world.is_root and show is not sys.__excepthook__:
-                show(kind, error, trace)
-            elif world.is_root:
-                lines = "".join(traceback.format_exception(kind, error, trace))
-                sys.stderr.write(printable_lines(lines))
-            world.finish(error)
-            return
-        lines = "".join(traceback.format_exception(kind, error, trace))
-        sys.stderr.write(printable_lines(f"[rank {world.rank}/{world.size} {world.host}] {lines}"))
-        world.finish(error)
-        world.abort(f"uncaught {kind.__name__}: {error}", 1)
-
-    sys.excepthook = hook

@@ -8,8 +8,9 @@ import os
 
 from hvd_xai.ranks.launcher import is_gloo
 from hvd_xai.ranks.over_mpi import OverMpi, import_mpi
+from hvd_xai.ranks.uncaught_errors import end_job_on_uncaught_error
 from hvd_xai.ranks.watchdog import read_deadline
-from hvd_xai.ranks.world import World, end_job_on_uncaught_error
+from hvd_xai.ranks.world import World
 
 
 def connect() -> World:
