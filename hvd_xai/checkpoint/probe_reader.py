@@ -10,6 +10,7 @@ from hvd_xai.checkpoint.manifest import MANIFEST, read_files
 from hvd_xai.errors import CheckpointError
 from hvd_xai.probe.facts import ProbeFacts
 from hvd_xai.probe.packing import Packing
+from hvd_xai.probe.window import Window, check_window
 from hvd_xai.storage.paths import Place
 
 PROBE = "probe"
@@ -25,6 +26,9 @@ class ProbeReader:
         packing: layout of several inputs in one row; None for a model of one input. Its
             `taken_apart` unpacks rows of inputs, and attributions of the same shape.
         vocabulary: words by token id; empty if the probe has none.
+        window: values of the inputs that are drawn darkest and brightest; None if the run, which
+            may be old, records none.
+        kind: name of the kind of data, if the probe says it.
 
     Raises:
         CheckpointError: if the probe is missing or damaged.
@@ -50,6 +54,8 @@ class ProbeReader:
             record.names("feature_names") if "feature_names" in record.values else None
         )
         self.vocabulary = record.names("vocabulary") if "vocabulary" in record.values else ()
+        self.window = _window(record) if "window" in record.values else None
+        self.kind = record.optional("kind", record.text)
         self._check_names()
 
     def _check_names(self) -> None:
@@ -84,9 +90,15 @@ class ProbeReader:
 
     @property
     def facts(self) -> ProbeFacts:
-        """Shape, dtype and names of the inputs, which decide their kind of data."""
+        """Shape, dtype and names of the inputs, and what decides how they are drawn."""
         return ProbeFacts(
-            self._shape, self._dtypes["inputs"], self.feature_names, self.vocabulary, self.packing
+            self._shape,
+            self._dtypes["inputs"],
+            self.feature_names,
+            self.vocabulary,
+            self.packing,
+            self.window,
+            self.kind,
         )
 
     def inputs(self, rows: slice | npt.ArrayLike) -> Shaped[np.ndarray, "m ..."]:
@@ -133,6 +145,13 @@ def _dtype(record: Fields, text: str) -> np.dtype:
             f" {text!r}"
         )
     return dtype
+
+
+def _window(record: Fields) -> Window:
+    try:
+        return check_window(record.values["window"])
+    except ValueError as error:
+        raise CheckpointError(f"{record.where}: {error}") from error
 
 
 def _packing(record: Fields) -> Packing:

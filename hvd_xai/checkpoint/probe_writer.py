@@ -13,6 +13,7 @@ from hvd_xai.checkpoint.manifest import MANIFEST
 from hvd_xai.checkpoint.probe_reader import PROBE, ProbeReader
 from hvd_xai.errors import CheckpointError
 from hvd_xai.probe.probe import Probe
+from hvd_xai.probe.window import find_window
 from hvd_xai.protocols import Json
 from hvd_xai.storage import staging
 from hvd_xai.storage.arrays import METADATA, ArrayWriter, create_array, group_metadata
@@ -24,7 +25,8 @@ _BLOCK_BYTES = 16 * 2**20
 def write_probe(explanations_dir: Path, probe: Probe) -> None:
     """Stores the probe beside the explanations, in bounded blocks.
 
-    If the probe is stored already, only missing names are added to it.
+    If the probe is stored already, only what people say of it is brought up to date: names, window
+    and kind.
 
     Args:
         explanations_dir: folder of the run's explanations.
@@ -52,9 +54,9 @@ def write_probe(explanations_dir: Path, probe: Probe) -> None:
     damage = find_damage(destination, stored.files)
     if damage:
         raise CheckpointError(f"{damage[0]}; delete {destination} to have the probe stored again")
-    names = {name: given for name, given in _names(probe).items() if given != getattr(stored, name)}
-    if names:
-        _add_names(destination, names)
+    said = {name: given for name, given in _said(probe).items() if given != getattr(stored, name)}
+    if said:
+        _replace_said(destination, said)
 
 
 def probe_digest(probe: Probe) -> str:
@@ -106,7 +108,11 @@ def _fill(directory: Path, probe: Probe, digest: str) -> None:
     }
     if probe.packing is not None:
         record["packing"] = asdict(probe.packing)
-    record |= _names(probe)
+    record |= _said(probe)
+    # Found once, of all inputs, by the one process that stores the probe: every picture of the run
+    # has it, on any number of ranks. Features with names have units of their own, and words none.
+    if not (probe.window or probe.feature_names or probe.vocabulary or probe.packing):
+        record["window"] = find_window(probe.inputs.dtype, lambda: _blocks(probe.inputs))
     check_staged(directory, files)
     (directory / MANIFEST).write_bytes(seal(record))
 
@@ -139,22 +145,25 @@ def _little(dtype: np.dtype) -> np.dtype:
     return dtype.newbyteorder("<")
 
 
-def _names(probe: Probe) -> dict[str, tuple[str, ...]]:
-    """Returns the names of the probe's features or tokens."""
+def _said(probe: Probe) -> dict[str, Json]:
+    """Returns what people say of the probe: names of its features or tokens, window and kind."""
     # Names that follow from the packing may be very many, and the packing is stored.
     follow = probe.packing is not None and probe.feature_names == probe.packing.feature_names
-    names = {"feature_names": () if follow else probe.feature_names, "vocabulary": probe.vocabulary}
-    return {name: given for name, given in names.items() if given}
-
-
-def _add_names(directory: Path, names: Mapping[str, Json]) -> None:
-    """Adds names to a stored probe, which a resumed run may bring for the first time."""
-    record = unseal(read_record(directory / MANIFEST), str(directory / MANIFEST)).values
-    # A probe has names of features or a vocabulary, never both: the names given last replace both.
-    kept = {
-        key: value
-        for key, value in record.items()
-        if key not in ("digest", "feature_names", "vocabulary")
+    said: dict[str, Json] = {
+        "feature_names": () if follow else probe.feature_names,
+        "vocabulary": probe.vocabulary,
+        "window": probe.window,
+        "kind": probe.kind,
     }
+    return {name: given for name, given in said.items() if given}
+
+
+def _replace_said(directory: Path, said: Mapping[str, Json]) -> None:
+    """Writes what people say of a stored probe, which a resumed run may be the first to bring."""
+    record = unseal(read_record(directory / MANIFEST), str(directory / MANIFEST)).values
+    names = {"feature_names", "vocabulary"}
+    # A probe has names of features or a vocabulary, never both: the names given last replace both.
+    replaced = {"digest", *said, *(names if names & said.keys() else ())}
+    kept = {key: value for key, value in record.items() if key not in replaced}
     with writing(directory):
-        replace_durably(directory / MANIFEST, seal({**kept, **names}))
+        replace_durably(directory / MANIFEST, seal({**kept, **said}))

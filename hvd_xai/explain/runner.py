@@ -31,6 +31,7 @@ from hvd_xai.recording.sink_calls import check_sinks, close_sinks
 from hvd_xai.recording.unfinished_rows import UnfinishedRows, is_committed
 from hvd_xai.sinks import Sink
 from hvd_xai.tracing.precision import Precision
+from hvd_xai.views.kind import check_kind
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +153,7 @@ class Runner:
         self._progress: Progress = self._shown if world.is_root else Silent()
         self._share = ProbeShare.cut(self.compiled.probe, world).agree(world)
         with world.together("compiling the methods"):
+            check_kind(self.compiled.probe.facts)
             self.compiled.check(self._share)
         if world.is_root:
             for name in self.compiled.without_names():

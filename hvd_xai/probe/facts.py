@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hvd_xai.probe.packing import Packing
+from hvd_xai.probe.window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class ProbeFacts:
         feature_names: names of the values of one input, in order; empty without names.
         vocabulary: word of each token id; empty unless the inputs are texts.
         packing: how several inputs lie in one row; None for a model of one input.
+        window: values of the inputs that are drawn darkest and brightest; None if not recorded.
+        kind: name of the kind of data, if the probe says it; None to find it from the other facts.
 
     Example:
         >>> ProbeFacts((3,), np.dtype("f4"), feature_names=("age", "income", "debt")).is_named
@@ -30,6 +33,8 @@ class ProbeFacts:
     feature_names: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
     packing: Packing | None = None
+    window: Window | None = None
+    kind: str | None = None
 
     @property
     def is_named(self) -> bool:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hvd_xai.probe.columns import check_numbers, make_column
+from hvd_xai.probe.facts import ProbeFacts
 from hvd_xai.probe.packing import Packing, pack
+from hvd_xai.probe.window import check_window
 
 _LARGEST_ID = 2**63 - 1
 _IDS = f"whole numbers from 0 to {_LARGEST_ID}"
@@ -36,6 +38,13 @@ class Probe:
             it; only for texts, whose inputs are token ids `[N, T]`. The word of padding is "".
         packing: how several inputs lie in each row, as `Probe.of_several` makes it; None for a
             model of one input.
+        window: values of the inputs that pictures draw darkest and brightest, such as (-160, 240)
+            of a CT in Hounsfield units; what lies beyond is clipped. If None, integers of one byte
+            are drawn over all values of their dtype, and others over the robust range of the whole
+            probe (`hvd_xai.probe.window`), without outliers.
+        kind: kind of data, by the name of a module in `hvd_xai/views/kinds/`, such as "image" for
+            a hyperspectral image `[h, w, 30]`, which looks like a volume. If None, pictures go by
+            shape and names.
 
     Raises:
         TypeError: if inputs, targets, sample ids or labels are no NumPy array.
@@ -58,6 +67,8 @@ class Probe:
     feature_names: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
     packing: Packing | None = None
+    window: Sequence[float | int] | None = None
+    kind: str | None = None
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -76,6 +87,7 @@ class Probe:
             # callers pass lists and arrays as well, but a record in a checkpoint is a tuple
             object.__setattr__(self, name, tuple(map(str, getattr(self, name))))
         self._check_feature_names()
+        self._check_window()
         self._order_rows()
         self._check_vocabulary()
 
@@ -143,6 +155,10 @@ class Probe:
             raise ValueError(
                 f"feature_names must be unique; '{twice[0]}' stands {names.count(twice[0])} times"
             )
+
+    def _check_window(self) -> None:
+        if self.window is not None:
+            object.__setattr__(self, "window", check_window(self.window))
 
     def _check_vocabulary(self) -> None:
         n_words = len(self.vocabulary)
@@ -230,6 +246,19 @@ class Probe:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    @property
+    def facts(self) -> ProbeFacts:
+        """Shape, dtype and names of the inputs, and what the probe says of how they are drawn."""
+        return ProbeFacts(
+            self.inputs.shape[1:],
+            self.inputs.dtype,
+            self.feature_names,
+            self.vocabulary,
+            self.packing,
+            None if self.window is None else check_window(self.window),
+            self.kind,
+        )
 
     def check_finite(self, start: int, stop: int) -> None:
         """Checks that the inputs of rows `start` to `stop` are finite in float32.

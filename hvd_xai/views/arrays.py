@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float32, Num
 
+from hvd_xai.probe.window import Window, window_of
 from hvd_xai.views import bars, pixels
 from hvd_xai.views.samples import Panel, Sample
 
@@ -56,7 +57,8 @@ class Plain:
 
     def input_picture(self) -> pixels.Picture | None:
         """Draws the input; None if it is not known."""
-        return None if self.sample.inputs is None else picture(self.sample.inputs, self.size)
+        inputs = self.sample.inputs
+        return None if inputs is None else picture(inputs, self.size, self.sample.window)
 
     def picture(self, panel: Panel, limit: float | None = None) -> pixels.Picture:
         """Draws one panel's attributions.
@@ -68,32 +70,36 @@ class Plain:
         return self.draw(panel, self.sample, self.size, limit)
 
 
-def picture(inputs: Num[np.ndarray, "..."], size: int) -> pixels.Picture:
+def picture(
+    inputs: Num[np.ndarray, "..."], size: int, window: Window | None = None
+) -> pixels.Picture:
     """Draws one sample's inputs: grey for one channel, colour for three, bars for a vector.
-
-    Bytes and values in 0..255 are drawn as they are, and values in 0..1 are spread over the range.
-    Other values, such as those of standardised images, are spread from their minimum to their
-    maximum.
 
     Args:
         inputs: one sample, `[n]`, `[h, w]`, `[h, w, c]`, `[c, h, w]` of 1, 3 or 4 channels, or with
             further axes in front, of which the mean is shown.
         size: approximate length of the longer side of the picture, in pixels.
+        window: values that are drawn darkest and brightest, or, of bars, whose larger magnitude the
+            longest bar has; the inputs' own if None.
 
     Example:
         >>> picture(np.zeros((8, 8, 3), np.uint8), 80).image.shape
         (80, 80, 3)
     """
+    window = window_of(inputs) if window is None else window
     if inputs.ndim < 2:
         values = inputs.reshape(-1).astype(np.float32)
-        limit = pixels.robust_limit(values, 100.0)
-        return pixels.Picture(bars.upright(values, limit, size, "none"))
+        limit = max(map(abs, window))
+        image = bars.upright(values, limit, size, "none")
+        clipped = pixels.clipped(values, (-limit, limit))
+        return pixels.Picture(image, limit=limit, has_bars=True, window=window, clipped=clipped)
     values = move_channels_last(np.asarray(inputs, np.float32))
     if values.ndim > 3:
         values = values.mean(axis=tuple(range(values.ndim - 3)))
     if values.ndim == 3:
         values = values[..., :3] if values.shape[-1] in {3, 4} else values.mean(axis=-1)
-    return pixels.Picture(pixels.fit(pixels.spread_over_grey(values), size))
+    image = pixels.fit(pixels.spread_over_grey(values, window), size)
+    return pixels.Picture(image, window=window, clipped=pixels.clipped(values, window))
 
 
 def draw_alone(
@@ -166,9 +172,10 @@ def draw_over_input(
     n_bad = int(attributions.size - np.isfinite(attributions).sum())
     signed = bool((values < 0).any()) if panel.is_signed is None else panel.is_signed
     limit = pixels.robust_limit(values) if limit is None else limit
+    under = picture(sample.inputs, size, sample.window).image
     # the steps of a series run downwards, as they do in the picture of its input
     places = values[:, None] if values.ndim == 1 else values
-    image = pixels.overlay(picture(sample.inputs, size).image, places, limit, signed=signed)
+    image = pixels.overlay(under, places, limit, signed=signed)
     return pixels.Picture(image, "diverging" if signed else "sequential", limit, n_bad)
 
 

@@ -93,6 +93,36 @@ def caption_panel(
     return Tile(picture, lines, tuple(below))
 
 
+def explain_window(pictures: Sequence[pixels.Picture]) -> list[str]:
+    """Says which values of the inputs are drawn darkest and brightest, and whether some lie beyond.
+
+    Args:
+        pictures: pictures on the page; those of inputs have one window.
+
+    Example:
+        >>> explain_window([pixels.Picture(np.zeros((2, 2, 3), np.uint8), window=(0.0, 16.0))])
+        ['Inputs: 0 is black, 16 is white.']
+    """
+    inputs = [picture for picture in pictures if picture.window is not None]
+    windows = {picture.window for picture in inputs if picture.window is not None}
+    if len(windows) != 1:
+        # samples of no probe have a window each
+        return ["Inputs: from black to white, each over its own range."] if windows else []
+    if inputs[0].has_bars:
+        said = f"Inputs: the longest bars are {inputs[0].limit:.4g}"
+    else:
+        low, high = windows.pop()
+        said = f"Inputs: {low:.4g} is black, {high:.4g} is white"
+    share = max(picture.clipped for picture in inputs)
+    if share == 0:
+        return [f"{said}."]
+    return [f"{said}; values beyond are clipped, {_percent(share)} of them in a picture."]
+
+
+def _percent(share: float) -> str:
+    return "under 0.1 %" if share < 0.001 else f"up to {100 * share:.2g} %"
+
+
 def explain_colours(pictures: Sequence[pixels.Picture], ends: str) -> list[Line]:
     """Returns the legend: what the colours of the pictures mean, and where their scales end.
 
@@ -110,4 +140,5 @@ def explain_colours(pictures: Sequence[pixels.Picture], ends: str) -> list[Line]
         text.append(f"Colours end at {ends}.")
     if any(picture.n_not_finite for picture in pictures):
         text.append("Green: not finite.")
+    text += explain_window(pictures)
     return [Line(" ".join(text), FAINT, 13)]

@@ -151,13 +151,42 @@ def load_kind(name: str) -> Kind:
 
 
 def find_kind(facts: ProbeFacts) -> Kind:
-    """Returns the kind of data that fits the inputs of a probe best.
+    """Returns the kind that the probe says its data are, or else the one that fits them best.
 
-    Of several that fit equally well it is the first by name; the laws' tests see to it that none
-    do.
+    A name that this version does not know, or a kind that cannot draw such data, is passed over:
+    reading never fails for it; `check_kind` does. Of several that fit equally well it is the first
+    by name; the laws' tests see to it that none do.
 
     Example:
         >>> find_kind(ProbeFacts((28, 28, 1), np.dtype("f4"))).__name__.rpartition(".")[2]
         'image'
     """
+    if facts.kind in kind_names():
+        said = load_kind(str(facts.kind))
+        if said.fits(facts) != Fit.NONE:
+            return said
     return max(map(load_kind, kind_names()), key=lambda kind: kind.fits(facts))
+
+
+def check_kind(facts: ProbeFacts) -> None:
+    """Checks that the kind that a probe says its data are exists, and can draw them.
+
+    Raises:
+        ValueError: if it does not, or cannot.
+
+    Example:
+        >>> check_kind(ProbeFacts((16, 16, 30), np.dtype("f4"), kind="image"))
+    """
+    if facts.kind is None:
+        return
+    if facts.kind not in kind_names():
+        raise ValueError(
+            f"kind= of a probe is one of {', '.join(map(repr, kind_names()))}; got {facts.kind!r}"
+        )
+    if load_kind(facts.kind).fits(facts) == Fit.NONE:
+        able = [name for name in kind_names() if load_kind(name).fits(facts) != Fit.NONE]
+        raise ValueError(
+            f"the kind {facts.kind!r} cannot draw inputs of shape {facts.shape} with the names that"
+            f" the probe has; these can: {', '.join(map(repr, able))}. Give the probe one of them,"
+            " or leave kind= out."
+        )

@@ -10,6 +10,8 @@ MARGIN  lines
 
 import functools
 import io
+import math
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ FRAME: Colour = (190, 190, 190)
 MARGIN = 20
 GAP = 18
 _BAR_HEIGHT = 10
+_WIDEST_WORD = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Holds a picture with lines above and below it; its lines are wrapped to its `width`.
+    """Holds a picture with lines above and below it, which may be wider than the picture.
 
     Args:
         picture: picture with its colour scale.
@@ -72,8 +75,9 @@ class Tile:
 
     @property
     def width(self) -> int:
-        """Width of the picture."""
-        return int(self.picture.image.shape[1])
+        """Width of the picture, or of the widest line."""
+        widths = [font(line.size).getlength(line.text) for line in (*self.above, *self.below)]
+        return math.ceil(max([float(self.picture.image.shape[1]), *widths]))
 
     @property
     def height_above(self) -> int:
@@ -174,27 +178,28 @@ def check_pixels(width: int, height: int, of_what: str) -> None:
 
 
 def wrap(text: str, size: int, width: int, colour: Colour) -> list[Line]:
-    """Breaks a text into lines of at most `width` pixels, at spaces where that is possible.
+    """Breaks a text into lines of about `width` pixels, between words and never inside one.
 
-    A word that is wider than a line is broken between any two letters.
+    A long name is broken behind its underscores. A word of its own that is wider than a line makes
+    a wider line, up to `_WIDEST_WORD` pixels, beyond which its middle is left out.
 
     Example:
-        >>> [line.text for line in wrap("integrated gradients", 14, 100, INK)]
-        ['integrated', 'gradients']
+        >>> [line.text for line in wrap("integrated_gradients of 8", 14, 100, INK)]
+        ['integrated_', 'gradients of 8']
     """
     letters = font(size)
     lines = [""]
     for word in printable(text).split(" "):
-        candidate = f"{lines[-1]} {word}" if lines[-1] else word
-        if letters.getlength(candidate) <= width:
-            lines[-1] = candidate
+        space = " " if lines[-1] else ""
+        if letters.getlength(lines[-1] + space + word) <= width:
+            lines[-1] += space + word
             continue
         if lines[-1]:
             lines.append("")
-        for character in word:
-            if lines[-1] and letters.getlength(lines[-1] + character) > width:
+        for part in re.findall(r"[^_/]*[_/]*", word)[:-1] or [word]:
+            if lines[-1] and letters.getlength(lines[-1] + part) > width:
                 lines.append("")
-            lines[-1] += character
+            lines[-1] += shorten(part, letters, float(max(width, _WIDEST_WORD)))
     return [Line(line, colour, size) for line in lines]
 
 

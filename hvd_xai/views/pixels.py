@@ -12,6 +12,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float32, Num, Shaped, UInt8
 
+from hvd_xai.probe.window import Window
+
 RGB: TypeAlias = UInt8[np.ndarray, "h w 3"]
 Scale: TypeAlias = Literal["none", "diverging", "sequential"]
 
@@ -62,6 +64,8 @@ class Picture:
         limit: value at the end of the scale.
         n_not_finite: number of shown values that are NaN or infinite.
         has_bars: whether values are read from the length of bars instead of from colours.
+        window: values of an input that are drawn darkest and brightest; None for attributions.
+        clipped: share of an input's values that lie beyond the window, 0 to 1.
 
     Example:
         >>> Picture(np.zeros((2, 3, 3), np.uint8)).scale
@@ -73,6 +77,8 @@ class Picture:
     limit: float = 1.0
     n_not_finite: int = 0
     has_bars: bool = False
+    window: Window | None = None
+    clipped: float = 0.0
 
 
 def robust_limit(values: Num[np.ndarray, "..."], percentile: float = 99.0) -> float:
@@ -254,24 +260,33 @@ def ramp(scale: Scale, width: int, height: int) -> RGB:
     return np.broadcast_to(colours, (height, width, 3)).copy()
 
 
-def spread_over_grey(values: Float32[np.ndarray, "h w *c"]) -> RGB:
-    """Draws inputs in grey or colour: bytes and values in 0..1 as they are, others spread out.
+def spread_over_grey(values: Float32[np.ndarray, "h w *c"], window: Window) -> RGB:
+    """Draws inputs in grey or colour, from black to white over a window; values beyond are clipped.
 
-    Values of a standardised image, for instance, are spread from its smallest to its largest value.
+    Args:
+        values: inputs, with channels last if they are drawn in colour.
+        window: the value that becomes black, and the one that becomes white.
 
     Example:
-        >>> spread_over_grey(np.array([[0.0, 1.0]], np.float32))[0, :, 0].tolist()
-        [0, 255]
+        >>> spread_over_grey(np.array([[0.0, 8.0, 17.0]], np.float32), (0.0, 16.0))[..., 0]
+        array([[  0, 128, 255]], dtype=uint8)
     """
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
-    if low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    elif low >= 0 and high <= 255:
-        low, high = 0.0, 255.0
+    low, high = window
     # float64: a range may be wider than float32 counts
     shares = (values.astype(np.float64) - low) / max(high - low, _SMALLEST)
-    image = to_bytes((shares * 255).astype(np.float32))
+    image = to_bytes(np.clip(shares, 0.0, 1.0) * 255)
     return np.repeat(image[..., None], 3, axis=-1) if image.ndim == 2 else image
+
+
+def clipped(values: Num[np.ndarray, "..."], window: Window) -> float:
+    """Returns the share of values that lie beyond a window; 0 without values.
+
+    Example:
+        >>> clipped(np.array([0.0, 8.0, 16.0, 17.0]), (0.0, 16.0))
+        0.25
+    """
+    beyond = (values < window[0]) | (values > window[1])
+    return float(beyond.mean()) if values.size else 0.0
 
 
 def _interpolate(

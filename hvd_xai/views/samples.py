@@ -1,7 +1,7 @@
 """Reads the samples that a picture or a table shows from committed explanations, row by row."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -11,6 +11,7 @@ from hvd_xai.analysis.statistics import signs
 from hvd_xai.checkpoint.probe_reader import ProbeReader
 from hvd_xai.checkpoint.reader import Explanation
 from hvd_xai.probe.facts import ProbeFacts
+from hvd_xai.probe.window import Window, window_of
 from hvd_xai.protocols import AttributedTo
 from hvd_xai.views import pixels
 
@@ -81,6 +82,13 @@ class Sample:
         values = self.panels[0].attributions if self.inputs is None else self.inputs
         return ProbeFacts(values.shape, values.dtype)
 
+    @property
+    def window(self) -> Window:
+        """Values of the inputs that are drawn darkest and brightest; the inputs' own in need."""
+        if self.known.window is not None:
+            return self.known.window
+        return (0.0, 1.0) if self.inputs is None else window_of(self.inputs)
+
     def has_parts(self, panel: Panel) -> bool:
         """Returns whether a panel is said to have an attribution for each value of the inputs.
 
@@ -135,6 +143,9 @@ def read_samples(
     labels, targets = (first.column(name)[rows].tolist() for name in ("label", "target"))
     inputs = None if probe is None else probe.inputs(rows)
     facts = None if probe is None else probe.facts
+    if facts is not None and facts.window is None and inputs is not None:
+        # An old run records no window: the samples that are shown together share one.
+        facts = replace(facts, window=window_of(inputs))
     return [
         Sample(
             int(sample_id),

@@ -8,6 +8,7 @@ import pytest
 
 from hvd_xai.checkpoint import json_record, probe_writer
 from hvd_xai.checkpoint.json_record import seal
+from hvd_xai.checkpoint.probe_reader import ProbeReader
 from hvd_xai.checkpoint.probe_writer import probe_digest, write_probe
 from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.checkpoint.run_directory import open_run
@@ -228,3 +229,44 @@ def test_more_names_than_are_read_are_refused_before_anything_is_stored(
             explanations_dir, make_probe(inputs=TABLE, feature_names=("a", "b", "c" * 2000))
         )
     assert stored_names(tmp_path) == ()
+
+
+def reopen(tmp_path: Path, probe: Probe) -> ProbeReader:
+    write_probe(
+        open_run(
+            tmp_path,
+            config={},
+            mode="resume" if tmp_path.joinpath("explanations").exists() else "new",
+        ),
+        probe,
+    )
+    reader = open_explanations(tmp_path).probe()
+    assert reader is not None
+    return reader
+
+
+def test_the_window_is_that_of_the_whole_probe_whatever_the_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = np.random.default_rng(0).normal(size=(7, 8, 8, 1)).astype(np.float32)
+    monkeypatch.setattr(probe_writer, "_BLOCK_BYTES", 1)
+    low = float(np.percentile(inputs, 0.5, method="lower"))
+    high = float(np.percentile(inputs, 99.5, method="higher"))
+    assert reopen(tmp_path, make_probe(inputs=inputs)).facts.window == (low, high)
+
+
+def test_a_resumed_run_may_say_window_and_kind_and_keeps_its_names(tmp_path: Path) -> None:
+    first = reopen(tmp_path, make_probe())
+    assert first.facts.window is not None
+    said = reopen(tmp_path, make_probe(window=(-160, 240), kind="image"))
+    assert (said.facts.window, said.facts.kind) == ((-160.0, 240.0), "image")
+    # what is not said again stays
+    assert reopen(tmp_path, make_probe()).facts.window == (-160.0, 240.0)
+    assert said.class_names == ("zero", "one")
+
+
+def test_a_window_leaves_the_names_of_features(tmp_path: Path) -> None:
+    table = {"inputs": np.ones((7, 2)), "feature_names": ("a", "b")}
+    assert reopen(tmp_path, make_probe(**table)).facts.window is None
+    said = reopen(tmp_path, make_probe(**{**table, "feature_names": ()}, window=(0, 2)))
+    assert (said.facts.window, said.feature_names) == ((0.0, 2.0), ("a", "b"))

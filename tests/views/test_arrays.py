@@ -33,8 +33,9 @@ def draw(
     ("inputs", "expected"),
     [
         (np.array([[0, 255]], np.uint8), [0, 255]),
-        (np.array([[0.0, 0.5]], np.float32), [0, 128]),
-        (np.array([[0.0, 51.0]], np.float32), [0, 51]),
+        (np.array([[0, 51]], np.uint8), [0, 51]),
+        (np.array([[0.0, 0.5]], np.float32), [0, 255]),
+        (np.array([[0.0, 16.0]], np.float32), [0, 255]),
         (np.array([[-2.0, 2.0]], np.float32), [0, 255]),
         (np.array([[-3e38, 3e38]], np.float32), [0, 255]),
         (np.array([[5.0e3, 5.0e3]], np.float32), [0, 0]),
@@ -43,6 +44,22 @@ def draw(
 def test_inputs_are_spread_over_grey(inputs: np.ndarray, expected: list[int]) -> None:
     image = arrays.picture(inputs, 2).image
     assert [int(image[0, column, 0]) for column in (0, -1)] == expected
+
+
+def test_a_window_is_drawn_from_black_to_white_and_what_lies_beyond_is_counted() -> None:
+    scan = np.array([[-1000.0, -160.0, 40.0, 240.0]], np.float32)
+    shown = arrays.picture(scan, 4, (-160.0, 240.0))
+    assert shown.image[0, :, 0].tolist() == [0, 0, 128, 255]
+    assert (shown.window, shown.clipped) == ((-160.0, 240.0), 0.25)
+
+
+def test_bars_of_inputs_share_the_length_of_the_probe() -> None:
+    low, high = (
+        arrays.picture(np.array([value, 0.0], np.float32), 80, (-10.0, 5.0)).image
+        for value in (5.0, 10.0)
+    )
+    heights = [int((image[:, 2] == 70).all(axis=-1).sum()) for image in (low, high)]
+    assert heights[1] == 2 * heights[0]
 
 
 @pytest.mark.parametrize(

@@ -36,3 +36,17 @@ def test_the_legend_explains_only_colours_that_are_shown() -> None:
     assert line.text == (
         "Violet to yellow: importance, from 0 to the most. Colours end at there. Green: not finite."
     )
+
+
+def test_the_legend_tells_the_window_of_the_inputs_and_when_it_clips() -> None:
+    shown = [Picture(IMAGE, window=(-160.0, 240.0), clipped=share) for share in (0.0, 0.031)]
+    (line,) = captions.explain_colours(shown[:1], "there")
+    assert line.text == "Inputs: -160 is black, 240 is white."
+    (line,) = captions.explain_colours(shown, "there")
+    assert line.text == (
+        "Inputs: -160 is black, 240 is white; values beyond are clipped, up to 3.1 % of them in a"
+        " picture."
+    )
+    bars = Picture(IMAGE, limit=10.0, has_bars=True, window=(-10.0, 5.0))
+    (line,) = captions.explain_colours([bars], "there")
+    assert line.text == "Inputs: the longest bars are 10."

@@ -7,7 +7,7 @@ import pytest
 
 from hvd_xai.probe.facts import ProbeFacts
 from hvd_xai.views import kinds
-from hvd_xai.views.kind import find_kind, kind_names, load_kind
+from hvd_xai.views.kind import check_kind, find_kind, kind_names, load_kind
 
 OF_WAVES = """
 from hvd_xai.views.arrays import Plain, draw_alone
@@ -50,3 +50,30 @@ def test_a_kind_is_found_by_the_file_that_it_is(
 )
 def test_the_kind_is_told_by_what_the_probe_says(facts: ProbeFacts, name: str) -> None:
     assert find_kind(facts) is load_kind(name)
+
+
+HYPERSPECTRAL = (16, 16, 30)
+
+
+def test_a_probe_may_say_its_kind() -> None:
+    assert find_kind(ProbeFacts(HYPERSPECTRAL, np.dtype("f4"))) is load_kind("volume")
+    said = ProbeFacts(HYPERSPECTRAL, np.dtype("f4"), kind="image")
+    check_kind(said)
+    assert find_kind(said) is load_kind("image")
+    # pictures without an axis of channels look like series
+    flat = ProbeFacts((28, 28), np.dtype("f4"), kind="image")
+    assert find_kind(flat) is load_kind("image")
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("imgae", r"one of 'image', .*got 'imgae'"),
+        ("text", r"'text' cannot draw.*'image', 'volume'"),
+    ],
+)
+def test_a_kind_that_cannot_be_is_refused_and_never_stops_a_reader(kind: str, told: str) -> None:
+    facts = ProbeFacts(HYPERSPECTRAL, np.dtype("f4"), kind=kind)
+    with pytest.raises(ValueError, match=told):
+        check_kind(facts)
+    assert find_kind(facts) is load_kind("volume")

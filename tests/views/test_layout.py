@@ -1,6 +1,9 @@
 """Lines and pictures on a page, read back as pixels."""
 
 import io
+import itertools
+import math
+import re
 
 import numpy as np
 import pytest
@@ -46,12 +49,27 @@ def test_a_picture_has_its_scale_below_it() -> None:
     assert layout.lay_out([], [[tile(150)]], [], framed=True).shape[0] < image.shape[0]
 
 
-def test_a_line_is_broken_at_spaces_and_a_wide_word_anywhere() -> None:
-    text = "a few words and Donaudampfschiffahrtsgesellschaft"
-    lines = layout.wrap(text, 13, 90, layout.INK)
-    assert [line.text for line in lines][:2] == ["a few words", "and"]
-    assert "".join(line.text for line in lines).replace(" ", "") == text.replace(" ", "")
-    assert all(layout.font(13).getlength(line.text) <= 90 for line in lines)
+def test_a_line_is_broken_between_words_and_behind_underscores_alone() -> None:
+    text = "a few words of guided_integrated_gradients at runs/demo"
+    lines = [line.text for line in layout.wrap(text, 13, 90, layout.INK)]
+    assert lines[:3] == ["a few words", "of", "guided_"]
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    inside = re.compile("[a-z] [a-z]")
+    assert all(
+        inside.search(f"{one} {two}") is None or f"{one} {two}" in text
+        for one, two in itertools.pairwise(lines)
+    )
+
+
+def test_a_wide_word_makes_its_tile_wider_or_loses_its_middle() -> None:
+    (line,) = layout.wrap("Gradientenverfahren", 13, 60, layout.INK)
+    assert line.text == "Gradientenverfahren"
+    picture = pixels.Picture(np.zeros((9, 60, 3), np.uint8))
+    assert layout.Tile(picture, (line,)).width == math.ceil(layout.font(13).getlength(line.text))
+    (line,) = layout.wrap("Donaudampfschiffahrtsgesellschaftskapitaen", 13, 60, layout.INK)
+    assert line.text.startswith("Donau")
+    assert line.text.endswith("taen")
+    assert layout.font(13).getlength(line.text) <= 160
 
 
 def test_accents_are_dropped_and_other_scripts_told() -> None:

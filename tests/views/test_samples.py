@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hvd_xai.checkpoint.json_record import seal, unseal
 from hvd_xai.checkpoint.reader import open_explanations
+from hvd_xai.probe.window import window_of
 from hvd_xai.views.samples import Panel, Sample, read_samples, scale_panels
 from tests.runs_under_test import add_explanation, make_probe, make_run
 
@@ -67,3 +69,22 @@ def test_without_a_probe_the_attributions_say_the_shape() -> None:
     sample = Sample(0, 1, 1, (panel,))
     assert sample.known.shape == (4, 5)
     assert replace(sample, inputs=np.zeros((8, 9, 1))).known.shape == (8, 9, 1)
+
+
+def test_samples_share_the_window_that_the_probe_records(tmp_path: Path) -> None:
+    probe = make_probe()
+    run = open_explanations(make_run(tmp_path / "run", probe, epochs=[0]))
+    samples = read_samples(list(run), np.array([1, 2]), run.probe())
+    assert {sample.window for sample in samples} == {window_of(probe.inputs)}
+
+
+def test_samples_of_an_old_run_share_the_window_of_those_that_are_shown(tmp_path: Path) -> None:
+    probe = make_probe()
+    run = open_explanations(make_run(tmp_path / "run", probe, epochs=[0]))
+    manifest = tmp_path / "run" / "explanations" / "probe" / "manifest.json"
+    record = unseal(manifest.read_bytes(), "here").values
+    manifest.write_bytes(
+        seal({key: value for key, value in record.items() if key not in ("digest", "window")})
+    )
+    samples = read_samples(list(run), np.array([1, 2]), run.probe())
+    assert {sample.window for sample in samples} == {window_of(probe.inputs[[1, 2]])}

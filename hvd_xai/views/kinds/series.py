@@ -34,7 +34,8 @@ def draw(panel: Panel, sample: Sample, size: int, limit: float | None = None) ->
     """Draws attributions of a vector as bars, and attributions of a series as a map.
 
     The steps of a series run downwards. Attributions of steps alone, such as those of a class
-    activation map, are laid over the series with all of its channels.
+    activation map, are laid over the series with all of its channels; those of a layer's units are
+    drawn by themselves.
 
     Args:
         panel: explanation whose attributions are drawn.
@@ -43,6 +44,8 @@ def draw(panel: Panel, sample: Sample, size: int, limit: float | None = None) ->
         limit: value at the end of the scale; the panel's own if left out.
     """
     has_steps = sample.inputs is not None and sample.inputs.ndim == 2
-    if sample.inputs is None or panel.attributions.shape == sample.inputs.shape or not has_steps:
+    # units of a layer are no steps, not even where they are as many
+    is_alone = panel.attributed_to == "units" or not has_steps or sample.inputs is None
+    if is_alone or panel.attributions.shape == sample.known.shape:
         return draw_alone(panel, sample, size, limit)
     return draw_over_input(panel, sample, size, limit)

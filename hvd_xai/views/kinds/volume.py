@@ -137,7 +137,10 @@ class Slices:
         grey = self._grey()
         if grey is None:
             return None
-        return pixels.Picture(self._compose([_cut(grey, *one) for one in self.chosen]))
+        image = self._compose([_cut(grey, *one) for one in self.chosen])
+        window = self.sample.window
+        clipped = pixels.clipped(np.asarray(self.sample.inputs), window)
+        return pixels.Picture(image, window=window, clipped=clipped)
 
     def picture(self, panel: Panel, limit: float | None = None) -> pixels.Picture:
         """Draws one panel's attributions, laid over the slices of the input where it is known.
@@ -179,8 +182,7 @@ class Slices:
             return None
         inputs = np.asarray(self.sample.inputs, np.float32)
         voxels = inputs.mean(axis=-1) if inputs.ndim == 4 else inputs
-        # one range of grey for the whole volume, so that slices compare
-        flat = pixels.spread_over_grey(voxels.reshape(len(voxels), -1))
+        flat = pixels.spread_over_grey(voxels.reshape(len(voxels), -1), self.sample.window)
         return np.asarray(flat.reshape(*voxels.shape, 3))
 
     def _compose(self, drawn: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> pixels.RGB:

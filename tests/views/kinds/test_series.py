@@ -1,10 +1,13 @@
 """Vectors as bars and series as maps, read back as pixels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from hvd_xai.probe.facts import ProbeFacts
 from hvd_xai.views import pixels
+from hvd_xai.views.arrays import draw_alone
 from hvd_xai.views.kind import Fit
 from hvd_xai.views.kinds import series
 from hvd_xai.views.samples import Panel, Sample
@@ -53,6 +56,17 @@ def test_attributions_of_steps_alone_are_laid_over_the_series() -> None:
     assert image.shape == own.shape
     # the series shows through: it is darkest at its first step
     assert int(image[0, 0].sum()) < int(image[-1, -1].sum())
+
+
+@pytest.mark.parametrize("shape", [(5,), (10,), (10, 4)])
+def test_units_of_a_layer_are_no_steps(shape: tuple[int, ...]) -> None:
+    units = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    panel = Panel("units", 0, units, 1, 0.9, attributed_to="units", is_signed=True)
+    sample = replace(make_sample(np.zeros(SHAPE, np.float32)), panels=(panel,))
+    drawn = series.draw(panel, sample, 100)
+    alone = draw_alone(panel, sample, 100)
+    np.testing.assert_array_equal(drawn.image, alone.image)
+    assert drawn.has_bars == (len(shape) == 1)
 
 
 def test_a_vector_becomes_bars() -> None:
