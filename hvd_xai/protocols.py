@@ -59,6 +59,41 @@ class Baseline(Protocol):
         """Returns the references of the inputs `[n, ...]`, in the inputs' dtype."""
 
 
+ScoreUnit: TypeAlias = Literal["probability", "logit", "log-odds"]
+"""Unit of a score, where it is known."""
+ScoreClass: TypeAlias = Literal["target", "predicted", "1"]
+"""Class that a score belongs to: each sample's target, the class predicted for it, or class 1 of a
+model with a single output, whatever the target."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreFacts:
+    """Says what a score is; None where that is not known, as of a user's own scores.
+
+    Args:
+        unit: unit of the score.
+        of_class: class that the score belongs to.
+
+    Raises:
+        ValueError: if either is none of those words.
+
+    Example:
+        >>> ScoreFacts("probability", "1").of_class
+        '1'
+    """
+
+    unit: ScoreUnit | None = None
+    of_class: ScoreClass | None = None
+
+    def __post_init__(self) -> None:
+        for said, known in ((self.unit, ScoreUnit), (self.of_class, ScoreClass)):
+            if said is not None and said not in get_args(known):
+                raise ValueError(
+                    f"a score is in one of {', '.join(get_args(ScoreUnit))}, and of one of"
+                    f" {', '.join(get_args(ScoreClass))}; got {said!r}"
+                )
+
+
 AttributedTo: TypeAlias = Literal["inputs", "places", "units"]
 """What attributions are attributed to; `Attributed` says what each word means."""
 

@@ -125,6 +125,42 @@ def probability(
     return _of_class(values, targets, "probability")
 
 
+def target_probability(
+    outputs: Outputs,
+    targets: Shaped[tf.Tensor, "n"],
+    *,
+    activation: Activation | None = None,
+    head: str | int | None = None,
+) -> Float32[tf.Tensor, "n"]:
+    """Selects the target's probability, also of class 0 where the model has a single output.
+
+    Of one output, which is the probability p of class 1, it is p for target 1 and `1 - p` for
+    target 0: what raises it speaks for the target of each example, whichever that is. Of several
+    outputs it is `probability`. Args are those of `probability`.
+
+    Raises:
+        ValueError: if the outputs have another shape, the targets are not integers, or the logits
+            cannot be found.
+
+    Example:
+        >>> binary = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")])
+        >>> def both(x):
+        ...     zeros = tf.zeros([4], tf.int64)
+        ...     return target_probability(binary(x), zeros), output(binary(x), zeros)
+        >>> of_0, of_1 = tf.function(both, autograph=False)(inputs)
+        >>> bool(np.allclose(of_0 + of_1, 1, atol=1e-6))
+        True
+    """
+    array = one_head(outputs, head)
+    logits, activation = _logits_and_activation(array, activation)
+    rows = _rows(logits, "target_probability")
+    if rows.shape[-1] > 1:
+        return probability(outputs, targets, activation=activation, head=head)
+    _check_class_ids(targets, 2, "target_probability")
+    # 1 - p = sigmoid(-z), without the rounding of the difference
+    return tf.nn.sigmoid(tf.where(targets == 1, rows[:, 0], -rows[:, 0]))
+
+
 def log_odds(
     outputs: Outputs,
     targets: Shaped[tf.Tensor, "n"],
@@ -357,7 +393,14 @@ def takes_class_ids(score: str | Score) -> bool:
 
     Some scores ignore targets, and a user's own functions read them as they like.
     """
-    return _unbound(score) in {output, logit, probability, log_odds, segmentation}
+    return _unbound(score) in {
+        output,
+        logit,
+        probability,
+        target_probability,
+        log_odds,
+        segmentation,
+    }
 
 
 def reads_targets(score: str | Score) -> bool:

@@ -404,3 +404,26 @@ def test_a_head_of_a_model_with_one_output_is_refused() -> None:
         ValueError, match="the model returns one array, so there is no head 'other'"
     ):
         scores.output(tf.zeros((2, 3)), tf.constant([0, 1]), head="other")
+
+
+def test_target_probability_of_one_output_is_that_of_either_class() -> None:
+    logit = tf.constant([[3.0], [3.0], [-40.0], [-40.0]])
+    targets = tf.constant([1, 0, 1, 0])
+
+    def score(z: tf.Tensor) -> tf.Tensor:
+        return scores.target_probability(tf.sigmoid(z), targets)
+
+    p = 1 / (1 + np.exp([-3.0, 3.0, 40.0, -40.0]))
+    got = tf.function(score, autograph=False)(logit).numpy()
+    # relative, for e^-40 is no difference of ones
+    np.testing.assert_allclose(got, p, rtol=10 * ROUNDING)
+    several = tf.function(lambda z: scores.target_probability(tf.nn.softmax(z), targets[:1]))
+    np.testing.assert_allclose(several(tf.constant([[0.0, 3.0]])), p[:1], rtol=10 * ROUNDING)
+
+
+def test_target_probability_needs_class_ids() -> None:
+    def score(z: tf.Tensor, of: tf.Tensor) -> tf.Tensor:
+        return scores.target_probability(tf.sigmoid(z), of)
+
+    with pytest.raises(ValueError, match=r"'target_probability'.*integer class ids"):
+        tf.function(score, autograph=False)(tf.ones([2, 1]), tf.constant([0.5, 1.0]))

@@ -11,7 +11,7 @@ _INTERNAL = ("scale", "content_hash")
 
 
 def read_columns(explanation: Explanation, sample_ids: npt.ArrayLike) -> list[dict[str, Json]]:
-    """Returns the columns of some samples, a record for each, with the method and the epoch.
+    """Returns the columns of some samples, a record for each, with method, epoch and score's class.
 
     Args:
         explanation: the explanation.
@@ -26,7 +26,12 @@ def read_columns(explanation: Explanation, sample_ids: npt.ArrayLike) -> list[di
         for name in explanation.columns
         if name not in _INTERNAL
     }
-    of_all: dict[str, Json] = {"epoch": manifest.epoch, "method": manifest.method}
+    of_all: dict[str, Json] = {
+        "epoch": manifest.epoch,
+        "method": manifest.method,
+        "score_unit": manifest.score_facts.unit,
+        "score_class": manifest.score_facts.of_class,
+    }
     return [
         {name: values[index] for name, values in columns.items()} | of_all
         for index in range(len(rows))

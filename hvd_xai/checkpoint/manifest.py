@@ -15,7 +15,7 @@ import numpy as np
 from hvd_xai.checkpoint.json_record import SCHEMA, Fields, seal, unseal
 from hvd_xai.checkpoint.rows import BUILT_IN, NAME_FORM, dtypes_of, row_dtype
 from hvd_xai.errors import CheckpointError
-from hvd_xai.protocols import AttributedTo, Json
+from hvd_xai.protocols import AttributedTo, Json, ScoreClass, ScoreFacts, ScoreUnit
 from hvd_xai.storage.durable import FileEntry
 
 MANIFEST = "manifest.json"
@@ -63,6 +63,9 @@ class Header:
         attributed_to: "inputs", "places" or "units", to which attributions belong; None if the
             method does not say.
         signed: whether attributions have a sign by definition; None if the method does not say.
+        score_facts: unit of the score, and class that it belongs to, as far as they are known.
+        doubts: number of samples by each reason to doubt their attributions, as
+            `hvd_xai.analysis.doubts` names it; without reasons that no sample has.
         precision: precision of the computation, such as `bfloat16`; None for the model's own.
         precision_error: relative L2 error that the precision makes on the first examples; None if
             it was not measured, or is not finite.
@@ -88,6 +91,8 @@ class Header:
     function: str = ""
     attributed_to: AttributedTo | None = None
     signed: bool | None = None
+    score_facts: ScoreFacts = field(default_factory=ScoreFacts)
+    doubts: Mapping[str, int] = field(default_factory=dict)
     precision: str | None = None
     precision_error: float | None = None
 
@@ -189,8 +194,10 @@ class Manifest(Header):
         record: dict[str, Json] = {
             one.name: getattr(self, one.name)
             for one in fields(self)
-            if one.name not in ("ranks", "files")
+            if one.name not in ("ranks", "files", "score_facts")
         }
+        record["score_unit"] = self.score_facts.unit
+        record["score_class"] = self.score_facts.of_class
         record["ranks"] = [
             {name: getattr(rows, name) for name in RankRows.__slots__} for rows in self.ranks
         ]
@@ -234,6 +241,8 @@ class Manifest(Header):
                 function=record.text("function") if "function" in record.values else "",
                 attributed_to=_attributed_to(record),
                 signed=record.optional("signed", record.claim),
+                score_facts=_score_facts(record),
+                doubts=_doubts(record),
                 precision=record.optional("precision", record.text),
                 precision_error=record.optional("precision_error", record.number),
                 dtypes=record.texts("dtypes"),
@@ -260,6 +269,20 @@ def _attributed_to(record: Fields) -> AttributedTo | None:
             f"{record.where} must have one of {known}, or null under 'attributed_to'; got {said!r}"
         )
     return None
+
+
+def _score_facts(record: Fields) -> ScoreFacts:
+    said = [record.optional(name, record.text) for name in ("score_unit", "score_class")]
+    # mypy knows no words; the record refuses others, which makes the manifest damaged
+    unit, of_class = cast(tuple[ScoreUnit | None, ScoreClass | None], tuple(said))
+    return ScoreFacts(unit, of_class)
+
+
+def _doubts(record: Fields) -> dict[str, int]:
+    if "doubts" not in record.values:
+        return {}
+    counts = Fields(record.mapping("doubts"), f"{record.where}, doubts")
+    return {name: counts.integer(name) for name in counts.values}
 
 
 def _with_facts(record: Fields) -> Fields:

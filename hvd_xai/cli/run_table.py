@@ -1,15 +1,18 @@
 """Tells a run as a table: a line for each explanation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from rich.table import Table
 
+from hvd_xai.analysis.doubts import tell_doubts
 from hvd_xai.analysis.drift import Drift
 from hvd_xai.analysis.statistics import compute_statistics
 from hvd_xai.checkpoint.reader import Explanation, Explanations
 from hvd_xai.cli.tables import find_starts, fit_table, write_bytes, write_number
+from hvd_xai.protocols import ScoreFacts
+from hvd_xai.views.captions import explain_scores
 
 # Columns that are left out if the terminal is narrow, in this order.
 _LEAST_IMPORTANT = ("committed", "size", "changed", "ranks", "not finite", "samples", "score")
@@ -31,6 +34,8 @@ class RunLine:
     nonfinite: int
     n_bytes: int
     created: str
+    score_facts: ScoreFacts
+    doubts: Mapping[str, int]
 
 
 def read_line(explanations: Explanations, explanation: Explanation) -> RunLine:
@@ -49,7 +54,24 @@ def read_line(explanations: Explanations, explanation: Explanation) -> RunLine:
         nonfinite=manifest.nonfinite,
         n_bytes=manifest.n_bytes,
         created=manifest.created,
+        score_facts=manifest.score_facts,
+        doubts=manifest.doubts,
     )
+
+
+def tell_lines(lines: Sequence[RunLine]) -> list[str]:
+    """Says which classes the scores belong to, and what speaks against the newest explanations.
+
+    Doubts of earlier epochs are told while a job runs, and stand in the JSON.
+    """
+    scores = explain_scores([(line.method, line.score_facts) for line in lines])
+    newest = [line for line in lines if line.epoch == lines[-1].epoch]
+    doubts = [
+        f"{line.method} at epoch {line.epoch}: {told}."
+        for line in newest
+        for told in tell_doubts(line.doubts, line.n_samples)
+    ]
+    return [*filter(None, [scores]), *doubts]
 
 
 def make_run_table(lines: Sequence[RunLine]) -> Table:

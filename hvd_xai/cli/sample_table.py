@@ -1,6 +1,7 @@
 """Tells samples in numbers: a line for each sample and explanation, and its strongest parts."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 from jaxtyping import Int64
@@ -10,7 +11,9 @@ from hvd_xai.analysis.sample_numbers import read_columns, summarise
 from hvd_xai.checkpoint.probe_reader import ProbeReader
 from hvd_xai.checkpoint.reader import Explanation
 from hvd_xai.cli.tables import find_starts, fit_table, make_table, write_number
-from hvd_xai.protocols import Json
+from hvd_xai.protocols import Json, ScoreClass, ScoreFacts, ScoreUnit
+from hvd_xai.views.captions import describe_score
+from hvd_xai.views.doubtful import find_doubts
 from hvd_xai.views.kind import Strongest, find_kind
 from hvd_xai.views.samples import read_samples
 
@@ -18,7 +21,7 @@ MAX_STRONGEST = 10
 # Number of samples whose attributions are held at a time.
 _BLOCK = 32
 # Columns that are left out if the terminal is narrow, in this order.
-_LEAST_IMPORTANT = ("largest", "not finite", "sum", "label", "score")
+_LEAST_IMPORTANT = ("largest", "not finite", "sum", "label", "score of", "score")
 
 
 def read_records(
@@ -39,9 +42,10 @@ def read_records(
     records = read_columns(explanation, sample_ids)
     for start in range(0, len(records), _BLOCK):
         block = slice(start, start + _BLOCK)
-        samples = read_samples([explanation], sample_ids[block], probe if has_parts else None)
+        samples = read_samples([explanation], sample_ids[block], probe)
         for record, sample in zip(records[block], samples, strict=True):
             record.update(summarise(sample.panels[0].attributions))
+            record["doubts"] = list(find_doubts(sample.panels[0], sample).doubts)
             if has_parts:
                 found = find_kind(sample.known).strongest(sample, MAX_STRONGEST)
                 record.update({} if found is None else found.record)
@@ -65,12 +69,35 @@ def make_sample_table(records: Sequence[Mapping[str, Json]], class_names: Sequen
         "target": [describe(record["target"]) for record in records],
         "prediction": [describe(record["prediction"]) for record in records],
         "score": [write_number(record["score"], ".4g") for record in records],
+        "score of": [_tell_score(record, class_names) for record in records],
         "conv. delta": [write_number(record.get("convergence_delta"), ".2g") for record in records],
         "sum": [write_number(record["sum"], ".3g") for record in records],
         "largest": [write_number(record["largest"], ".3g") for record in records],
         "not finite": [str(record["nonfinite"]) for record in records],
+        "doubts": [
+            ", ".join(map(str, doubts)) if isinstance(doubts := record["doubts"], list) else ""
+            for record in records
+        ],
     }
+    # columns that would be empty
+    for name in ("score of", "doubts"):
+        if not any(columns[name]):
+            del columns[name]
     return fit_table(columns, find_starts(columns["sample"]), _LEAST_IMPORTANT)
+
+
+def _tell_score(record: Mapping[str, Json], class_names: Sequence[str]) -> str:
+    """Says what a record's score is, and of which class; empty if that is not known."""
+    unit, of_class = (
+        value if isinstance(value := record[name], str) else None
+        for name in ("score_unit", "score_class")
+    )
+    facts = ScoreFacts(cast(ScoreUnit | None, unit), cast(ScoreClass | None, of_class))
+    prediction, target = (
+        value if isinstance(value := record[name], int | float) else 0
+        for name in ("prediction", "target")
+    )
+    return describe_score(facts, prediction, target, class_names)
 
 
 def make_parts_table(strongest: Strongest) -> Table:

@@ -13,7 +13,7 @@ from jaxtyping import Int64
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.cli import options
 from hvd_xai.cli.console import program, say
-from hvd_xai.cli.run_table import make_run_table, read_line
+from hvd_xai.cli.run_table import make_run_table, read_line, tell_lines
 from hvd_xai.cli.sample_table import (
     MAX_STRONGEST,
     make_parts_table,
@@ -110,6 +110,7 @@ def _tell_run(
         say(*write_json(record).splitlines())
         return
     print_table(make_run_table(lines))
+    say(*tell_lines(lines))
     example = int(chosen[-1].column("sample_id")[0])
     command = f"{program('hvd-xai')} show {shlex.quote(run)}"
     say(f"Look at one sample: {command} --sample {example} --epoch {lines[-1].epoch} --png out.png")

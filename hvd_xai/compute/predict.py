@@ -9,7 +9,8 @@ from jaxtyping import Float32, Shaped
 
 from hvd_xai import scores
 from hvd_xai.compute.fits_model import TargetCheck, check_inputs, find_head
-from hvd_xai.protocols import Score
+from hvd_xai.compute.told_score import tell_score
+from hvd_xai.protocols import Score, ScoreFacts
 from hvd_xai.tracing import micro_batches
 from hvd_xai.tracing.compiled import EXAMPLES_AT_ONCE, Compiled
 from hvd_xai.tracing.logits import ends_in_sigmoid
@@ -46,6 +47,7 @@ class Predict:
     Attributes:
         micro_batch: number of examples that go through the model at once; examples are best handed
             over in multiples of it.
+        score_facts: unit and class of the score, as far as they are known; known after `check`.
 
     Example:
         >>> predictions, values = Predict(model)(inputs, targets)
@@ -65,6 +67,7 @@ class Predict:
         self._model = model
         self._score = scores.resolve(score)
         self._is_binary = is_binary
+        self.score_facts = ScoreFacts()
         self._targets = TargetCheck(model, score)
         self.micro_batch = min(micro_batch, EXAMPLES_AT_ONCE)
         self._compiled = Compiled(self._predict, self.micro_batch)
@@ -128,6 +131,7 @@ class Predict:
 
             def keep_prediction(outputs: scores.Outputs, targets: tf.Tensor) -> tf.Tensor:
                 values = self._score(outputs, targets)
+                self.score_facts = tell_score(self._score, outputs, is_binary=self._is_binary)
                 predictions.append(
                     _prediction(outputs, targets, self._score, values, is_binary=self._is_binary)
                 )

@@ -11,7 +11,7 @@ from hvd_xai.compute.predict import Predict, Predicted
 from hvd_xai.explain.share import ProbeShare
 from hvd_xai.lookup.resolve import Method
 from hvd_xai.probe.probe import Probe
-from hvd_xai.protocols import Score
+from hvd_xai.protocols import Score, ScoreFacts
 from hvd_xai.tracing import micro_batches
 from hvd_xai.tracing.packed_model import accept_packed
 from hvd_xai.tracing.precision import Precision
@@ -95,6 +95,17 @@ class CompiledMethods:
                 np.concatenate([block.scores for block in blocks]),
             )
         return predicted
+
+    def score_facts(self, score: str | Score) -> ScoreFacts:
+        """Returns unit and class of a score that is explained. Call it after `check`."""
+        return self._predicts[score].score_facts
+
+    def explained_facts(self, method: Method) -> ScoreFacts:
+        """Returns unit and class of the score that attributions come from; unknown without one.
+
+        The score of a method without one stands beside its attributions, and explains nothing.
+        """
+        return ScoreFacts() if method.score is None else self.score_facts(method.score)
 
     def precision_errors(self, name: str, share: ProbeShare) -> tuple[float, float]:
         """Measures how a lower precision changes the attributions of the probe's first examples.

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float32
 
-from hvd_xai.checkpoint.rows import encode
-from hvd_xai.compute.attribute import Compute
+from hvd_xai.analysis.doubts import Rows, magnitudes
+from hvd_xai.checkpoint.rows import decode, encode
+from hvd_xai.compute.attribute import Compute, Computed
 from hvd_xai.compute.predict import Predicted
 from hvd_xai.explain.share import ProbeShare
 from hvd_xai.recording.row_buffer import RowBuffer
@@ -19,6 +20,7 @@ def compute_rows(
     predicted: Predicted,
     buffer: RowBuffer,
     report: Callable[[int], None],
+    look: Callable[[Rows], None] = lambda _: None,
 ) -> Float32[np.ndarray, "g"]:
     """Attributes the share's examples block by block, and appends their rows to the buffer.
 
@@ -30,6 +32,7 @@ def compute_rows(
         predicted: predictions and scores of the share's rows.
         buffer: buffer that receives the rows, and may hold rows of a killed job.
         report: function to call after each block, with the number of rows that this rank has done.
+        look: function to call with each block, to find doubts in it.
 
     Returns:
         The convergence deltas of the rows, `[n]`; empty if the method has none.
@@ -42,6 +45,7 @@ def compute_rows(
         first, last = start - share.start, stop - share.start
         inputs, targets, ids = share.examples(start, stop)
         rows = reuse_rows(buffer, first, ids)
+        computed: Computed | None = None
         if rows is None:
             computed = compute(inputs, targets, ids)
             columns = {
@@ -54,7 +58,19 @@ def compute_rows(
             }
             rows = encode(buffer.dtype, computed.attributions, rank=share.rank, **columns)
             buffer.append(rows)
+        of_block = None
         if "convergence_delta" in compute.per_sample:
-            deltas.append(np.asarray(rows["convergence_delta"], np.float32))
+            of_block = np.asarray(rows["convergence_delta"], np.float32)
+            deltas.append(of_block)
+        look(
+            Rows(
+                computed.attributions if computed is not None else decode(rows),
+                rows["score"],
+                targets,
+                # ids of tokens are no magnitudes
+                np.ones(len(inputs)) if probe.vocabulary else magnitudes(inputs),
+                of_block,
+            )
+        )
         report(last)
     return np.concatenate(deltas)

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from hvd_xai import provenance
+from hvd_xai.analysis.doubts import Tally
 from hvd_xai.checkpoint.manifest import Header
 from hvd_xai.checkpoint.rows import row_dtype
 from hvd_xai.checkpoint.run_directory import RunDirectory
@@ -20,6 +21,7 @@ from hvd_xai.explain.compiled_methods import CompiledMethods
 from hvd_xai.explain.rows import compute_rows
 from hvd_xai.explain.share import ProbeShare
 from hvd_xai.explain.summary import Summary
+from hvd_xai.explain.told_doubts import ToldDoubts
 from hvd_xai.lookup.resolve import resolve
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Json, Methods, Progress, Silent
@@ -129,6 +131,7 @@ class Runner:
         # Only the root sets these, because only the root writes manifests.
         self._git_commit: str | None = None
         self._facts: dict[str, Json] = {}
+        self._doubts = ToldDoubts()
         self._recorder = self._open()
 
     def connect(self) -> None:
@@ -281,6 +284,7 @@ class Runner:
             git_commit=self._git_commit,
             attributed_to=compute.attributed_to,
             signed=compute.signed,
+            score_facts=self.compiled.score_facts(compute.method.recorded_score),
             precision=compute.precision,
         )
 
@@ -336,13 +340,14 @@ class Runner:
             )
         try:
             with summary.timed("attributing"), world.together(f"attributing with {method}"):
-                deltas = self._fill(buffer, compute, header.epoch, predicted)
-            sums = world.allgather(
-                "gathering convergence deltas", (len(deltas), float(np.abs(deltas).sum()))
-            )
-            n_deltas, total = np.array(sums, np.float64).sum(axis=0)
+                deltas, tally = self._fill(buffer, compute, header.epoch, predicted)
+            mine = [float(len(deltas)), float(np.abs(deltas).sum()), *tally.numbers()]
+            numbers = world.allgather("gathering convergence deltas and doubts", mine)
+            n_deltas, total = np.array([of_rank[:2] for of_rank in numbers]).sum(axis=0)
             if n_deltas > 0:
                 summary.convergence_delta[method] = float(total / n_deltas)
+            tally = Tally.of_all([of_rank[2:] for of_rank in numbers])
+            header = self._doubts.tell(header, tally, is_root=world.is_root)
             with summary.timed("merging"):
                 self._recorder.merge(header, buffer)
         except BaseException:
@@ -351,11 +356,11 @@ class Runner:
 
     def _fill(
         self, buffer: RowBuffer, compute: Compute, epoch: int, predicted: Predicted
-    ) -> np.ndarray:
-        """Computes this rank's rows into the buffer, and returns their convergence deltas."""
+    ) -> tuple[np.ndarray, Tally]:
+        """Computes this rank's rows into the buffer; returns convergence deltas and doubts."""
         share, method = self._share, compute.method.name
-        # If rows are kept on disk, the root sees how far all ranks are, and otherwise only how far
-        # it is itself.
+        tally = Tally(self.compiled.explained_facts(compute.method))
+        # Rows that are kept on disk tell the root how far all ranks are, others how far it is.
         n_rows = len(share) if self._row_files is None else len(share.probe)
         self._progress.start(f"epoch {epoch}  {method}", n_rows)
         if len(buffer):
@@ -368,7 +373,7 @@ class Runner:
             self._progress.advance(n_done - n_shown)
             n_shown = n_done
 
-        return compute_rows(compute, share, predicted, buffer, report)
+        return compute_rows(compute, share, predicted, buffer, report, tally.add), tally
 
     def _is_committed(self, header: Header) -> bool:
         """Returns whether the root finds this same explanation committed and undamaged.

@@ -49,7 +49,8 @@ class Probe:
     Raises:
         TypeError: if inputs, targets, sample ids or labels are no NumPy array.
         ValueError: if a shape, a dtype or the number of names is not as described above, a sample
-            id or a feature's name occurs twice, or a token id has no word.
+            id or a feature's name occurs twice, a token id has no word, or the window is no two
+            rising numbers.
 
     Example:
         >>> probe = Probe(np.array([[41, 2.5], [35, 0.0]]), np.array([1, 0]), np.array([7, 3]))

@@ -76,12 +76,22 @@ def find_logits(tensor: tf.Tensor) -> tuple[Float32[tf.Tensor, "..."], Activatio
     return logits, activation
 
 
+def find_activation(tensor: tf.Tensor) -> Activation | None:
+    """Returns the activation that made probabilities of a model's logits; None if none did.
+
+    Looks at the graph that the model was just traced into.
+    """
+    op_type = _behind_shaping(tensor).op.type
+    # its logarithms are no probabilities
+    return None if op_type == "LogSoftmax" else _ACTIVATIONS.get(op_type)
+
+
 def ends_in_sigmoid(tensor: tf.Tensor) -> bool:
     """Returns whether a model's output is the sigmoid of its logits.
 
     Looks at the graph that the model was just traced into.
     """
-    return _ACTIVATIONS.get(_behind_shaping(tensor).op.type) == "sigmoid"
+    return find_activation(tensor) == "sigmoid"
 
 
 def _behind_shaping(tensor: tf.Tensor) -> tf.Tensor:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from hvd_xai.protocols import ScoreFacts
 from hvd_xai.views import pixels
-from hvd_xai.views.layout import FAINT, INK, Colour, Line, Tile, wrap
+from hvd_xai.views.layout import FAINT, INK, Colour, Line, Tile, text_width, wrap
 from hvd_xai.views.samples import Panel, Sample, Value
 
 RIGHT: Colour = (0, 110, 60)
@@ -47,6 +48,48 @@ def verdict_colour(prediction: Value, target: Value) -> Colour:
     return INK if right is None else RIGHT if right else WRONG
 
 
+def describe_score(
+    facts: ScoreFacts, prediction: Value, target: Value, class_names: Sequence[str]
+) -> str:
+    """Says in words what a score is, with the class that it belongs to; empty if nothing is known.
+
+    Example:
+        >>> describe_score(ScoreFacts("probability", "1"), 0, 0, ("ant", "bee"))
+        "probability of class 1 'bee'"
+    """
+    classes = {"1": 1, "target": target, "predicted": prediction}
+    of_class = None if facts.of_class is None else classes[facts.of_class]
+    # a value is no class: the model has a single output, or the score is a user's own
+    told = f"of class {describe_value(of_class, class_names)}" if isinstance(of_class, int) else ""
+    return " ".join(filter(None, [facts.unit or ("output" if told else ""), told]))
+
+
+def explain_scores(scores: Sequence[tuple[str, ScoreFacts]]) -> str:
+    """Says which classes the scores of methods belong to; empty where none is known.
+
+    Args:
+        scores: name of each method, and facts about its score.
+
+    Example:
+        >>> explain_scores([("saliency", ScoreFacts("logit", "1")), ("lime", ScoreFacts())])
+        'Scores: the logit of class 1, whatever the target.'
+    """
+    classes = {
+        "target": "of each sample's target",
+        "predicted": "of the class that is predicted",
+        "1": "of class 1, whatever the target",
+    }
+    told: dict[str, list[str]] = {}
+    for method, facts in scores:
+        if facts.of_class is not None:
+            words = f"the {facts.unit or 'output'} {classes[facts.of_class]}"
+            told.setdefault(words, []).append(method)
+    if len(told) < 2:
+        return "".join(f"Scores: {words}." for words in told)
+    parts = [f"{', '.join(dict.fromkeys(methods))} {words}" for words, methods in told.items()]
+    return f"Scores: {'; '.join(parts)}."
+
+
 def describe_sample(sample: Sample, class_names: Sequence[str], panel: Panel | None) -> list[Line]:
     """Describes a sample, and what the model predicted for it.
 
@@ -63,8 +106,12 @@ def describe_sample(sample: Sample, class_names: Sequence[str], panel: Panel | N
     word = "" if right is None else " (right)" if right else " (wrong)"
     prediction = f"prediction {describe_value(panel.prediction, class_names)}{word}"
     colour = verdict_colour(panel.prediction, sample.target)
+    score = f"score {panel.score:.4g}"
+    words = describe_score(panel.score_facts, panel.prediction, sample.target, class_names)
+    if words:
+        score = f"{score}, the {words}"
     return [
-        Line(f"{known} · score {panel.score:.4g}", size=15),
+        Line(f"{known} · {score}", size=15),
         Line(prediction, colour, 15),
     ]
 
@@ -74,6 +121,7 @@ def caption_panel(
     picture: pixels.Picture,
     above: Sequence[str],
     verdict: Sequence[Line] = (),
+    doubts: Sequence[str] = (),
 ) -> Tile:
     """Puts a panel's picture between lines of text.
 
@@ -82,11 +130,14 @@ def caption_panel(
         picture: picture of the panel.
         above: lines above the picture.
         verdict: lines right below the picture; the lines that every panel has follow.
+        doubts: reasons to believe the panel less than its colours suggest, in words.
     """
-    width = int(picture.image.shape[1])
+    width = text_width(picture.image.shape[1])
     below = [part for line in verdict for part in wrap(line.text, 13, width, line.colour)]
     if panel.convergence_delta is not None:
         below += wrap(f"convergence delta {panel.convergence_delta:.2g}", 13, width, FAINT)
+    for doubt in doubts:
+        below += wrap(doubt, 13, width, WRONG)
     if picture.n_not_finite:
         below += wrap(f"{picture.n_not_finite} values not finite", 13, width, WRONG)
     lines = tuple(line for text in above for line in wrap(text, 15, width, INK))

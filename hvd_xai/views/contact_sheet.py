@@ -9,7 +9,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from hvd_xai.views import pixels
-from hvd_xai.views.captions import describe_value, explain_colours, is_right, verdict_colour
+from hvd_xai.views.captions import (
+    WRONG,
+    describe_value,
+    explain_colours,
+    explain_scores,
+    is_right,
+    verdict_colour,
+)
+from hvd_xai.views.doubtful import draw, find_doubts, shared_limit
 from hvd_xai.views.kind import Arrangement, find_kind
 from hvd_xai.views.layout import (
     FAINT,
@@ -20,6 +28,7 @@ from hvd_xai.views.layout import (
     Tile,
     check_pixels,
     lay_out,
+    text_width,
     wrap,
 )
 from hvd_xai.views.samples import Sample
@@ -84,6 +93,8 @@ def contact_sheet(
         [picture for group in groups for picture in group],
         ends or "the 99th percentile of each picture",
     )
+    told = explain_scores([(panel.method, panel.score_facts) for panel in samples[0].panels])
+    legend += [Line(told, FAINT, 13)] if told else []
     return lay_out(lines, rows, legend, framed=False)
 
 
@@ -116,12 +127,12 @@ def _count_right(samples: Sequence[Sample]) -> list[Line]:
 
 def _draw_all(sample: Sample, arranged: Arrangement) -> list[pixels.Picture]:
     """Draws the input, if it has a picture of its own, and all panels of a sample."""
-    pictures = [arranged.picture(panel) for panel in sample.panels]
+    limits: dict[str, float] = {}
     if _has_epochs(sample):
-        limits: dict[str, float] = {}
-        for panel, picture in zip(sample.panels, pictures, strict=True):
-            limits[panel.method] = max(limits.get(panel.method, 0.0), picture.limit)
-        pictures = [arranged.picture(panel, limits[panel.method]) for panel in sample.panels]
+        for method in {panel.method for panel in sample.panels}:
+            of_method = [panel for panel in sample.panels if panel.method == method]
+            limits[method] = shared_limit(arranged, of_method, sample)
+    pictures = [draw(arranged, panel, sample, limits.get(panel.method)) for panel in sample.panels]
     shown = arranged.input_picture()
     return pictures if shown is None else [shown, *pictures]
 
@@ -148,14 +159,28 @@ def _join(sample: Sample, pictures: Sequence[pixels.Picture], class_names: Seque
         joined[: rows + 2, left : left + columns + 2] = FRAME
         joined[1 : rows + 1, left + 1 : left + columns + 1] = picture.image
         left += columns + 2 + _BESIDE
+    width = text_width(width)
     panel = sample.panels[-1]
     said = f"predicted {describe_value(panel.prediction, class_names)}"
-    # the score stands beside the target, for it is the target's
     if not is_right(panel.prediction, sample.target):
         said += f", target {describe_value(sample.target, class_names)}"
-    said += f" (score {panel.score:.3g})"
+    # a score that is not the target's says so; the legend tells the others' class
+    of_other = panel.score_facts.of_class == "1" and sample.target != 1
+    said += f" (score {panel.score:.3g}{' of class 1' * of_other})"
     below = [
         *wrap(f"sample {sample.sample_id}", 13, width, FAINT),
         *wrap(said, 13, width, verdict_colour(panel.prediction, sample.target)),
+        *(part for line in _doubts(sample) for part in wrap(line, 13, width, WRONG)),
     ]
     return Tile(pixels.Picture(joined), below=tuple(below))
+
+
+def _doubts(sample: Sample) -> list[str]:
+    """Says which panels of a sample mean little, and why."""
+    has_epochs, is_one = _has_epochs(sample), len(sample.panels) == 1
+    lines = []
+    for panel in sample.panels:
+        for doubt in find_doubts(panel, sample).lines:
+            epoch = f" at epoch {panel.epoch}" if has_epochs else ""
+            lines.append(doubt if is_one else f"{panel.method}{epoch}: {doubt}")
+    return lines

@@ -34,6 +34,8 @@ MARGIN = 20
 GAP = 18
 _BAR_HEIGHT = 10
 _WIDEST_WORD = 160
+# Below a picture that is a thread, words and the ends of a scale need more room than it has.
+_NARROWEST = 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,10 @@ class Tile:
 
     @property
     def width(self) -> int:
-        """Width of the picture, or of the widest line."""
+        """Width of the picture with its scale, or of the widest line."""
         widths = [font(line.size).getlength(line.text) for line in (*self.above, *self.below)]
-        return math.ceil(max([float(self.picture.image.shape[1]), *widths]))
+        columns = int(self.picture.image.shape[1])
+        return math.ceil(max([float(text_width(columns) if self.has_scale else columns), *widths]))
 
     @property
     def height_above(self) -> int:
@@ -189,7 +192,8 @@ def wrap(text: str, size: int, width: int, colour: Colour) -> list[Line]:
     """
     letters = font(size)
     lines = [""]
-    for word in printable(text).split(" "):
+    # a number and its % stay together
+    for word in re.split(" (?!%)", printable(text)):
         space = " " if lines[-1] else ""
         if letters.getlength(lines[-1] + space + word) <= width:
             lines[-1] += space + word
@@ -201,6 +205,16 @@ def wrap(text: str, size: int, width: int, colour: Colour) -> list[Line]:
                 lines.append("")
             lines[-1] += shorten(part, letters, float(max(width, _WIDEST_WORD)))
     return [Line(line, colour, size) for line in lines]
+
+
+def text_width(columns: int) -> int:
+    """Returns the width of the lines, and of the colour scale, of a picture of so many columns.
+
+    Example:
+        >>> text_width(40), text_width(200)
+        (110, 200)
+    """
+    return max(columns, _NARROWEST)
 
 
 def printable(text: str) -> str:
@@ -270,6 +284,7 @@ def _draw_tile(
         draw.rectangle((left - 1, top - 1, left + columns, top + rows), outline=FRAME)
     top += rows + 8
     if tile.has_scale:
+        columns = text_width(columns)
         bar = pixels.ramp(tile.picture.scale, columns, _BAR_HEIGHT)
         canvas.paste(Image.fromarray(bar), (left, top))
         draw.rectangle((left - 1, top - 1, left + columns, top + _BAR_HEIGHT), outline=FRAME)

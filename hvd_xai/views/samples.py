@@ -1,7 +1,7 @@
 """Reads the samples that a picture or a table shows from committed explanations, row by row."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -12,7 +12,7 @@ from hvd_xai.checkpoint.probe_reader import ProbeReader
 from hvd_xai.checkpoint.reader import Explanation
 from hvd_xai.probe.facts import ProbeFacts
 from hvd_xai.probe.window import Window, window_of
-from hvd_xai.protocols import AttributedTo
+from hvd_xai.protocols import AttributedTo, ScoreFacts
 from hvd_xai.views import pixels
 
 Value: TypeAlias = int | float
@@ -33,6 +33,7 @@ class Panel:
         attributed_to: "inputs", "places" or "units", to which attributions belong; None if the
             method does not say.
         is_signed: whether the method's attributions have a sign; None if that is not known.
+        score_facts: unit and class of the score, as far as they are known.
 
     Example:
         >>> Panel("saliency", 0, np.ones((8, 8, 1), np.float32), 3, 0.9).attributed_to is None
@@ -47,6 +48,7 @@ class Panel:
     convergence_delta: float | None = None
     attributed_to: AttributedTo | None = None
     is_signed: bool | None = None
+    score_facts: ScoreFacts = field(default_factory=ScoreFacts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ def read_samples(
                     None if deltas is None else deltas[index],
                     manifest.attributed_to,
                     of_methods[manifest.method],
+                    manifest.score_facts,
                 )
             )
     first = explanations[0]

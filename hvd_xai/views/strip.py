@@ -3,16 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hvd_xai.views import pixels
+from hvd_xai.views import doubtful, pixels
 from hvd_xai.views.captions import (
     caption_panel,
     describe_sample,
+    describe_score,
     describe_value,
     explain_colours,
     verdict_colour,
 )
 from hvd_xai.views.kind import Arrangement, find_kind
-from hvd_xai.views.layout import FAINT, GAP, INK, Line, Tile, check_pixels, lay_out, wrap
+from hvd_xai.views.layout import (
+    FAINT,
+    GAP,
+    INK,
+    Line,
+    Tile,
+    check_pixels,
+    lay_out,
+    text_width,
+    wrap,
+)
 from hvd_xai.views.samples import Panel, Sample
 
 
@@ -59,7 +70,7 @@ def strip(
         *describe_sample(sample, class_names, sample.panels[0] if is_one else None),
     ]
     if is_one:
-        rows = _rows_of_one_epoch(sample, arranged)
+        rows = _rows_of_one_epoch(sample, arranged, class_names)
         ends = "the 99th percentile of each picture"
     else:
         has_input = bool(arranged.caption)
@@ -69,11 +80,21 @@ def strip(
     return lay_out(lines, rows, explain_colours(pictures, ends), framed=True)
 
 
-def _rows_of_one_epoch(sample: Sample, arranged: Arrangement) -> list[list[Tile]]:
+def _rows_of_one_epoch(
+    sample: Sample, arranged: Arrangement, class_names: Sequence[str]
+) -> list[list[Tile]]:
     """Returns the input and all methods in one row; wide pictures get a row each."""
-    tiles = [
-        caption_panel(panel, arranged.picture(panel), [panel.method]) for panel in sample.panels
-    ]
+    first = sample.panels[0]
+    same = all(
+        (one.score, one.score_facts) == (first.score, first.score_facts) for one in sample.panels
+    )
+    tiles = []
+    for panel in sample.panels:
+        # one score for all stands at the top
+        verdict = [] if same else [_score(panel, sample, class_names)]
+        picture = doubtful.draw(arranged, panel, sample)
+        doubts = doubtful.find_doubts(panel, sample).lines
+        tiles.append(caption_panel(panel, picture, [panel.method], verdict, doubts))
     if arranged.is_wide:
         return [[tile] for tile in tiles]
     return [[*_input_tiles(arranged), *tiles]]
@@ -89,14 +110,15 @@ def _rows_of_epochs(
         # features, words or slices are chosen for each method by itself
         of_method = replace(sample, panels=panels)
         arranged = find_kind(sample.known).arrange(of_method, size)
-        limit = max(arranged.picture(panel).limit for panel in panels)
+        limit = doubtful.shared_limit(arranged, panels, sample)
         tiles = _input_tiles(arranged, above=method) if has_input else []
         names = [] if tiles else [method]
         for panel in panels:
-            picture = arranged.picture(panel, limit)
+            picture = doubtful.draw(arranged, panel, sample, limit)
+            doubts = doubtful.find_doubts(panel, sample).lines
             above = [*names, f"epoch {panel.epoch}"]
             verdict = _verdict(panel, sample, class_names)
-            tiles.append(caption_panel(panel, picture, above, verdict))
+            tiles.append(caption_panel(panel, picture, above, verdict, doubts))
         rows.append(tiles)
     return rows
 
@@ -106,7 +128,7 @@ def _input_tiles(arranged: Arrangement, above: str = "") -> list[Tile]:
     picture = arranged.input_picture()
     if picture is None:
         return []
-    lines = wrap(above, 15, int(picture.image.shape[1]), INK) if above else []
+    lines = wrap(above, 15, text_width(picture.image.shape[1]), INK) if above else []
     return [Tile(picture, (*lines, Line(arranged.caption, FAINT if above else INK, 15)))]
 
 
@@ -114,4 +136,10 @@ def _verdict(panel: Panel, sample: Sample, class_names: Sequence[str]) -> list[L
     """Says what the model predicted at the epoch of a panel."""
     colour = verdict_colour(panel.prediction, sample.target)
     predicted = f"predicted {describe_value(panel.prediction, class_names)}"
-    return [Line(predicted, colour), Line(f"score {panel.score:.4g}", FAINT)]
+    return [Line(predicted, colour), _score(panel, sample, class_names)]
+
+
+def _score(panel: Panel, sample: Sample, class_names: Sequence[str]) -> Line:
+    """Says what a panel's score is, and of which class."""
+    words = describe_score(panel.score_facts, panel.prediction, sample.target, class_names)
+    return Line(f"score {panel.score:.4g}" + (f", the {words}" if words else ""), FAINT)

@@ -91,7 +91,7 @@ def test_they_are_drawn_with_the_earlier_epoch_first(
     ]
     inputs = probe.inputs(np.array([row]))[0]
     panels = [Panel("grad_cam", 0, values, 1, 1.0) for values in shown]
-    sample = Sample(0, 1, 1, tuple(panels), inputs)
+    sample = Sample(0, 1, 1, tuple(panels), inputs, probe.facts)
     limit = max(draw_over_input(panel, sample, 104).limit for panel in panels)
     drawn = [draw_over_input(panel, sample, 104, limit).image[50].tobytes() for panel in panels]
     places = [max(line.find(one) for line in lines) for one in drawn]

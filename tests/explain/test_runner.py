@@ -149,3 +149,46 @@ def test_what_a_method_says_decides_about_names_and_not_what_its_options_are_cal
     found = {one.manifest.method: one for one in open_explanations(tmp_path / "run")}
     assert [found[name].manifest.attributed_to for name in methods] == ["units", "units", "inputs"]
     assert [found[name].feature_names for name in methods] == [(), (), names]
+
+
+def _sigmoid(weight: float) -> keras.Model:
+    start = keras.initializers.Constant(weight)
+    dense = keras.layers.Dense(1, "sigmoid", kernel_initializer=start)
+    return keras.Sequential([keras.Input((1,)), dense])
+
+
+def test_an_explanation_that_means_little_is_told_and_recorded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    x = keras.Input((1,))
+    power = keras.Model(x, keras.ops.power(x, 4.0))
+    one_step = partial(integrated_gradients, n_steps=1)
+    integers, values = np.array([0, 1, 1, 1]), np.array([0.5, 1.0, 1.0, 1.0], np.float32)
+    cases: list[tuple[keras.Model, np.ndarray, Attribution | str, dict[str, int]]] = [
+        # from 0 to 1 the slope of x^4 is 1/2 in the middle, and the gain is 1
+        (power, values, one_step, {"gap": 4}),
+        (power, values, "saliency", {}),
+        (_sigmoid(0.5), integers, "saliency", {"other class": 1}),
+        # sigmoid'(50) = p (1 - p) is zero in float32
+        (_sigmoid(50.0), values, "saliency", {"zero": 4, "saturated": 4}),
+        (_sigmoid(50.0), values, partial(load_method("saliency"), score="logit"), {}),
+        (
+            _sigmoid(0.5),
+            integers,
+            partial(load_method("saliency"), score="target_probability"),
+            {},
+        ),
+    ]
+    for number, (model, targets, method, expected) in enumerate(cases):
+        caplog.clear()
+        run, probe = tmp_path / str(number), Probe(np.ones((4, 1), np.float32), targets)
+        explain(model, probe, [method], world=World.alone(), run=run)
+        (explanation,) = open_explanations(run)
+        assert explanation.manifest.doubts == expected
+        warned = [one for one in caplog.records if one.levelname == "WARNING"]
+        assert len(warned) == bool(expected)
+    manifest = explanation.manifest
+    assert (manifest.score_facts.unit, manifest.score_facts.of_class) == ("probability", "target")
+    # p of class 1 rises with the input by p (1 - p) / 2; the probability of class 0 falls alike
+    slopes = explanation.attributions()[:, 0]
+    np.testing.assert_allclose(slopes, 0.1175 * np.array([-1, 1, 1, 1]), atol=1e-4)

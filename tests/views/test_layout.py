@@ -1,9 +1,7 @@
 """Lines and pictures on a page, read back as pixels."""
 
 import io
-import itertools
 import math
-import re
 
 import numpy as np
 import pytest
@@ -52,13 +50,7 @@ def test_a_picture_has_its_scale_below_it() -> None:
 def test_a_line_is_broken_between_words_and_behind_underscores_alone() -> None:
     text = "a few words of guided_integrated_gradients at runs/demo"
     lines = [line.text for line in layout.wrap(text, 13, 90, layout.INK)]
-    assert lines[:3] == ["a few words", "of", "guided_"]
-    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
-    inside = re.compile("[a-z] [a-z]")
-    assert all(
-        inside.search(f"{one} {two}") is None or f"{one} {two}" in text
-        for one, two in itertools.pairwise(lines)
-    )
+    assert lines == ["a few words of", "guided_", "integrated_", "gradients at", "runs/demo"]
 
 
 def test_a_wide_word_makes_its_tile_wider_or_loses_its_middle() -> None:

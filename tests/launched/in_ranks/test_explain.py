@@ -98,6 +98,10 @@ def test_merged_explanations_equal_those_of_one_process(
         epoch=3,
     )
     assert open_explanations(tmp_path / "together").methods(3) == list(NAMED)
+    probes = [open_explanations(tmp_path / run).probe() for run in ("together", "alone")]
+    windows = [None if probe is None else probe.window for probe in probes]
+    assert windows[0] is not None
+    assert windows[0] == windows[1]
     for name in NAMED:
         together, alone = (
             open_explanations(tmp_path / run).explanation(3, name) for run in ("together", "alone")
@@ -115,6 +119,7 @@ def test_merged_explanations_equal_those_of_one_process(
             for one in (together, alone)
         )
         assert ours == theirs
+        assert together.manifest.doubts == alone.manifest.doubts
         assert np.bincount(together.column("rank"), minlength=world.size).tolist() == [
             n * (rank + 1) // world.size - n * rank // world.size for rank in range(world.size)
         ]
@@ -515,6 +520,27 @@ def test_nan_attributions_are_recorded_counted_and_told(
         assert explanation.manifest.nonfinite == 11 * 36
         assert np.isnan(explanation.attributions()).all()
         assert f"epoch 0: {11 * 36} values of integrated_gradients are not finite" in caplog.text
+
+
+def _nothing(
+    model: keras.Model, inputs: tf.Tensor, targets: tf.Tensor, /, *, ids: tf.Tensor
+) -> tf.Tensor:
+    """Attributes zeros to all samples but those of even ids."""
+    is_odd = tf.cast(ids % 2, tf.float32)
+    return inputs * is_odd[:, None, None, None]
+
+
+def test_doubts_of_all_ranks_are_told_once_by_the_root(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    explain(_model(), _probe(), [_nothing], world=world, run=RunDirectory(tmp_path / "run"))
+    told = [one.getMessage() for one in caplog.records if "samples have" in one.getMessage()]
+    assert len(told) == world.is_root
+    if world.is_root:
+        # ids 0, 2, ... 10 of 11
+        assert told[0].startswith("_nothing at epoch 0: 6 of 11 samples have attributions of zero")
+        (explanation,) = open_explanations(tmp_path / "run")
+        assert explanation.manifest.doubts == {"zero": 6}
 
 
 def test_every_second_epoch_and_the_last_are_explained(world: World, tmp_path: Path) -> None:
