@@ -4,7 +4,7 @@ Mistakes of the caller are `ValueError` and `TypeError`. The errors here are for
 around the caller: among the ranks, in recipes, in files.
 """
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -13,8 +13,8 @@ from typing import TypeVar
 Error = TypeVar("Error", bound=BaseException)
 
 
-_MOST, _LONGEST = 5, 80
-"""Most items of a list, and most characters of any other value, that an error prints."""
+# Most items of a list, ranges of numbers, and characters of any other value, that an error prints.
+_MOST, _MOST_RANGES, _LONGEST = 5, 8, 80
 
 # The blocks in which this process runs a command of ours. They are the process's, not a thread's:
 # threads that write files raise errors, too.
@@ -73,6 +73,35 @@ def shorten(value: object) -> str:
         items = ", ".join([shorten(item) for item in value[:_MOST]] + _rest(value))
         return f"[{items}]" if isinstance(value, list) else f"({items})"
     return str(getattr(value, "__name__", "")) or _cut(repr(value))
+
+
+def write_ranges(numbers: Sequence[int]) -> str:
+    """Writes ascending numbers as people do, cut off after a few ranges.
+
+    Example:
+        >>> write_ranges([0, 1, 2, 7, 9, 10])
+        '0-2, 7, 9-10'
+    """
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    parts = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
+    rest = [f"... {numbers[-1]}"] if len(parts) > _MOST_RANGES else []
+    return ", ".join(parts[:_MOST_RANGES] + rest)
+
+
+def write_epochs(epochs_by_method: Mapping[str, Sequence[int]]) -> str:
+    """Writes which epochs each method has.
+
+    Example:
+        >>> write_epochs({"saliency": [0, 1, 2], "grad_cam": [2]})
+        'saliency of epochs 0-2; grad_cam of epochs 2'
+    """
+    said = [f"{name} of epochs {write_ranges(epochs)}" for name, epochs in epochs_by_method.items()]
+    return "; ".join(said) or "none yet"
 
 
 def _rest(values: Sized) -> list[str]:

@@ -19,6 +19,8 @@ from hvd_xai.errors import (
     is_agreed,
     mark_agreed,
     shorten,
+    write_epochs,
+    write_ranges,
 )
 
 
@@ -89,6 +91,15 @@ def test_advice_is_in_the_words_of_who_started_the_job() -> None:
 )
 def test_whatever_is_given_is_short_in_an_error(value: object, short: str) -> None:
     assert shorten(value) == short
+
+
+def test_many_numbers_are_few_ranges() -> None:
+    assert write_ranges([*range(1000), 1002]) == "0-999, 1002"
+    assert write_ranges(range(0, 40, 2)).endswith(", 14, ... 38")
+    assert write_epochs({"saliency": range(900), "grad_cam": [2]}).startswith(
+        "saliency of epochs 0-899; grad_cam of"
+    )
+    assert write_epochs({}) == "none yet"
 
 
 # Annotations of what may be, or hold, an array.

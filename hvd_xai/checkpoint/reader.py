@@ -20,7 +20,7 @@ from hvd_xai.checkpoint.probe_reader import PROBE, ProbeReader
 from hvd_xai.checkpoint.rows import decode
 from hvd_xai.checkpoint.stored_rows import StoredRows
 from hvd_xai.checkpoint.writer import EPOCHS
-from hvd_xai.errors import CheckpointError
+from hvd_xai.errors import CheckpointError, write_ranges
 from hvd_xai.protocols import Json
 from hvd_xai.storage.paths import Place, place
 
@@ -123,7 +123,7 @@ class Explanations:
             there = (
                 f"epoch {epoch} has {', '.join(self.methods(epoch))}"
                 if self.methods(epoch)
-                else f"there are the epochs {self.epochs}"
+                else f"there are the epochs {write_ranges(self.epochs)}"
             )
             raise CheckpointError(
                 f"{self.path} has no explanation '{method}' of epoch {epoch}; {there}"

@@ -15,7 +15,7 @@ from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanatio
 from hvd_xai.cli import options
 from hvd_xai.cli.console import say
 from hvd_xai.cli.tables import make_table, print_table
-from hvd_xai.errors import CheckpointError
+from hvd_xai.errors import CheckpointError, write_epochs
 from hvd_xai.views.layout import png as encode_png
 from hvd_xai.views.run_picture import draw_change
 
@@ -66,7 +66,7 @@ def _find_methods(explanations: Explanations, earlier: int, later: int) -> list[
     if not names:
         raise CheckpointError(
             f"{explanations.path} has no method at both epochs {earlier} and {later}; there are:"
-            f" {explanations.epochs_by_method}"
+            f" {write_epochs(explanations.epochs_by_method)}"
         )
     return sorted(names)
 

@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from hvd_xai.checkpoint.reader import Explanation, Explanations
-from hvd_xai.cli.tables import write_ranges
-from hvd_xai.errors import CheckpointError
+from hvd_xai.errors import CheckpointError, write_epochs, write_ranges
 
 MAX_SAMPLES = 500
 
@@ -86,7 +85,8 @@ def select_epochs(
     absent = [number for number in epochs if number not in there]
     if absent:
         raise CheckpointError(
-            f"{run} has no explanation of epoch {absent[0]}; there are the epochs {sorted(there)}"
+            f"{run} has no explanation of epoch {absent[0]}; there are the epochs"
+            f" {write_ranges(sorted(there))}"
         )
     unknown = [name for name in methods if name not in by_method]
     if unknown:
@@ -101,7 +101,7 @@ def select_epochs(
     wanted = {name: numbers for name, numbers in wanted.items() if numbers}
     if not wanted:
         raise CheckpointError(
-            f"{run} holds no such explanation; there are: {by_method or 'none yet'}"
+            f"{run} holds no such explanation; there are: {write_epochs(by_method)}"
         )
     return wanted
 

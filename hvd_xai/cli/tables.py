@@ -103,23 +103,6 @@ def write_bytes(n_bytes: int) -> str:
     return f"{size / 1000:.1f} TB"
 
 
-def write_ranges(numbers: Sequence[int]) -> str:
-    """Writes ascending numbers as people do, cut off after a few ranges.
-
-    Example:
-        >>> write_ranges([0, 1, 2, 7, 9, 10])
-        '0-2, 7, 9-10'
-    """
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and number == ranges[-1][1] + 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    parts = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
-    return ", ".join(parts[:8]) + (f", ... {numbers[-1]}" if len(parts) > 8 else "")
-
-
 def write_json(record: Json) -> str:
     r"""Writes JSON that every program reads: a number that is not finite becomes null.
 

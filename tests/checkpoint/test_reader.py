@@ -87,7 +87,7 @@ def test_absent_explanation_names_those_that_are_there(tmp_path: Path) -> None:
     make_run(tmp_path)
     with pytest.raises(CheckpointError, match="epoch 2 has grad_cam, integrated_gradients"):
         open_explanations(tmp_path).explanation(2, "occlusion")
-    with pytest.raises(CheckpointError, match=r"there are the epochs \[2, 11\]"):
+    with pytest.raises(CheckpointError, match="there are the epochs 2, 11"):
         open_explanations(tmp_path).explanation(3, "grad_cam")
 
 

@@ -70,7 +70,7 @@ def test_a_file_is_not_replaced_by_accident(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--epoch", "7"], "no explanation of epoch 7; there are the epochs [0, 1]"),
+        (["--epoch", "7"], "no explanation of epoch 7; there are the epochs 0-1"),
         (
             ["--method", "occlusion"],
             "no explanation by 'occlusion'; methods with one: grad_cam, integrated_gradients",
