@@ -109,7 +109,8 @@ class Attributed:
     Attributes:
         attributions: attributions of the examples, `[n, ...]`.
         per_sample: further values by name, one for each example, such as `convergence_delta`; the
-            checkpoint holds each as an array `[sample]`.
+            checkpoint holds each as an array `[sample]`. Those named `standard_errors` are of the
+            attributions, and have their shape.
         attributed_to: what has an attribution of its own. "inputs": each value (or token) of an
             input; the attributions then have the inputs' shape. "places": each place of the inputs,
             perhaps coarser, all channels together. "units": each unit of a layer. None: not said;

@@ -57,7 +57,8 @@ def kernel_shap(
 
     Returns:
         Attributions of the features, `[n, cells along h, cells along w]` (`[n, f]` of a table),
-        float32, signed, in the units of the score.
+        float32, signed, in the units of the score; in `per_sample` `standard_errors` of the same
+        shape, and `standard_error` `[n]`, the largest among an example's features.
 
     Raises:
         ValueError: if there is but one feature, too few samples for the features, or the baseline
@@ -77,6 +78,8 @@ def kernel_shap(
         coalitions of the smallest and the largest sizes are all taken as long as the budget lasts,
         and the others are drawn in pairs with their complements; here sizes are drawn in
         proportion, not at random, the sum is a constraint of the fit, and no features are selected.
+        The standard errors are ours: those of the fit if its pairs were drawn again, zero where all
+        coalitions are listed. They hold if a few dozen pairs are drawn.
     """
     cells = coalitions.divide(tuple(inputs.shape[1:]), patch)
     n_features = cells.n_features
@@ -90,7 +93,9 @@ def kernel_shap(
     n_pairs = len(drawn_sizes)
     cut = coalitions.cut(2 + len(listed) + 2 * n_pairs, micro_batch)
 
-    def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor:
+    def attribute(
+        x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         present = tf.tile(tf.constant(listed)[None], [cut.n_examples, 1, 1])
         if n_pairs > 0:
             order = coalitions.orders(coalitions.uniform(seed, sample_id, (n_pairs, n_features)))
@@ -110,19 +115,28 @@ def kernel_shap(
             cut,
         )
         values = tf.cast(values, tf.float64)
-        fitted = _fit(
+        fitted, errors = _fit(
             tf.cast(present, tf.float64),
             weights,
             values[:, 2:] - values[:, :1],
             values[:, 1] - values[:, 0],
+            drawn_sizes,
         )
-        return tf.reshape(tf.cast(fitted, tf.float32), [cut.n_examples, *cells.counts])
+        shape = [cut.n_examples, *cells.counts]
+        return (
+            tf.reshape(tf.cast(fitted, tf.float32), shape),
+            tf.reshape(tf.cast(errors, tf.float32), shape),
+        )
 
-    attributions = micro_batches.map_blocks(
+    attributions, errors = micro_batches.map_blocks(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), cut.n_examples
     )
+    largest = tf.reduce_max(errors, axis=list(range(1, len(errors.shape))))
     return Attributed(
-        attributions, attributed_to=inputs_or_places(attributions, inputs), signed=True
+        attributions,
+        {"standard_errors": errors, "standard_error": largest},
+        attributed_to=inputs_or_places(attributions, inputs),
+        signed=True,
     )
 
 
@@ -184,8 +198,12 @@ def _fit(
     weights: Float64[np.ndarray, "r"],
     gains: Float64[tf.Tensor, "n r"],
     total: Float64[tf.Tensor, "n"],
-) -> Float64[tf.Tensor, "n m"]:
-    """Returns the weighted least-squares coefficients of `gains`, held to sum to `total`."""
+    drawn_sizes: Int[np.ndarray, "pairs"],
+) -> tuple[Float64[tf.Tensor, "n m"], Float64[tf.Tensor, "n m"]]:
+    """Returns the weighted least-squares coefficients of `gains`, held to sum to `total`.
+
+    Beside them it returns their standard errors.
+    """
     weighted = present * tf.constant(weights)[:, None]
     factor = tf.linalg.cholesky(tf.matmul(weighted, present, transpose_a=True))
     # Two right sides are solved at once: Σ w z gain for the fit, and ones for its constraint.
@@ -196,4 +214,71 @@ def _fit(
     free, along = solved[..., 0], solved[..., 1]
     # Lagrange: φ = free - λ G⁻¹ 1, where λ makes Σ_j φ_j = F(1) - F(0).
     excess = (tf.reduce_sum(free, axis=1) - total) / tf.reduce_sum(along, axis=1)
-    return free - along * excess[:, None]
+    fitted = free - along * excess[:, None]
+    n_pairs = len(drawn_sizes)
+    if n_pairs == 0:
+        return fitted, tf.zeros_like(fitted)
+    return fitted, _standard_errors(present, weights, gains, fitted, (factor, along), drawn_sizes)
+
+
+def _standard_errors(
+    present: Float64[tf.Tensor, "n r m"],
+    weights: Float64[np.ndarray, "r"],
+    gains: Float64[tf.Tensor, "n r"],
+    fitted: Float64[tf.Tensor, "n m"],
+    system: tuple[Float64[tf.Tensor, "n m m"], Float64[tf.Tensor, "n m"]],
+    drawn_sizes: Int[np.ndarray, "pairs"],
+) -> Float64[tf.Tensor, "n m"]:
+    """Returns how far the coefficients of a fit would spread if its pairs were drawn again.
+
+    Both coalitions of a pair together fix the sum, so it is their difference that the fit uses:
+
+        φ̂ - φ = Σ_p H q_p w/2 e_p    q_p = z_p - (1 - z_p),  e_p = gain(z_p) - gain(1 - z_p) - φ q_p
+        H = G⁻¹ - G⁻¹1 1ᵀG⁻¹ / 1ᵀG⁻¹1
+
+    A pair pulls the fit towards itself, so that its e_p looks too small; it is divided by
+    `√(1 - h_p)` with the leverage `h_p = w/2 q_pᵀ H q_p`, as in the estimator called HC2.
+
+    Args:
+        present: coalitions of the fit, the drawn ones last: one of each pair, then all complements.
+        weights: weights of the coalitions.
+        gains: gains of the coalitions.
+        fitted: coefficients of the fit.
+        system: Cholesky factor of G, and G⁻¹1.
+        drawn_sizes: size of the smaller coalition of each drawn pair.
+    """
+    n_pairs, (factor, along) = len(drawn_sizes), system
+    half_weight = float(weights[-1]) / 2
+    signs = 2 * present[:, -2 * n_pairs : -n_pairs] - 1
+    misses = (
+        gains[:, -2 * n_pairs : -n_pairs] - gains[:, -n_pairs:] - tf.linalg.matvec(signs, fitted)
+    )
+    # H q_p for every pair, [n, pairs, m]
+    pulls = tf.linalg.matrix_transpose(
+        tf.linalg.cholesky_solve(factor, tf.linalg.matrix_transpose(signs))
+    )
+    excess = tf.reduce_sum(pulls, axis=2) / tf.reduce_sum(along, axis=1)[:, None]
+    pulls -= excess[..., None] * along[:, None]
+    leverage = half_weight * tf.reduce_sum(signs * pulls, axis=2)
+    # a pair that the fit goes through exactly says nothing of its own error
+    scale = half_weight * misses / tf.sqrt(tf.maximum(1 - leverage, 1e-6))
+    moved = _deviations(pulls * scale[..., None], drawn_sizes)
+    return tf.sqrt(tf.reduce_sum(moved**2, axis=1))
+
+
+def _deviations(
+    values: Float64[tf.Tensor, "n pairs m"], sizes: Int[np.ndarray, "pairs"]
+) -> Float64[tf.Tensor, "n pairs m"]:
+    """Returns the deviations of pairs from the mean of their size, whose squares sum to a variance.
+
+    Sizes are given and not drawn, so only what differs within a size is chance; n pairs of a size
+    are scaled by `sqrt(n / (n - 1))`. A size that is drawn once keeps its value, which is too large
+    rather than too small.
+    """
+    _, group, counts = np.unique(sizes, return_inverse=True, return_counts=True)
+    is_in = (group == np.arange(len(counts))[:, None]).astype(np.float64)
+    means = tf.linalg.matmul(tf.constant(is_in / counts[:, None]), values)
+    is_one = (counts == 1)[group, None]
+    scale = np.sqrt(counts / np.maximum(counts - 1, 1))[group, None]
+    deviations = tf.constant(scale) * (values - tf.gather(means, group, axis=1))
+    return tf.where(tf.constant(is_one), values, deviations)

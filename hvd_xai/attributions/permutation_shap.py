@@ -68,9 +68,9 @@ def permutation_shap(
 
     Returns:
         Attributions of the features, `[n, cells along h, cells along w]` (`[n, f]` of a table),
-        float32, signed, in the units of the score; in `per_sample` `standard_error` `[n]`, the
-        largest among an example's features, and `n_permutations` `[n]`, the number of orders that
-        it took.
+        float32, signed, in the units of the score; in `per_sample` `standard_errors` of the same
+        shape, `standard_error` `[n]`, the largest among an example's features, and `n_permutations`
+        `[n]`, the number of orders that it took.
 
     Raises:
         ValueError: if an option is out of range, or the baseline has another shape.
@@ -127,14 +127,13 @@ def permutation_shap(
     )
     means = moments[:, 0] / tf.cast(taken, tf.float64)[:, None]
     attributions = tf.cast(tf.reshape(means, [-1, *cells.counts]), tf.float32)
-    error = (
-        tf.zeros(tf.shape(taken))
-        if rounds.every_order is not None
-        else tf.cast(_largest_error(moments, taken), tf.float32)
-    )
+    errors = tf.cast(tf.reshape(_errors(moments, taken), [-1, *cells.counts]), tf.float32)
+    if rounds.every_order is not None:
+        errors = tf.zeros_like(attributions)
+    largest = tf.reduce_max(errors, axis=list(range(1, len(errors.shape))))
     return Attributed(
         attributions,
-        {"standard_error": error, "n_permutations": taken},
+        {"standard_errors": errors, "standard_error": largest, "n_permutations": taken},
         attributed_to=inputs_or_places(attributions, inputs),
         signed=True,
     )
@@ -216,7 +215,8 @@ def _take_rounds(
         taken = tf.tensor_scatter_nd_add(
             taken, unsure, tf.fill([tf.shape(unsure)[0]], rounds.n_orders)
         )
-        return number + 1, moments, taken, _largest_error(moments, taken) > rounds.tolerance
+        largest = tf.reduce_max(_errors(moments, taken), axis=1)
+        return number + 1, moments, taken, largest > rounds.tolerance
 
     # Only examples that are still unsure take part in a round; the loop ends with the last of them.
     _, moments, taken, _ = tf.while_loop(
@@ -303,10 +303,10 @@ def _gains(
     return tf.gather(of_place, place, batch_dims=2)
 
 
-def _largest_error(
+def _errors(
     moments: Float64[tf.Tensor, "n 2 m"], n_terms: Int32[tf.Tensor, "n"]
-) -> Float64[tf.Tensor, "n"]:
-    """Returns the largest standard error among the means of an example's features."""
+) -> Float64[tf.Tensor, "n m"]:
+    """Returns the standard error of the mean of each of an example's features."""
     n_terms = tf.cast(n_terms, tf.float64)[:, None]
     variance = tf.maximum(moments[:, 1] - moments[:, 0] ** 2 / n_terms, 0) / (n_terms - 1)
-    return tf.reduce_max(tf.sqrt(variance / n_terms), axis=1)
+    return tf.sqrt(variance / n_terms)

@@ -5,13 +5,15 @@ Nothing is read before it is asked for, piece by piece.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Shaped
 
 from hvd_xai.checkpoint.manifest import Manifest
-from hvd_xai.checkpoint.rows import axes_of
+from hvd_xai.checkpoint.rows import STANDARD_ERRORS, axes_of
 from hvd_xai.errors import CheckpointError
 from hvd_xai.storage.paths import Place
 
@@ -39,6 +41,12 @@ class Stackable(Protocol):
 
     def thumbnails(self, start: int = 0, stop: int | None = None) -> Float32[np.ndarray, "b ..."]:
         """Returns the block means of rows `start` to `stop`."""
+        ...
+
+    def standard_errors(
+        self, start: int = 0, stop: int | None = None
+    ) -> Float32[np.ndarray, "b ..."] | None:
+        """Returns the standard errors of rows `start` to `stop`; None if there are none."""
         ...
 
     def column(self, name: str, start: int = 0, stop: int | None = None) -> Shaped[np.ndarray, "b"]:
@@ -133,8 +141,24 @@ class EpochStack:
             return explanation.attributions(start, stop)
         if name == "thumbnail":
             return explanation.thumbnails(start, stop)
+        if name == STANDARD_ERRORS:
+            errors = explanation.standard_errors(start, stop)
+            # the columns say that there are some, and they are the same in all explanations
+            return np.asarray(errors)
         return explanation.column(name, start, stop)
 
     def of_samples(self, name: str) -> Shaped[np.ndarray, "N"]:
         """Returns a column that is the same at every epoch: one of `OF_SAMPLE`."""
         return self.explanations[0].column(name)
+
+
+def load_xarray_view() -> ModuleType:
+    """Imports the module that shows stacks as xarray's labelled arrays.
+
+    Raises:
+        ImportError: if xarray is not installed.
+    """
+    try:
+        return import_module("hvd_xai.checkpoint.xarray_view")
+    except ImportError as error:
+        raise ImportError("`to_xarray` needs xarray: pip install 'hvd_xai[xarray]'") from error

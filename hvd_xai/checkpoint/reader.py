@@ -3,15 +3,13 @@
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float32, Int64, Shaped
 
-from hvd_xai.checkpoint.epochs import EpochStack
+from hvd_xai.checkpoint.epochs import EpochStack, load_xarray_view
 from hvd_xai.checkpoint.integrity import DAMAGED, read_manifest, read_record
 from hvd_xai.checkpoint.json_record import unseal
 from hvd_xai.checkpoint.layout import EXPLANATIONS, RUN
@@ -196,7 +194,7 @@ class Explanations:
             >>> tree["integrated_gradients"].attributions.sel(epoch=2).sel(sample_id=1).shape
             (8, 8, 1)
         """
-        labelled = _labelled()
+        labelled = load_xarray_view()
         opened: xarray.DataTree = labelled.tree(
             [self.stack(method, epochs) for method, epochs in self.epochs_by_method.items()]
         )
@@ -319,6 +317,12 @@ class Explanation:
         self._stored.check(rows, start)
         return decode(rows)
 
+    def standard_errors(
+        self, start: int = 0, stop: int | None = None
+    ) -> Float32[np.ndarray, "b ..."] | None:
+        """Returns the attributions' standard errors in rows `start` to `stop`; None without any."""
+        return self._stored.standard_errors(start, stop)
+
     def attributions_of(self, sample_ids: npt.ArrayLike) -> Float32[np.ndarray, "m ..."]:
         """Returns the attributions of samples, in the order of the ids given.
 
@@ -387,14 +391,6 @@ class Explanation:
             CheckpointError: if the sample ids cannot be read.
             ImportError: if xarray is not installed.
         """
-        labelled = _labelled()
+        labelled = load_xarray_view()
         dataset: xarray.Dataset = labelled.dataset(EpochStack([self])).isel(epoch=0)
         return dataset
-
-
-def _labelled() -> ModuleType:
-    """Imports the module that needs xarray."""
-    try:
-        return import_module("hvd_xai.checkpoint.xarray_view")
-    except ImportError as error:
-        raise ImportError("`to_xarray` needs xarray: pip install 'hvd_xai[xarray]'") from error

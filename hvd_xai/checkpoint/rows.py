@@ -16,6 +16,9 @@ from jaxtyping import Float32, UInt64
 from hvd_xai.checkpoint.thumbnail import thumbnail_shape, thumbnails
 
 MAX_RANK = 4
+STANDARD_ERRORS = "standard_errors"
+"""Name of the values beside attributions that have the attributions' shape. They are kept as
+float32, without a scale of their own: methods that have them attribute to few features."""
 BUILT_IN = (
     "attributions",
     "scale",
@@ -53,7 +56,7 @@ def row_dtype(
             values.
         prediction: dtype of predictions: an integer dtype for class ids, a floating one for values.
         per_sample: dtypes of further values that each sample has, by name, such as
-            `convergence_delta`.
+            `convergence_delta`; `standard_errors` have the shape of the attributions.
 
     Raises:
         ValueError: if the shape, a name or a dtype cannot be stored.
@@ -89,14 +92,17 @@ def row_dtype(
             ("rank", "<i4"),
             ("content_hash", "<u8"),
             ("thumbnail", "<f4", thumbnail_shape(tuple(sample_shape))),
-            *((name, plain_dtypes[name]) for name in extra),
+            *(
+                (name, plain_dtypes[name], sample_shape if name == STANDARD_ERRORS else ())
+                for name in extra
+            ),
         ]
     )
 
 
 def axes_of(name: str, ndim: int) -> tuple[str, ...]:
     """Returns the names of an array's `ndim` axes after the first, which is `sample`."""
-    if name == "attributions":
+    if name in ("attributions", STANDARD_ERRORS):
         return _SAMPLE_AXES[ndim]
     if name == "thumbnail":
         return ("thumbnail_y", "thumbnail_x") if ndim == 2 else ("thumbnail_block",)
@@ -143,12 +149,12 @@ def encode(
         raise ValueError(f"rows need the columns {sorted(expected)}; got {sorted(columns)}")
     rows = np.zeros(n, dtype)
     for name, values in columns.items():
-        if np.shape(values) != (n,):
+        if np.shape(values) != (n, *dtype[name].shape):
             raise ValueError(
-                f"column '{name}' must have shape ({n},), one value an example; got"
-                f" {np.shape(values)}"
+                f"column '{name}' must have shape {(n, *dtype[name].shape)}, the first axis being"
+                f" examples; got {np.shape(values)}"
             )
-        rows[name] = _cast(name, values, dtype[name])
+        rows[name] = _cast(name, values, dtype[name].base)
     # NaN and infinities do not count for the scale, or every value of their sample would be lost.
     flat = np.where(np.isfinite(attributions), np.abs(attributions), 0).reshape(
         n, math.prod(sample_shape)

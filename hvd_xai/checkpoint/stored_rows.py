@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float32
 
 from hvd_xai.checkpoint.integrity import DAMAGED, CommittedArray
 from hvd_xai.checkpoint.manifest import Manifest
-from hvd_xai.checkpoint.rows import content_hashes
+from hvd_xai.checkpoint.rows import STANDARD_ERRORS, content_hashes
 from hvd_xai.errors import CheckpointError
 from hvd_xai.storage.paths import Place
 
@@ -30,7 +31,9 @@ class StoredRows:
     def columns(self) -> list[str]:
         """Names of the fields that have one number a sample."""
         names = self.dtype.names or ()
-        return [name for name in names if name not in ("attributions", "thumbnail")]
+        return [
+            name for name in names if name not in ("attributions", "thumbnail", STANDARD_ERRORS)
+        ]
 
     def array(self, name: str) -> CommittedArray:
         """Returns the array of one field; its metadata are checked when it is first asked for.
@@ -50,6 +53,19 @@ class StoredRows:
                 reads_whole=name != "attributions",
             )
         return self._arrays[name]
+
+    def standard_errors(
+        self, start: int = 0, stop: int | None = None
+    ) -> Float32[np.ndarray, "b ..."] | None:
+        """Returns the standard errors of the attributions of rows `start` to `stop`, or None.
+
+        Raises:
+            CheckpointError: if a file of these rows is missing or damaged.
+        """
+        if STANDARD_ERRORS not in (self.dtype.names or ()):
+            return None
+        errors: np.ndarray = self.array(STANDARD_ERRORS).read(start, stop)
+        return errors.astype(np.float32, copy=False)
 
     def read(self, names: Sequence[str], start: int, stop: int | None) -> np.ndarray:
         """Returns some fields of rows `start` to `stop`, which count as those of a slice do.

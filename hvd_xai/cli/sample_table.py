@@ -14,7 +14,7 @@ from hvd_xai.cli.tables import find_starts, fit_table, make_table, write_number
 from hvd_xai.protocols import Json, ScoreClass, ScoreFacts, ScoreUnit
 from hvd_xai.views.captions import describe_score
 from hvd_xai.views.doubtful import find_doubts
-from hvd_xai.views.kind import Strongest, find_kind
+from hvd_xai.views.kind import Part, Strongest, find_kind
 from hvd_xai.views.samples import read_samples
 
 MAX_STRONGEST = 10
@@ -108,8 +108,14 @@ def make_parts_table(strongest: Strongest) -> Table:
         strongest.titles[0]: [part.name for part in parts],
         strongest.titles[1]: [part.beside for part in parts],
         **{
-            panel.method: [f"{part.attributions[index]:+.3g}" for part in parts]
+            panel.method: [_write_attribution(part, index) for part in parts]
             for index, panel in enumerate(strongest.panels)
         },
     }
     return make_table(columns, left=[strongest.titles[0]])
+
+
+def _write_attribution(part: Part, index: int) -> str:
+    """Writes the attribution of a part in one panel, with its standard error if it has one."""
+    error = part.standard_errors[index] if part.standard_errors else None
+    return f"{part.attributions[index]:+.3g}" + ("" if error is None else f" ± {error:.2g}")

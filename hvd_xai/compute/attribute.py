@@ -10,6 +10,7 @@ import tensorflow as tf
 from jaxtyping import Float32, Shaped
 
 from hvd_xai import scores
+from hvd_xai.checkpoint.rows import STANDARD_ERRORS
 from hvd_xai.compute.fits_model import TargetCheck, check_inputs
 from hvd_xai.lookup.resolve import Method, bind_score, resolve_one
 from hvd_xai.protocols import Attributed, AttributedTo, Attribution
@@ -24,11 +25,12 @@ class Computed:
 
     Attributes:
         attributions: attributions `[n, ...]`.
-        per_sample: arrays `[n]` by name, one value for each example.
+        per_sample: arrays `[n]` by name, one value for each example; `standard_errors` have the
+            shape of the attributions.
     """
 
     attributions: Float32[np.ndarray, "n ..."]
-    per_sample: Mapping[str, Shaped[np.ndarray, "n"]]
+    per_sample: Mapping[str, Shaped[np.ndarray, "n ..."]]
 
 
 class Compute:
@@ -139,6 +141,13 @@ class Compute:
                 "the method says that it attributes to the inputs, and so must return attributions"
                 f" of their shape {(None, *inputs.shape[1:])}; got {(None, *shape)}. Let it say"
                 " 'places' or 'units'."
+            )
+        errors = attributed.per_sample.get(STANDARD_ERRORS)
+        if errors is not None and errors.shape[1:] != shape:
+            raise ValueError(
+                f"the method's `{STANDARD_ERRORS}` must have the shape of its attributions"
+                f" {(None, *shape)}; got {(None, *errors.shape[1:])}. Call one number an example"
+                " `standard_error`."
             )
         self.attributed_to, self.signed = attributed.attributed_to, attributed.signed
         self.sample_shape = tuple(shape)

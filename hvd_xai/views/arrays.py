@@ -131,9 +131,10 @@ def draw_alone(
     n_bad = int(attributions.size - np.isfinite(attributions).sum())
     signed = panel.is_signed
     if values.ndim == 1:
-        limit = pixels.robust_limit(values, 100.0) if limit is None else limit
+        errors = None if panel.standard_errors is None else panel.standard_errors.reshape(-1)
+        limit = bars.limit_of(values, errors) if limit is None else limit
         scale: pixels.Scale = "sequential" if signed is False else "diverging"
-        image = bars.upright(values, limit, size, scale)
+        image = bars.upright(values, limit, size, scale, errors)
         return pixels.Picture(image, scale, limit, n_bad, has_bars=True)
     if signed is None:
         signed = (inputs is not None and is_own) or bool((values < 0).any())

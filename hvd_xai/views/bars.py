@@ -8,10 +8,27 @@ from hvd_xai.views import pixels
 _INPUT = (70.0, 70.0, 70.0)
 _ZERO_LINE = 110
 _GROUND = 247
+_WHISKER = 20
+_THINNEST = 5  # pixels of an upright bar that an error bar can stand on
+
+
+def limit_of(values: Num[np.ndarray, "n"], errors: Num[np.ndarray, "n"] | None = None) -> float:
+    """Returns the value of the longest bar: the largest magnitude, with its error bar if any.
+
+    Example:
+        >>> limit_of(np.array([1.0, -2.0]), np.array([0.5, 0.25]))
+        2.25
+    """
+    reach = np.abs(values) if errors is None else np.abs(values) + errors
+    return pixels.robust_limit(reach, 100.0)
 
 
 def upright(
-    values: Float32[np.ndarray, "n"], limit: float, size: int, scale: pixels.Scale
+    values: Float32[np.ndarray, "n"],
+    limit: float,
+    size: int,
+    scale: pixels.Scale,
+    errors: Num[np.ndarray, "n"] | None = None,
 ) -> pixels.RGB:
     """Draws a vector as upright bars: up for positive values, down for negative ones.
 
@@ -23,6 +40,8 @@ def upright(
         limit: value of the longest bar; longer ones are cut off there.
         size: approximate width of the picture, in pixels.
         scale: how values become colours; `none` for inputs.
+        errors: standard errors of the values, drawn as error bars, unless bars are too thin for
+            them.
 
     Example:
         >>> upright(np.array([1.0, -1.0], np.float32), 1.0, 100, "diverging").shape
@@ -31,7 +50,8 @@ def upright(
     if len(values) == 0:
         values = np.zeros(1, np.float32)
     if len(values) > size:
-        values = _strongest_of_groups(values, size)
+        # values of one group have no error in common
+        values, errors = _strongest_of_groups(values, size), None
     step = max(1, size // len(values))
     gap = 1 if step >= 4 else 0
     half = max(8, size * 3 // 8)
@@ -46,6 +66,15 @@ def upright(
         rows = slice(up - height, up) if height >= 0 else slice(up + 1, up + 1 - height)
         image[rows, index * step + gap : (index + 1) * step] = shade
     image[up] = _ZERO_LINE
+    if errors is not None and step >= _THINNEST:
+        # the same in pixels, with zero at row `up` and values upwards
+        whiskers = _whiskers(values, errors, limit, up)
+        for index, (low, high) in enumerate(whiskers):
+            column = index * step + gap + (step - gap) // 2
+            ends = slice(max(0, up - high), max(0, up - low + 1))
+            image[ends, column] = _WHISKER
+            for end in {up - high, up - low} & set(range(len(image))):
+                image[end, column - step // 5 : column + step // 5 + 1] = _WHISKER
     return image
 
 
@@ -55,6 +84,7 @@ def in_rows(
     width: int,
     height: int,
     scale: pixels.Scale = "diverging",
+    errors: Num[np.ndarray, "n"] | None = None,
 ) -> pixels.RGB:
     """Draws a vector as rows of bars: to the right for positive values, to the left for negative.
 
@@ -64,6 +94,7 @@ def in_rows(
         width: width of the picture, in pixels.
         height: height of one row, in pixels.
         scale: how values become colours; `none` for inputs.
+        errors: standard errors of the values, drawn as error bars; none is drawn for 0.
 
     Example:
         >>> in_rows(np.array([1.0, -1.0], np.float32), 1.0, 100, 20).shape
@@ -80,7 +111,26 @@ def in_rows(
         columns = slice(half + 1, half + 1 + length) if length >= 0 else slice(half + length, half)
         image[row * height + margin : (row + 1) * height - margin, columns] = shade
     image[:, half] = _ZERO_LINE
+    if errors is not None:
+        for row, (low, high) in enumerate(_whiskers(values, errors, limit, half)):
+            if errors[row] > 0:
+                middle, cap = row * height + height // 2, max(1, height // 5)
+                image[middle, max(0, half + low) : half + high + 1] = _WHISKER
+                for end in {half + low, half + high} & set(range(2 * half + 1)):
+                    image[middle - cap : middle + cap + 1, end] = _WHISKER
     return image
+
+
+def _whiskers(
+    values: Num[np.ndarray, "n"], errors: Num[np.ndarray, "n"], limit: float, length: int
+) -> list[tuple[int, int]]:
+    """Returns both ends of each error bar in pixels from zero, where `limit` is `length` pixels."""
+    # not by `unit`, which clips: an end beyond the limit is not drawn
+    finite = np.isfinite(values) & np.isfinite(errors)
+    ends = np.stack([values - errors, values + errors], axis=1)
+    scaled = np.where(finite[:, None], ends, 0) / limit * length
+    pixels_of = np.round(np.clip(scaled, -2 * length, 2 * length)).astype(int)
+    return [(int(low), int(high)) for low, high in pixels_of]
 
 
 def striped(n_rows: int, height: int) -> UInt8[np.ndarray, "h 3"]:

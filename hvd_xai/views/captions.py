@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from hvd_xai.protocols import ScoreFacts
 from hvd_xai.views import pixels
 from hvd_xai.views.layout import FAINT, INK, Colour, Line, Tile, text_width, wrap
@@ -136,6 +138,10 @@ def caption_panel(
     below = [part for line in verdict for part in wrap(line.text, 13, width, line.colour)]
     if panel.convergence_delta is not None:
         below += wrap(f"convergence delta {panel.convergence_delta:.2g}", 13, width, FAINT)
+    if panel.standard_errors is not None:
+        largest = float(np.nan_to_num(panel.standard_errors).max(initial=0.0))
+        what = "error bars: one standard error," if picture.has_bars else "standard errors"
+        below += wrap(f"{what} up to {largest:.2g}", 13, width, FAINT)
     for doubt in doubts:
         below += wrap(doubt, 13, width, WRONG)
     if picture.n_not_finite:

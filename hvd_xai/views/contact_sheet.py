@@ -93,8 +93,11 @@ def contact_sheet(
         [picture for group in groups for picture in group],
         ends or "the 99th percentile of each picture",
     )
-    told = explain_scores([(panel.method, panel.score_facts) for panel in samples[0].panels])
-    legend += [Line(told, FAINT, 13)] if told else []
+    panels = samples[0].panels
+    told = explain_scores([(panel.method, panel.score_facts) for panel in panels])
+    if any(panel.standard_errors is not None for panel in panels):
+        told += " Error bars: one standard error."
+    legend += [Line(told.strip(), FAINT, 13)] if told else []
     return lay_out(lines, rows, legend, framed=False)
 
 

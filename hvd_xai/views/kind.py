@@ -81,6 +81,8 @@ class Part:
         name: the part in words.
         beside: what stands beside the name, such as the feature's value.
         attributions: attribution of the part in each panel.
+        standard_errors: standard error of each attribution, None where a panel has none; empty
+            without any.
 
     Example:
         >>> Part("age", "41", (0.5,)).name
@@ -90,6 +92,7 @@ class Part:
     name: str
     beside: str
     attributions: tuple[float, ...]
+    standard_errors: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

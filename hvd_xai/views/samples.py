@@ -34,6 +34,7 @@ class Panel:
             method does not say.
         is_signed: whether the method's attributions have a sign; None if that is not known.
         score_facts: unit and class of the score, as far as they are known.
+        standard_errors: standard errors of the attributions, in their shape; None without them.
 
     Example:
         >>> Panel("saliency", 0, np.ones((8, 8, 1), np.float32), 3, 0.9).attributed_to is None
@@ -49,6 +50,7 @@ class Panel:
     attributed_to: AttributedTo | None = None
     is_signed: bool | None = None
     score_facts: ScoreFacts = field(default_factory=ScoreFacts)
+    standard_errors: Num[np.ndarray, "..."] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ def read_samples(
         predictions, scores = (explanation.column(name)[rows] for name in ("prediction", "score"))
         deltas = explanation.column("convergence_delta")[rows].tolist() if has_delta else None
         for index, row in enumerate(rows.tolist()):
+            errors = explanation.standard_errors(row, row + 1)
             panels[index].append(
                 Panel(
                     manifest.method,
@@ -139,6 +142,7 @@ def read_samples(
                     manifest.attributed_to,
                     of_methods[manifest.method],
                     manifest.score_facts,
+                    None if errors is None else errors[0],
                 )
             )
     first = explanations[0]

@@ -118,3 +118,25 @@ def test_wrong_options_are_refused_before_anything_runs(
     compute = Compute(model_of(lambda x: x[:, 0], m), partial(kernel_shap, **options))
     with pytest.raises(ValueError, match=message):
         compute.check(np.zeros((0, m), np.float32), np.zeros(0, np.int64))
+
+
+def test_standard_errors_are_those_of_drawing_again() -> None:
+    """Sample ids seed the draws: one input under 300 ids is drawn 300 times."""
+    inputs = np.repeat(mixed_inputs()[:1], 300, axis=0)
+    computed = explain(kernel_shap, model_of(mixed_game, 10), inputs, n_samples=120)
+    spread = computed.attributions.std(axis=0, ddof=1)
+    errors = computed.per_sample["standard_errors"]
+    told = np.sqrt(np.mean(errors**2, axis=0))
+    # 300 draws tell a spread to 4 %, and few pairs are not quite as far off as they would say
+    is_drawn = spread > ROUNDING
+    np.testing.assert_allclose(told[is_drawn], spread[is_drawn], rtol=0.25)
+    np.testing.assert_array_equal(computed.per_sample["standard_error"], errors.max(axis=1))
+
+
+def test_what_is_not_drawn_has_no_standard_error() -> None:
+    listed = explain(kernel_shap, model_of(mixed_game, 10), mixed_inputs(), n_samples=2**10 - 2)
+    np.testing.assert_array_equal(listed.per_sample["standard_errors"], 0)
+    inputs = np.random.default_rng(0).normal(size=(3, 40)).astype(np.float32)
+    alone = model_of(lambda x: tf.reduce_sum(x**2, axis=1), 40)
+    errors = explain(kernel_shap, alone, inputs, n_samples=200).per_sample["standard_errors"]
+    assert np.all(errors < ROUNDING)

@@ -154,3 +154,18 @@ def test_wrong_options_are_refused_before_anything_runs(
     compute = Compute(model_of(mixed_game, 10), partial(permutation_shap, **options))
     with pytest.raises(ValueError, match=message):
         compute.check(np.zeros((0, 10), np.float32), np.zeros(0, np.int64))
+
+
+def test_standard_errors_are_those_of_each_feature_and_of_drawing_again() -> None:
+    """Sample ids seed the orders: one input under 300 ids is drawn 300 times."""
+    inputs = np.repeat(mixed_inputs()[:1], 300, axis=0)
+    computed = explain(permutation_shap, model_of(mixed_game, 10), inputs, n_permutations=8)
+    spread = computed.attributions.std(axis=0, ddof=1)
+    errors = computed.per_sample["standard_errors"]
+    told = np.sqrt(np.mean(errors**2, axis=0))
+    # 300 draws tell a spread to 4 %
+    is_drawn = spread > ROUNDING
+    np.testing.assert_allclose(told[is_drawn], spread[is_drawn], rtol=0.15)
+    # the feature that does nothing, and what acts alone
+    assert np.all(told[~is_drawn] < ROUNDING)
+    np.testing.assert_array_equal(computed.per_sample["standard_error"], errors.max(axis=1))

@@ -47,6 +47,23 @@ def make_rows(attributions: np.ndarray, *, rank: int = 0, first: int = 0) -> np.
     )
 
 
+def make_rows_with_errors(attributions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Packs attributions with standard errors of a tenth; returns the rows and the errors."""
+    n, errors = np.arange(len(attributions)), np.abs(attributions) / 10
+    dtype = row_dtype(attributions.shape[1:], per_sample={"standard_errors": "<f4"})
+    rows = encode(
+        dtype,
+        attributions,
+        rank=0,
+        sample_id=n,
+        target=n % 3,
+        prediction=n % 3,
+        score=np.ones(len(n), np.float32),
+        standard_errors=errors,
+    )
+    return rows, errors
+
+
 def make_header(
     n_samples: int,
     sample_shape: tuple[int, ...],

@@ -20,6 +20,7 @@ from tests.checkpoint.small import (
     make_attributions,
     make_header,
     make_rows,
+    make_rows_with_errors,
     read_plain,
     write,
 )
@@ -314,3 +315,20 @@ def test_the_newest_epoch_before_is_found_by_method(tmp_path: Path) -> None:
     found = [run.newest_before(epoch, "saliency") for epoch in (0, 1, 2, 3, 11, 12)]
     assert [one and one.manifest.epoch for one in found] == [None, 0, 0, 2, 2, 11]
     assert run.newest_before(3, "grad_cam") is None
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_standard_errors_are_read_as_they_were_written(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    rows, errors = make_rows_with_errors(make_attributions(13, shape))
+    explanation = write(tmp_path / "with", rows)
+    # exactly: attributions are float16 with a scale, these are not
+    for start, stop in ((0, None), (-3, 12), (5, 5)):
+        read = explanation.standard_errors(start, stop)
+        assert read is not None
+        np.testing.assert_array_equal(read, errors[start:stop])
+    assert "standard_errors" not in explanation.columns
+    assert explanation.rows(3, 9).tobytes() == rows[3:9].tobytes()
+    without = write(tmp_path / "without", make_rows(make_attributions(4, shape)))
+    assert without.standard_errors() is None

@@ -6,7 +6,7 @@ import pytest
 import xxhash
 
 from hvd_xai.checkpoint.rows import decode, encode, row_dtype
-from tests.checkpoint.small import SHAPES, make_attributions, make_rows
+from tests.checkpoint.small import SHAPES, make_attributions, make_rows, make_rows_with_errors
 
 # Half a unit in the last place of float16 for values up to 1, and the rounding of the division and
 # of the product.
@@ -132,3 +132,14 @@ def test_row_dtype_does_not_depend_on_the_order_of_names() -> None:
     assert row_dtype((2,), per_sample={"b": "f4", "a": "i4"}) == row_dtype(
         (2,), per_sample={"a": "<i4", "b": "<f4"}
     )
+
+
+def test_standard_errors_need_the_shape_of_the_attributions() -> None:
+    attributions = np.ones((3, 4), np.float32)
+    rows, _ = make_rows_with_errors(attributions)
+    columns = {name: rows[name] for name in ("sample_id", "target", "prediction", "score")}
+    for shape in ((3,), (3, 5)):
+        with pytest.raises(ValueError, match=r"'standard_errors' must have shape \(3, 4\)"):
+            encode(
+                rows.dtype, attributions, rank=0, standard_errors=np.ones(shape, "f4"), **columns
+            )

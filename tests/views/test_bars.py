@@ -1,6 +1,7 @@
 """Vectors as bars, read back as pixels."""
 
 import numpy as np
+import pytest
 
 from hvd_xai.views import bars, pixels
 
@@ -49,3 +50,25 @@ def test_rows_of_bars_go_right_in_red_and_left_in_blue() -> None:
     assert np.all(second[:24] == 247)
     assert np.all(second[51:] == 247)
     np.testing.assert_array_equal(third[99], pixels.NOT_FINITE)
+
+
+@pytest.mark.parametrize("is_upright", [True, False])
+def test_error_bars_reach_one_standard_error_to_both_sides(is_upright: bool) -> None:
+    values, errors = np.array([0.5, -0.5], np.float32), np.array([0.25, 0.0])
+    image = (
+        bars.upright(values, 1.0, 100, "diverging", errors)
+        if is_upright
+        else bars.in_rows(values, 1.0, 100, 20, "diverging", errors).transpose(1, 0, 2)[::-1]
+    )
+    # rows from the largest value down; zero is in the middle
+    zero = len(image) // 2
+    first = slice(0, image.shape[1] // 2)
+    is_whisker = (image[:, first] == 20).all(axis=-1).any(axis=1)
+    high, low = zero - np.flatnonzero(is_whisker)[[0, -1]]
+    assert abs(high / zero - 0.75) < 0.03
+    assert abs(low / zero - 0.25) < 0.03
+
+
+def test_the_longest_bar_leaves_room_for_its_error() -> None:
+    assert bars.limit_of(np.array([1.0, -2.0])) == 2.0
+    assert bars.limit_of(np.array([1.0, -2.0, np.nan]), np.array([3.0, 0.5, 1.0])) == 4.0

@@ -2,7 +2,8 @@
 
 It has the columns of each sample, and of its attributions the sum, the largest magnitude and the
 number of values that are not finite; and each attribution of up to 1,000 features that have names,
-as `attribution_of_<feature>`. Needs pyarrow.
+as `attribution_of_<feature>`, with its standard error, where the method has one, as
+`standard_error_of_<feature>`. Needs pyarrow.
 """
 
 import json
@@ -15,6 +16,7 @@ import numpy as np
 
 from hvd_xai.checkpoint.epochs import EpochStack
 from hvd_xai.checkpoint.export_blocks import iterate_blocks, read_small_arrays, write_options
+from hvd_xai.checkpoint.rows import STANDARD_ERRORS
 from hvd_xai.protocols import Progress
 
 if TYPE_CHECKING:
@@ -84,7 +86,8 @@ def _schema(stacks: Sequence[EpochStack], columns: dict[str, np.dtype]) -> "pyar
         "attribution_nonfinite": pyarrow.int64(),
     }
     for stack in stacks:
-        fields |= dict.fromkeys(_columns_of_features(stack), pyarrow.float32())
+        names = [name for of_array in _columns_of_features(stack).values() for name in of_array]
+        fields |= dict.fromkeys(names, pyarrow.float32())
     options = {stack.method: json.loads(write_options(stack)) for stack in stacks}
     functions = {stack.method: stack.function for stack in stacks}
     metadata = {"hvd_xai_options": json.dumps(options), "hvd_xai_functions": json.dumps(functions)}
@@ -95,18 +98,30 @@ def _computed(stack: EpochStack, index: int, start: int, stop: int) -> dict[str,
     """Returns the columns of a block that are not stored: what it is of, and its attributions."""
     manifest, n_rows = stack.explanations[index].manifest, stop - start
     attributions = stack.read("attributions", index, start, stop)
+    of_features: dict[str, np.ndarray] = {}
+    for array, names in _columns_of_features(stack).items():
+        values = stack.read(array, index, start, stop)
+        of_features |= {name: values[:, place] for place, name in enumerate(names)}
     return {
         "method": [stack.method] * n_rows,
         "epoch": [manifest.epoch] * n_rows,
         "step": [manifest.step] * n_rows,
         **_in_numbers(attributions),
-        **{name: attributions[:, place] for place, name in enumerate(_columns_of_features(stack))},
+        **of_features,
     }
 
 
-def _columns_of_features(stack: EpochStack) -> list[str]:
+def _columns_of_features(stack: EpochStack) -> dict[str, list[str]]:
+    """Returns, for each array that has a value for each feature, the names of its columns."""
     names = stack.feature_names
-    return [f"attribution_of_{name}" for name in names] if len(names) <= MAX_COLUMNS else []
+    if len(names) > MAX_COLUMNS:
+        return {}
+    beginnings = {"attributions": "attribution_of", STANDARD_ERRORS: "standard_error_of"}
+    return {
+        array: [f"{beginning}_{name}" for name in names]
+        for array, beginning in beginnings.items()
+        if array in stack.variables
+    }
 
 
 def _in_numbers(attributions: np.ndarray) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 Names and values stand on the left, and beside them one bar for each method.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hvd_xai.analysis import strongest as numbers
 from hvd_xai.probe.facts import ProbeFacts
+from hvd_xai.protocols import Json
 from hvd_xai.views import bars, pixels
 from hvd_xai.views.arrays import Plain, draw_alone
 from hvd_xai.views.kind import Arrangement, Fit, Part, Strongest
@@ -48,6 +50,10 @@ def strongest(sample: Sample, most: int) -> Strongest | None:
             names[place],
             f"{values[place]:.4g}",
             tuple(float(panel.attributions[place]) for panel in panels),
+            tuple(
+                None if panel.standard_errors is None else float(panel.standard_errors[place])
+                for panel in panels
+            ),
         )
         for place in order.tolist()
     ]
@@ -58,8 +64,16 @@ def strongest(sample: Sample, most: int) -> Strongest | None:
         panels,
         tuple(parts),
         Part(f"{n_others} others", "", sums) if n_others else None,
-        {"features": {part.name: part.attributions[0] for part in parts}},
+        _record(parts),
     )
+
+
+def _record(parts: Sequence[Part]) -> dict[str, Json]:
+    """Returns the attributions of the first panel by feature, and their standard errors."""
+    record: dict[str, Json] = {"features": {part.name: part.attributions[0] for part in parts}}
+    if parts and parts[0].standard_errors[0] is not None:
+        record["standard_errors"] = {part.name: part.standard_errors[0] for part in parts}
+    return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +132,25 @@ class FeatureRows:
         if not self.sample.has_parts(panel):
             return draw_alone(panel, self.sample, self.size, limit)
         values, signed = self.values(panel.attributions), panel.is_signed is not False
-        limit = pixels.robust_limit(panel.attributions, 100.0) if limit is None else limit
+        limit = bars.limit_of(panel.attributions, panel.standard_errors) if limit is None else limit
+        errors = None
+        if panel.standard_errors is not None:
+            # errors of single features do not say that of their sum
+            errors = np.append(panel.standard_errors[self.order], [0.0] * bool(self.n_others))
         # a sum of many would dwarf the bars of single features, so it is a number only
         shown = np.where(np.arange(len(values)) < len(self.order), values, 0)
         scale: pixels.Scale = "diverging" if signed else "sequential"
-        canvas = Image.fromarray(bars.in_rows(shown, limit, self.size, self.height, scale))
+        drawn = bars.in_rows(shown, limit, self.size, self.height, scale, errors)
+        canvas = Image.fromarray(drawn)
         draw, small, middle = ImageDraw.Draw(canvas), font(self.height * 5 // 8), canvas.width // 2
-        # each number stands on the side of the zero line where its bar does not
-        for row, value in enumerate(values.tolist()):
-            left, anchor = (middle - 4, "rm") if value >= 0 else (middle + 5, "lm")
-            text = _write_number(value, small, middle - 5, sign="+" if signed else "")
+        # each number stands on the side of the zero line where its bar does not, and clear of an
+        # error bar that reaches across
+        across = np.zeros(len(values)) if errors is None else np.maximum(errors - np.abs(values), 0)
+        shifts = np.nan_to_num(np.minimum(across / limit, 1)) * middle
+        for row, (value, shift) in enumerate(zip(values.tolist(), shifts.tolist(), strict=True)):
+            room = max(middle - 5 - shift, 0)
+            left, anchor = (middle - 4 - shift, "rm") if value >= 0 else (middle + 5 + shift, "lm")
+            text = _write_number(value, small, room, sign="+" if signed else "")
             draw.text((left, (row + 0.5) * self.height), text, FAINT, small, anchor=anchor)
         n_bad = int(np.count_nonzero(~np.isfinite(panel.attributions)))
         image = np.asarray(canvas, np.uint8).copy()
@@ -160,7 +183,7 @@ class FeatureRows:
         return pixels.Picture(np.asarray(canvas, np.uint8).copy())
 
 
-def _write_number(value: float, letters: ImageFont.FreeTypeFont, width: int, *, sign: str) -> str:
+def _write_number(value: float, letters: ImageFont.FreeTypeFont, width: float, *, sign: str) -> str:
     """Writes a number in three digits, or in as many as fit."""
     texts = [f"{value:{sign}.{digits}g}" for digits in (3, 2, 1)]
     return next((text for text in texts if letters.getlength(text) < width), texts[-1])

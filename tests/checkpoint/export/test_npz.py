@@ -5,9 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hvd_xai.checkpoint.epochs import EpochStack
 from hvd_xai.checkpoint.exported import export
 from hvd_xai.checkpoint.reader import Explanations, open_explanations
-from tests.checkpoint.small import EXPORTED_EPOCHS, stack_all
+from tests.checkpoint.small import (
+    EXPORTED_EPOCHS,
+    make_attributions,
+    make_rows_with_errors,
+    stack_all,
+    write,
+)
 from tests.runs_under_test import make_probe, make_run
 
 pytestmark = pytest.mark.usefixtures("any_block")
@@ -39,3 +46,12 @@ def test_npz_has_the_names_of_features(tmp_path: Path) -> None:
     with np.load(tmp_path / "out.npz", allow_pickle=False) as arrays:
         assert tuple(arrays["integrated_gradients/feature"]) == names
         assert "grad_cam/feature" not in arrays
+
+
+def test_npz_has_standard_errors(tmp_path: Path) -> None:
+    rows, errors = make_rows_with_errors(make_attributions(5, (2, 3)))
+    explanation = write(tmp_path / "run" / "explanations", rows)
+    export([EpochStack([explanation])], tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as archive:
+        read = archive[f"{explanation.manifest.method}/standard_errors"]
+    np.testing.assert_array_equal(read, errors[None])

@@ -9,7 +9,7 @@ import pytest
 from hvd_xai.checkpoint.export import parquet as parquet_format
 from hvd_xai.checkpoint.exported import export
 from hvd_xai.checkpoint.reader import Explanations, open_explanations
-from tests.checkpoint.small import stack_all
+from tests.checkpoint.small import make_attributions, make_rows_with_errors, stack_all, write
 from tests.runs_under_test import make_probe, make_run
 
 pandas = pytest.importorskip("pandas")
@@ -60,3 +60,20 @@ def test_parquet_has_a_column_for_each_named_feature_unless_they_are_too_many(
     assert not any(
         "attribution_of" in name for name in pandas.read_parquet(tmp_path / "narrow.parquet")
     )
+
+
+def test_parquet_has_the_standard_error_of_each_named_feature(tmp_path: Path) -> None:
+    probe = make_probe(shape=(3,), feature_names=("a", "b", "c"))
+    make_run(tmp_path, probe, epochs=[0], cam=False)
+    rows, errors = make_rows_with_errors(make_attributions(len(probe), (3,)))
+    write(
+        tmp_path / "explanations",
+        rows,
+        method="kernel_shap",
+        attributed_to="inputs",
+    )
+    export(stack_all(open_explanations(tmp_path)), tmp_path / "out.parquet")
+    table = pandas.read_parquet(tmp_path / "out.parquet")
+    of_b = table["standard_error_of_b"]
+    np.testing.assert_array_equal(of_b[table.method == "kernel_shap"], errors[:, 1])
+    assert of_b[table.method == "integrated_gradients"].isna().all()
