@@ -10,6 +10,11 @@ import keras
 
 from hvd_xai.errors import advise
 
+_LONGEST = 500
+_LARGEST_TEXT = 256 * 2**20
+"""Bytes of the largest configuration that is read: an archive of some kilobytes may hold more than
+fits in memory."""
+
 # Files by whose content other programs tell what Keras 3 does not load as a model.
 _SAVED_MODEL = "saved_model.pb"
 _HDF5 = (".h5", ".hdf5")
@@ -32,6 +37,7 @@ def read_model(
     if path.suffix != ".keras" or not path.is_file():
         raise ValueError(_not_keras(path))
     try:
+        _check_texts(path)
         model = keras.saving.load_model(
             path,
             custom_objects=dict(custom_objects or {}),
@@ -40,9 +46,19 @@ def read_model(
         )
         if not isinstance(model, keras.Model):
             raise TypeError(f"it holds a {type(model).__name__}, and no keras.Model.")
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+    # A damaged archive, configuration or weight file ends in whatever error zipfile, Keras, h5py or
+    # TensorFlow happen to run into.
+    except Exception as error:
         raise ValueError(_not_loaded(path, error)) from error
     return model
+
+
+def _check_texts(path: Path) -> None:
+    """Checks that the texts in a model's archive, which Keras reads whole, fit in memory."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.filename.endswith(".json") and member.file_size > _LARGEST_TEXT:
+                raise ValueError(f"its {member.filename} announces {member.file_size:,} bytes.")
 
 
 def _not_keras(path: Path) -> str:
@@ -74,6 +90,7 @@ def _not_loaded(path: Path, error: Exception) -> str:
     risk, is_unsafe, _ = reason.partition(" If you trust the source")
     if is_unsafe:
         return f"'{path}' cannot be loaded: {risk} If you trust whoever made it, add {_trusting()}."
+    reason = " ".join(reason.split())[:_LONGEST] or type(error).__name__
     given = advise(script="custom_objects=", command="--custom-objects")
     return (
         f"'{path}' cannot be loaded: {reason} Classes and functions of your own are given by"

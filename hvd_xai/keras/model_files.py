@@ -4,6 +4,7 @@ import json
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,19 @@ _WRITING = ".writing-"
 # The record lies within the .keras file, which is a zip, so that both are there or neither is.
 # Keras ignores members that it does not know.
 _MEMBER = "hvd_xai.json"
+
+
+# What zipfile, zlib, json, h5py and Keras raise for a damaged or a forged file.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    LookupError,
+    TypeError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    AttributeError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +176,14 @@ def read_trained(folder: Path) -> Trained | None:
         return None
     path = model_file(folder, epoch)
     try:
+        # Looked at before it is opened: opening a pipe would wait for a writer.
+        if not path.is_file():
+            raise ValueError("it is no plain file")
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
             record = json.loads(archive.read(_MEMBER))
-            trained = Trained(**record)
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError) as error:
+            trained = _check_types(Trained(**record))
+    except _DAMAGE as error:
         raise CheckpointError(
             f"{path} is damaged or was not saved by a run ({error}), so training cannot go on from"
             " it. Start the run anew with --overwrite."
@@ -176,6 +193,21 @@ def read_trained(folder: Path) -> Trained | None:
             f"{path} is damaged, so training cannot go on from it. Start the run anew with"
             " --overwrite."
         )
+    return trained
+
+
+def _check_types(trained: Trained) -> Trained:
+    """Returns the record; whoever made the file may have put anything into it."""
+    whole = (trained.epoch, trained.step, trained.size)
+    if not all(isinstance(number, int) and number >= 0 for number in whole) or trained.size == 0:
+        raise ValueError(f"epoch, step and size must be whole numbers; got {whole}")
+    if not isinstance(trained.learning_rate, int | float | None):
+        raise TypeError(f"the learning rate must be a number; got {trained.learning_rate!r:.40}")
+    if not isinstance(trained.seeds, list) or len(trained.seeds) not in (0, trained.size):
+        raise ValueError(f"there must be seeds for each of {trained.size} ranks")
+    for states in trained.seeds:
+        for state in states:
+            np.array(state, np.uint32)
     return trained
 
 
@@ -196,7 +228,12 @@ def load_state(model: "keras.Model", folder: Path, trained: Trained) -> None:
     except ValueError as error:
         raise CheckpointError(
             f"the model of {path} is another than the recipe now builds; resume with the same"
-            f" options. ({error})"
+            f" options. ({' '.join(str(error).split())})"
+        ) from error
+    except (*_DAMAGE, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({' '.join(str(error).split())}), so training cannot go on from it."
+            " Start the run anew with --overwrite."
         ) from error
     if int(model.optimizer.iterations) != trained.step:
         raise CheckpointError(

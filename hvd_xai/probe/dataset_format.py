@@ -45,10 +45,12 @@ class Feature:
                 f" names: {', '.join(ARRAYS)}, or those of a model's several inputs; got '{text}'"
             )
         try:
-            np.dtype("u1" if found[3] == "image" else found[3])
+            dtype = np.dtype("u1" if found[3] == "image" else found[3])
+            if dtype.kind not in "fiub":
+                raise TypeError(f"{dtype} is no number")
         except TypeError as error:
             raise ValueError(
-                f"'{found[3]}' in the feature '{text}' must be 'image' or a dtype of NumPy"
+                f"'{found[3]}' in the feature '{text}' must be 'image' or a NumPy dtype of numbers"
             ) from error
         return found[1], cls(
             found[2],

@@ -9,7 +9,9 @@ import numpy as np
 
 from hvd_xai.probe.dataset_format import ModelInputs
 from hvd_xai.probe.packing import pack
+from hvd_xai.probe.reading import map_array
 from hvd_xai.probe.unpacked import BLOCK_BYTES, PACKING, SEVERAL, GrowingArray
+from hvd_xai.storage.durable import writing
 
 
 def pack_files(folder: Path, inputs: ModelInputs) -> None:
@@ -53,7 +55,8 @@ def pack_files(folder: Path, inputs: ModelInputs) -> None:
             block = {name: values[start : start + size] for name, values in arrays.items()}
             rows, packing = pack(block)
             file.append(rows)
-    (folder / PACKING).write_text(json.dumps(asdict(replace(packing, keyed=keyed))))
+    with writing(folder / PACKING):
+        (folder / PACKING).write_text(json.dumps(asdict(replace(packing, keyed=keyed))))
     shutil.rmtree(folder / SEVERAL)
 
 
@@ -64,10 +67,7 @@ def _order(names: list[str]) -> tuple[str, ...]:
 
 
 def _load(path: Path, name: str) -> np.ndarray:
-    try:
-        values: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"'{name}' of the data set cannot be read: {error}") from error
+    values = map_array(path)
     if values.dtype.kind not in "fiub" or values.ndim == 0:
         raise ValueError(
             f"input '{name}' must be numbers [n, ...]; got dtype {values.dtype}, shape"

@@ -14,6 +14,7 @@ from hvd_xai.errors import advise
 from hvd_xai.probe import datasets
 from hvd_xai.probe.dataset_format import Format, Hints, Match
 from hvd_xai.probe.pack_files import pack_files
+from hvd_xai.probe.reading import check_plain, map_array
 from hvd_xai.storage.durable import writing
 
 
@@ -46,7 +47,8 @@ def unpack(
         Whether there are targets.
 
     Raises:
-        ValueError: if no format can read the data set, or it lacks inputs or targets.
+        ValueError: if no format can read the data set, it is damaged, holds anything but plain
+            files, or lacks inputs or targets.
         OSError: if the data set cannot be read.
         CheckpointError: if the folder cannot be written.
 
@@ -64,11 +66,17 @@ def unpack(
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     hints = hints or Hints()
+    check_plain(source)
     _choose_format(source).unpack(source, folder, hints)
     pack_files(folder, hints.inputs)
+    if (folder / "inputs.npy").exists() and not (folder / "inputs.npy").stat().st_size:
+        raise ValueError(f"'{source}' holds no examples")
     if targets is not None:
-        (folder / "targets.npy").unlink(missing_ok=True)
-        (folder / "targets.npy").symlink_to(targets.resolve(strict=True))
+        check_plain(targets)
+        map_array(targets)
+        with writing(folder / "targets.npy"):
+            (folder / "targets.npy").unlink(missing_ok=True)
+            (folder / "targets.npy").symlink_to(targets.resolve(strict=True))
     absent = [name for name in ("inputs", "targets") if not (folder / f"{name}.npy").exists()]
     if absent and (needs_targets or absent != ["targets"]):
         without = (

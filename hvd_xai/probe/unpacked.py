@@ -16,6 +16,7 @@ from jaxtyping import Shaped
 
 from hvd_xai.probe.packing import Packing
 from hvd_xai.probe.probe import Probe
+from hvd_xai.probe.reading import map_array, read_json
 from hvd_xai.storage.durable import writing
 
 ARRAYS = ("inputs", "targets", "labels", "sample_ids")
@@ -44,7 +45,8 @@ def open_unpacked(folder: Path) -> Probe:
         The data set as a probe.
 
     Raises:
-        ValueError: if the arrays do not fit each other, or the sample ids do not ascend.
+        ValueError: if an array is damaged, the arrays do not fit each other, or the sample ids do
+            not ascend.
 
     Example:
         >>> np.save("inputs.npy", inputs)
@@ -55,15 +57,17 @@ def open_unpacked(folder: Path) -> Probe:
     for name in ARRAYS:
         path = folder / f"{name}.npy"
         if path.exists():
-            try:
-                parts[name] = np.load(
-                    path, mmap_mode="r" if name == "inputs" else None, allow_pickle=False
-                )
-            except (ValueError, EOFError) as error:
-                raise ValueError(f"'{name}' of the data set cannot be read: {error}") from error
+            values = map_array(path, path.resolve())
+            parts[name] = values if name == "inputs" else np.array(values)
     sample_ids = parts.get("sample_ids")
-    # A probe sorts its rows by sample id, which would copy the mapped inputs into memory.
-    if sample_ids is not None and np.any(np.diff(sample_ids) <= 0):
+    # A probe sorts its rows by sample id, which would copy the mapped inputs into memory. Ids are
+    # compared, not subtracted: a difference of unsigned numbers is never below 0. Ids that are no
+    # whole numbers are for the probe to refuse.
+    if (
+        sample_ids is not None
+        and sample_ids.dtype.kind in "iu"
+        and np.any(sample_ids[1:] <= sample_ids[:-1])
+    ):
         raise ValueError(
             "sample_ids of a data set must ascend, each once: its inputs are read where they lie."
             " Sort the data set by them."
@@ -72,7 +76,7 @@ def open_unpacked(folder: Path) -> Probe:
     for name in LISTS:
         path = folder / f"{name}.json"
         if path.exists():
-            parts[name] = tuple(json.loads(path.read_text()))
+            parts[name] = tuple(read_json(path))
     if (folder / PACKING).exists():
         packing = _read_packing(folder / PACKING)
         parts["packing"] = packing
@@ -81,7 +85,7 @@ def open_unpacked(folder: Path) -> Probe:
 
 
 def _read_packing(path: Path) -> Packing:
-    record = json.loads(path.read_text())
+    record = read_json(path)
     shapes = tuple(tuple(shape) for shape in record["shapes"])
     return Packing(tuple(record["names"]), shapes, tuple(record["dtypes"]), bool(record["keyed"]))
 
@@ -106,7 +110,8 @@ def array_file(folder: Path, name: str, several: Collection[str] = ()) -> Path:
     # Names may come from the data set, which must not write where it likes.
     if Path(name).name != name or name.startswith("."):
         raise ValueError(f"'{name}' cannot be the name of an input; rename it in the data set")
-    (folder / SEVERAL).mkdir(exist_ok=True)
+    with writing(folder / SEVERAL):
+        (folder / SEVERAL).mkdir(exist_ok=True)
     return folder / SEVERAL / f"{name}.npy"
 
 
@@ -115,12 +120,15 @@ def write_names(folder: Path, name: str, names: object) -> None:
 
     Raises:
         ValueError: if it is no list of strings.
+        CheckpointError: if the file cannot be written.
     """
     if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
         raise ValueError(
             f"'{name}' of the data set must be a list of strings; got {str(names)[:80]}"
         )
-    (folder / f"{name}.json").write_text(json.dumps(names))
+    path = folder / f"{name}.json"
+    with writing(path):
+        path.write_text(json.dumps(names), "utf-8")
 
 
 class GrowingArray:
@@ -138,7 +146,8 @@ class GrowingArray:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
+        with writing(path):
+            self._file = path.open("wb")
         self._row: tuple[np.dtype, tuple[int, ...]] | None = None
         self._n_rows = 0
 
@@ -150,9 +159,13 @@ class GrowingArray:
             CheckpointError: if the file cannot be written.
         """
         row = (values.dtype, values.shape[1:])
+        if values.dtype.hasobject:
+            # Their bytes would be addresses in this process.
+            raise ValueError(f"examples must be numbers or texts; got dtype {values.dtype}")
         if self._row is None:
             self._row = row
-            self._write_header()
+            with writing(Path(self._file.name)):
+                self._write_header()
         if self._row != row:
             raise ValueError(
                 f"all examples must have one shape and dtype; got {self._row} and {row}"

@@ -173,9 +173,12 @@ def _is_stale(path: Path) -> bool:
 
 
 def _read_lease(path: Path) -> Lease | None:
+    # Looked at before it is opened: opening a pipe would wait for a writer.
+    if not path.is_file():
+        return None
     try:
         values = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if (
         not isinstance(values, Mapping)

@@ -1,7 +1,13 @@
 """Saved models that are only explained: loaded without running what they carry."""
 
+import json
+import os
 import shlex
+import struct
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -103,3 +109,88 @@ def test_what_is_no_model_is_refused(tmp_path: Path, name: str, content: bytes) 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=r"is none|cannot be loaded"):
         read_model(tmp_path / name)
+
+
+Members = dict[str, bytes]
+
+
+def change_json(name: str, change: Callable[[Any], object]) -> Callable[[Members], object]:
+    def changed(members: Members) -> None:
+        record = json.loads(members[name])
+        change(record)
+        members[name] = json.dumps(record).encode()
+
+    return changed
+
+
+def cut_weights(members: Members) -> None:
+    members["model.weights.h5"] = members["model.weights.h5"][:200]
+
+
+def spoil_weights(members: Members) -> None:
+    members["model.weights.h5"] = bytes(2000)
+
+
+def widen(config: Any) -> None:
+    config["config"]["layers"][-1]["config"]["units"] = 10**15
+
+
+DAMAGES: dict[str, Callable[[Members], object]] = {
+    "no configuration": lambda members: members.pop("config.json"),
+    "no weights": lambda members: members.pop("model.weights.h5"),
+    "weights cut off": cut_weights,
+    "weights of zeros": spoil_weights,
+    "a configuration that is no JSON": lambda members: members.update({"config.json": b"{"}),
+    "a configuration that is no text": lambda members: members.update({"config.json": b"\xff"}),
+    "a configuration of null": lambda members: members.update({"config.json": b"null"}),
+    "a configuration of a list": lambda members: members.update({"config.json": b"[[1]]"}),
+    "a configuration of brackets": lambda members: members.update({"config.json": b"[" * 200_000}),
+    "a class of no module": change_json(
+        "config.json", lambda config: config.update(module="no_such_package", class_name="Model")
+    ),
+    "a function for a class": change_json(
+        "config.json", lambda config: config.update(module="builtins", class_name="print")
+    ),
+    "layers of null": change_json(
+        "config.json", lambda config: config["config"].update(layers=None)
+    ),
+    "a layer of terabytes": change_json("config.json", widen),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_model_is_one_line_that_names_it(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]).save(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    DAMAGES[damage](members)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match=r"model\.keras' cannot be loaded: ") as caught:
+        read_model(path)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 800
+
+
+def test_a_model_that_is_encrypted_a_bomb_or_a_pipe_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", bytes(257 * 2**20))
+    with pytest.raises(ValueError, match=r"its config\.json announces 269,484,032 bytes"):
+        read_model(path)
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]).save(path)
+    content = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = content.find(mark)
+        while at >= 0:
+            struct.pack_into("<H", content, at + place, 1)
+            at = content.find(mark, at + 4)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.keras' cannot be loaded: .*encrypted"):
+        read_model(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="is none"):
+        read_model(path)

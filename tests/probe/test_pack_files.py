@@ -68,7 +68,7 @@ def test_of_a_model_that_says_nothing_numbers_are_a_list_and_names_a_dict(tmp_pa
         ({"history": np.zeros((7, 4))}, r"'history' .*\(None, 3\); the data set's has \(7, 4\)"),
         ({"history": np.zeros((6, 3))}, "one row an example; got .*history: 6 rows"),
         ({"age": np.array(["a"] * 7)}, "'age' must be numbers .*<U1"),
-        ({"age": np.array([{}] * 7)}, "'age' of the data set cannot be read"),
+        ({"age": np.array([{}] * 7)}, "age.npy' cannot be read"),
     ],
 )
 def test_what_does_not_fit_the_model_is_refused_by_name(

@@ -149,3 +149,11 @@ def test_sweep_follows_no_link(tmp_path: Path) -> None:
     sweep(tmp_path)
     assert not link.is_symlink()
     assert (tmp_path / "precious" / "file").read_text() == "mine"
+
+
+def test_a_lease_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / f"{STAGING}x.lease")
+    assert sweep(tmp_path) == []
+    os.utime(tmp_path / f"{STAGING}x.lease", (0, 0))
+    assert sweep(tmp_path) == [tmp_path / f"{STAGING}x"]
+    assert list(tmp_path.iterdir()) == []

@@ -7,22 +7,29 @@ from pathlib import Path
 from hvd_xai.environment.checks.check import Check, Machine
 from hvd_xai.environment.processes import count_cores
 
+_N_SHOWN = 8
+"""Hosts that are named; a cluster may have thousands."""
+
 
 def host_file(machine: Machine) -> Check | None:
     """Checks that the host file has the one form that both mpirun and horovodrun read."""
     path = machine.host_file
     if not path.is_file():
         return None
-    lines = path.read_text("utf-8", errors="replace").splitlines()
+    # Not splitlines: the launchers end a line at a line feed alone, and read what else may stand
+    # there, such as Windows' carriage return, as part of the number.
+    lines = path.read_bytes().decode("utf-8", "replace").removesuffix("\n").split("\n")
+    lines = [] if lines == [""] else lines
     wrong = (
         number
         for number, line in enumerate(lines, 1)
-        if not re.fullmatch(r"[\w.-]+ slots=[1-9]\d*", line)
+        if not re.fullmatch(r"[\w.-]+ slots=[1-9]\d{0,4}", line, re.ASCII)
     )
     bad = next(wrong, None)
     if bad is None and lines:
-        return Check(path.name, "ok", ", ".join(lines))
-    found = f"line {bad} is '{lines[bad - 1]}'" if bad else "it is empty"
+        more = f" and {len(lines) - _N_SHOWN} more" if len(lines) > _N_SHOWN else ""
+        return Check(path.name, "ok", ", ".join(lines[:_N_SHOWN]) + more)
+    found = f"line {bad} is {lines[bad - 1][:80]!r}" if bad else "it is empty"
     advice = (
         "Only lines like 'host1 slots=2', no blank line and no comment: horovodrun and mpirun"
         " both read that."

@@ -3,11 +3,13 @@
 `keras.utils.image_dataset_from_directory` reads it, in the model's image size.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hvd_xai.probe.dataset_format import Hints, Match
+from hvd_xai.probe.reading import reading
 from hvd_xai.probe.unpacked import BATCH_ROWS, GrowingArray, write_names
 
 ACCEPTS = "a folder with a folder for each class"
@@ -22,6 +24,7 @@ def match(source: Path) -> Match:
 def unpack(source: Path, folder: Path, hints: Hints) -> None:
     """Decodes and resizes the images; the classes are the folders in the order of their names."""
     import keras
+    import tensorflow as tf
 
     input_shape = hints.input_shape
     if not input_shape:
@@ -39,21 +42,38 @@ def unpack(source: Path, folder: Path, hints: Hints) -> None:
             f"'{source}' holds no data set: images must lie in it in a folder for each class, as"
             f" '{source / 'cat' / '1.png'}'"
         )
-    images = keras.utils.image_dataset_from_directory(
-        source,
-        label_mode="int",
-        image_size=tuple(input_shape[:2]),
-        color_mode=_COLORS[input_shape[2]],
-        batch_size=BATCH_ROWS,
-        # the order of names, which is the same on every host
-        shuffle=False,
-        verbose=False,
-    )
-    write_names(folder, "class_names", images.class_names)
+    with reading(source, tf.errors.OpError):
+        images = keras.utils.image_dataset_from_directory(
+            source,
+            label_mode="int",
+            image_size=tuple(input_shape[:2]),
+            color_mode=_COLORS[input_shape[2]],
+            batch_size=BATCH_ROWS,
+            # the order of names, which is the same on every host
+            shuffle=False,
+            verbose=False,
+        )
+    write_names(folder, "class_names", list(images.class_names))
+    n_read = 0
     with (
         GrowingArray(folder / "inputs.npy") as inputs,
         GrowingArray(folder / "targets.npy") as targets,
     ):
-        for batch, labels in images:
-            inputs.append(np.asarray(batch))
-            targets.append(np.asarray(labels))
+        try:
+            for batch, labels in images:
+                inputs.append(np.asarray(batch))
+                targets.append(np.asarray(labels))
+                n_read += len(labels)
+        except tf.errors.OpError:
+            # The error does not name the file: it is one of the batch that did not come.
+            _find_broken(images.file_paths[n_read : n_read + BATCH_ROWS], input_shape[2])
+            raise
+
+
+def _find_broken(paths: Sequence[str], n_channels: int) -> None:
+    """Raises for the first image that cannot be decoded."""
+    import tensorflow as tf
+
+    for path in paths:
+        with reading(Path(path), tf.errors.OpError):
+            tf.io.decode_image(tf.io.read_file(path), n_channels, expand_animations=False)

@@ -6,6 +6,8 @@ The targets are another `.npy` file.
 from pathlib import Path
 
 from hvd_xai.probe.dataset_format import Hints, Match
+from hvd_xai.probe.reading import map_array
+from hvd_xai.storage.durable import writing
 
 ACCEPTS = ".npy"
 
@@ -17,4 +19,6 @@ def match(source: Path) -> Match:
 
 def unpack(source: Path, folder: Path, _hints: Hints) -> None:
     """Links to the file; copies nothing."""
-    (folder / "inputs.npy").symlink_to(source.resolve(strict=True))
+    map_array(source)
+    with writing(folder / "inputs.npy"):
+        (folder / "inputs.npy").symlink_to(source.resolve(strict=True))

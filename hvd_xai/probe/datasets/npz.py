@@ -5,13 +5,11 @@ For a model of several inputs it has, in place of `inputs`, an array for each by
 The arrays `class_names`, `feature_names` and `vocabulary` of strings are taken as well.
 """
 
-import shutil
 import zipfile
 from pathlib import Path
 
-import numpy as np
-
 from hvd_xai.probe.dataset_format import Hints, Match
+from hvd_xai.probe.reading import check_room, map_array, reading
 from hvd_xai.probe.unpacked import ARRAYS, BLOCK_BYTES, LISTS, array_file, write_names
 from hvd_xai.storage.durable import writing
 
@@ -25,23 +23,28 @@ def match(source: Path) -> Match:
 
 def unpack(source: Path, folder: Path, hints: Hints) -> None:
     """Copies the arrays out of the archive, whose members are `.npy` files."""
-    try:
-        with zipfile.ZipFile(source) as archive:
-            members = archive.namelist()
-            several = hints.find_several([name.removesuffix(".npy") for name in members])
-            for name in dict.fromkeys((*several, *ARRAYS)):
-                if f"{name}.npy" in members:
-                    path = array_file(folder, name, several)
-                    with (
-                        writing(path),
-                        archive.open(f"{name}.npy") as member,
-                        path.open("wb") as file,
-                    ):
-                        shutil.copyfileobj(member, file, BLOCK_BYTES)
-            for name in LISTS:
-                if f"{name}.npy" in members:
-                    with archive.open(f"{name}.npy") as member:
-                        names = np.lib.format.read_array(member, allow_pickle=False)
-                    write_names(folder, name, names.tolist())
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"'{source}' is damaged, or no .npz file: {error}") from error
+    with reading(source), zipfile.ZipFile(source) as archive:
+        members = archive.namelist()
+        several = hints.find_several([name.removesuffix(".npy") for name in members])
+        for name in dict.fromkeys((*several, *ARRAYS, *LISTS)):
+            if f"{name}.npy" not in members:
+                continue
+            path = array_file(folder, name, several)
+            _copy(archive, f"{name}.npy", path, source)
+            # Looked at here, where the archive is known: what is wrong is wrong with its member.
+            values = map_array(path, source / f"{name}.npy")
+            if name in LISTS:
+                write_names(folder, name, values.tolist())
+                path.unlink()
+
+
+def _copy(archive: zipfile.ZipFile, member: str, path: Path, source: Path) -> None:
+    """Copies a member of an archive to a file."""
+    with reading(source / member):
+        check_room(source, path.parent, archive.getinfo(member).file_size)
+        with archive.open(member) as packed, path.open("wb") as file:
+            while block := packed.read(BLOCK_BYTES):
+                # Not around the reading: a decompressor's `OSError` is no error of this disk.
+                with writing(path):
+                    file.write(block)
+                    file.flush()

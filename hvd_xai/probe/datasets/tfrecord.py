@@ -3,13 +3,15 @@
 The files do not say what they hold: the hints name a feature for each array.
 """
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hvd_xai.probe.dataset_format import Feature, Hints, Match
+from hvd_xai.probe.reading import reading
 from hvd_xai.probe.unpacked import ARRAYS, BATCH_ROWS, GrowingArray, array_file
 
 if TYPE_CHECKING:
@@ -55,16 +57,42 @@ def unpack(source: Path, folder: Path, hints: Hints) -> None:
             name: stack.enter_context(GrowingArray(array_file(folder, name, several)))
             for name in features
         }
-        try:
-            files = [str(path) for path in _files(source)]
-            for batch in tf.data.TFRecordDataset(files).batch(BATCH_ROWS):
-                parsed = tf.io.parse_example(batch, specification)
-                for name, feature in features.items():
-                    arrays[name].append(_decode(feature, parsed[feature.key]))
-        except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-            raise ValueError(
-                f"the TFRecord files do not hold what --feature says: {error.message}"
-            ) from error
+        # File by file: TensorFlow's errors do not say which of many files is damaged.
+        for path in _files(source):
+            with reading(path, tf.errors.OpError):
+                _check_lengths(path)
+                for batch in tf.data.TFRecordDataset(str(path)).batch(BATCH_ROWS):
+                    parsed = _parse(batch, specification)
+                    for name, feature in features.items():
+                        arrays[name].append(_decode(feature, parsed[feature.key]))
+
+
+def _parse(batch: "tf.Tensor", specification: Mapping[str, Any]) -> "dict[str, tf.Tensor]":
+    """Returns the features of a batch of records."""
+    import tensorflow as tf
+
+    try:
+        parsed: dict[str, tf.Tensor] = tf.io.parse_example(batch, specification)
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(f"its records do not hold what --feature says: {error.message}") from error
+    return parsed
+
+
+def _check_lengths(path: Path) -> None:
+    """Checks that every record ends within its file.
+
+    TensorFlow allocates as many bytes as a record's length says, and ends the process where there
+    are not so many.
+    """
+    # a record: length uint64, its crc uint32, content, the content's crc uint32
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while header := file.read(12):
+            n_bytes = int.from_bytes(header[:8], "little")
+            end = file.tell() + n_bytes + 4
+            if len(header) < 12 or end > size:
+                raise ValueError("a record is cut off, or its length is damaged")
+            file.seek(end)
 
 
 def _files(source: Path) -> list[Path]:

@@ -19,16 +19,31 @@ from hvd_xai.environment.checks.host import cores_and_user, host_file, leftovers
         ("a slots=0\n", "failed"),
         ("a slots=2 max_slots=4\n", "failed"),
         ("", "failed"),
+        ("\n", "failed"),
+        # what an editor leaves: Windows' line ends, a byte order mark, a page break
+        ("a slots=2\r\nb slots=2\r\n", "failed"),
+        ("\ufeffa slots=2\n", "failed"),
+        ("a slots=2\x0cb slots=2\n", "failed"),
+        # digits of another script, and more ranks than any host has
+        ("a slots=\u0662\n", "failed"),
+        ("a slots=99999999999999999999\n", "failed"),
     ],
 )
 def test_a_host_file_is_of_the_one_form_that_both_launchers_read(
     text: str, status: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "mpi_hosts").write_text(text)
+    (tmp_path / "mpi_hosts").write_bytes(text.encode())
     check = host_file(Machine(host_file=tmp_path / "mpi_hosts"))
     assert check is not None
     assert check.status == status
     assert bool(check.advice) == (status == "failed")
+
+
+def test_of_many_hosts_the_first_are_named(tmp_path: Path) -> None:
+    (tmp_path / "mpi_hosts").write_text("".join(f"host{n} slots=8\n" for n in range(5000)))
+    check = host_file(Machine(host_file=tmp_path / "mpi_hosts"))
+    assert check is not None
+    assert check.found.endswith("host7 slots=8 and 4992 more")
 
 
 def test_the_shipped_host_file_is_right() -> None:

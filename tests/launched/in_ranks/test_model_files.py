@@ -1,6 +1,10 @@
 """Plain Keras reads our model files and we read plain Keras's; a torn file is never used."""
 
+import json
+import os
 import sys
+import zipfile
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +237,23 @@ def test_a_damaged_or_foreign_file_is_refused(world: World, tmp_path: Path) -> N
             read_trained(tmp_path)
     model.save(path)
     with pytest.raises(CheckpointError, match="was not saved by a run"):
+        read_trained(tmp_path)
+    good = Trained(0, 3, world.size, 0.01, [])
+    for forged in (
+        replace(good, size=0),
+        replace(good, epoch="0"),  # type: ignore[arg-type]  # as whoever forges it
+        replace(good, learning_rate=[]),  # type: ignore[arg-type]
+        replace(good, seeds=None),  # type: ignore[arg-type]
+        replace(good, seeds=[[["a"]]] * world.size),  # type: ignore[list-item]
+    ):
+        model.save(path)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("hvd_xai.json", json.dumps(asdict(forged)))
+        with pytest.raises(CheckpointError, match="was not saved by a run"):
+            read_trained(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CheckpointError, match="it is no plain file"):
         read_trained(tmp_path)
 
 

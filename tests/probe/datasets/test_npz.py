@@ -61,12 +61,12 @@ def test_the_words_of_texts_are_taken_where_they_are(tmp_path: Path) -> None:
 def test_a_torn_or_hollow_npz_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "whole.npz", inputs=INPUTS)
     (tmp_path / "torn.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:200])
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match=r"torn\.npz' cannot be read"):
         read(tmp_path / "torn.npz", tmp_path / "unpacked")
     with zipfile.ZipFile(tmp_path / "hollow.npz", "w") as archive:
         archive.writestr("inputs.npy", b"")
         archive.writestr("targets.npy", b"")
-    with pytest.raises(ValueError, match="'inputs' of the data set cannot be read: No data left"):
+    with pytest.raises(ValueError, match=r"\.npz/inputs\.npy' cannot be read: "):
         read(tmp_path / "hollow.npz", tmp_path / "unpacked")
 
 
