@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hvd_xai.storage import staging
+from hvd_xai.storage.durable import STAGING
 from hvd_xai.storage.staging import MAX_AGE, Lease, Staging, leftovers, sweep
 
 
