@@ -10,6 +10,7 @@ from hvd_xai.cli.console import say
 from hvd_xai.errors import RecipeError
 from hvd_xai.lookup.modules import nearest
 from hvd_xai.lookup.recipes import Folder, shipped
+from hvd_xai.storage.durable import writing
 
 
 def copy(
@@ -58,7 +59,8 @@ def copy(
     # With --force only: in a checkout, `copy digits_cnn models` names the shipped file itself.
     if target.exists() and target.samefile(source):
         raise RecipeError(f"'{target}' is the shipped recipe itself. Give another folder or name.")
-    shutil.copyfile(source, target)
+    with writing(target):
+        shutil.copyfile(source, target)
     option = "" if folder == "models" else "RECIPE --callback "
     say(
         str(target),

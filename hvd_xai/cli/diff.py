@@ -16,6 +16,7 @@ from hvd_xai.cli import options
 from hvd_xai.cli.console import say
 from hvd_xai.cli.tables import make_table, print_table
 from hvd_xai.errors import CheckpointError, write_epochs
+from hvd_xai.storage.durable import writing
 from hvd_xai.views.layout import png as encode_png
 from hvd_xai.views.run_picture import draw_change
 
@@ -52,7 +53,8 @@ def diff(
         sample_ids = _compare(before, after, top)
         if png is not None:
             image = draw_change(before, after, sample_ids, explanations.probe())
-            png.write_bytes(encode_png(image))
+            with writing(png):
+                png.write_bytes(encode_png(image))
             say(str(png))
 
 

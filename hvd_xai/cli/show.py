@@ -23,6 +23,7 @@ from hvd_xai.cli.sample_table import (
 from hvd_xai.cli.selection import parse_sample_ids, select_explanations
 from hvd_xai.cli.tables import print_table, write_json
 from hvd_xai.protocols import Json
+from hvd_xai.storage.durable import writing
 from hvd_xai.views.kind import find_kind
 from hvd_xai.views.layout import png as encode_png
 from hvd_xai.views.run_picture import draw_run, spread_epochs
@@ -93,7 +94,9 @@ def _draw(
             f"the folder '{png.parent}' does not exist; make it, or choose another for --png"
         )
     title = explanations.path.resolve().parent.name
-    png.write_bytes(encode_png(draw_run(chosen, sample_ids, explanations.probe(), title)))
+    picture = encode_png(draw_run(chosen, sample_ids, explanations.probe(), title))
+    with writing(png):
+        png.write_bytes(picture)
     say(str(png))
     n_drawn, n_epochs = len(spread_epochs(chosen)), len({one.manifest.epoch for one in chosen})
     if n_drawn < n_epochs:

@@ -16,7 +16,7 @@ from hvd_xai.lookup.resolve import resolve
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Methods, Progress
 from hvd_xai.ranks.world import World
-from hvd_xai.recording.recorder import Recording
+from hvd_xai.recording.recorder import OnError, Recording
 from hvd_xai.recording.sink_calls import check_sinks
 from hvd_xai.sinks import Sink
 from hvd_xai.tracing.precision import Precision, check_precision
@@ -104,6 +104,11 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         self._runner: Runner | None = None
         self._left_out: int | None = None
         self._n_batches = 0
+
+    @property
+    def on_error(self) -> OnError:
+        """What an explanation that fails does to training, as `Recording` says."""
+        return self._recording.on_error
 
     def has_settled(self, epoch: int) -> bool:
         """Returns whether all epochs up to this one are committed or given up; ask the root."""

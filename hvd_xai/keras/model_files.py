@@ -1,7 +1,6 @@
 """Reads and writes models as files: of a run, to resume it bit by bit, and any saved model."""
 
 import json
-import os
 import re
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ from hvd_xai.keras.distribute import is_distributed
 from hvd_xai.keras.horovod_names import Compression
 from hvd_xai.keras.optimizer import DistributedOptimizer
 from hvd_xai.keras.shared_variables import seed_states_in
+from hvd_xai.storage.durable import fsync_directory, fsync_file, writing
 
 _NAME = re.compile(r"epoch-(\d{6})\.keras")
 _WRITING = ".writing-"
@@ -118,42 +118,49 @@ def stage_model(model: "keras.Model", folder: Path, trained: Trained) -> None:
         trained: record that is stored in the file.
 
     Raises:
-        OSError: if the disk is full or read-only.
+        CheckpointError: if the disk is full or read-only.
     """
-    # No folder above it: where the run's own is gone, it was moved or removed.
-    folder.mkdir(exist_ok=True)
-    writing = _staged_file(folder, trained.epoch)
-    try:
-        model.save(writing)
-        with zipfile.ZipFile(writing, "a") as archive:
-            archive.writestr(_MEMBER, json.dumps(asdict(trained)))
-        with writing.open("rb") as file:
-            os.fsync(file.fileno())
-    except BaseException:
-        writing.unlink(missing_ok=True)
-        raise
+    staged = _staged_file(folder, trained.epoch)
+    with writing(model_file(folder, trained.epoch)):
+        # No folder above it: where the run's own is gone, it was moved or removed.
+        folder.mkdir(exist_ok=True)
+        try:
+            model.save(staged)
+            with zipfile.ZipFile(staged, "a") as archive:
+                archive.writestr(_MEMBER, json.dumps(asdict(trained)))
+            fsync_file(staged)
+        except BaseException:
+            staged.unlink(missing_ok=True)
+            raise
 
 
 def publish_model(folder: Path, epoch: int) -> Path:
     """Makes the staged model the one that the run is resumed from, then removes older models.
 
     Raises:
-        OSError: if the disk is read-only; the older model is kept then.
+        CheckpointError: if the disk is read-only; the older model is kept then.
     """
-    # First the new name, then the removal: at every instant there is a model to resume from.
-    path = _staged_file(folder, epoch).replace(model_file(folder, epoch))
-    _fsync(folder)
+    path = model_file(folder, epoch)
+    with writing(path):
+        # First the new name, then the removal: at every instant there is a model to resume from.
+        _staged_file(folder, epoch).replace(path)
+        fsync_directory(folder)
     remove_models(folder, but=epoch)
     return path
 
 
 def remove_models(folder: Path, but: int | None = None) -> None:
-    """Removes the models of all epochs but one, and files that a killed job left half-written."""
-    for epoch in _epochs(folder):
-        if epoch != but:
-            model_file(folder, epoch).unlink()
-    for torn in folder.glob(f"{_WRITING}*"):
-        torn.unlink()
+    """Removes the models of all epochs but one, and files that a killed job left half-written.
+
+    Raises:
+        CheckpointError: if the disk is read-only.
+    """
+    with writing(folder):
+        for epoch in _epochs(folder):
+            if epoch != but:
+                model_file(folder, epoch).unlink()
+        for torn in folder.glob(f"{_WRITING}*"):
+            torn.unlink()
 
 
 def model_file(folder: Path, epoch: int) -> Path:
@@ -263,12 +270,3 @@ def set_seed_states(model: "keras.Model", states: Sequence[Sequence[int]]) -> No
 def _epochs(folder: Path) -> list[int]:
     names = (_NAME.fullmatch(path.name) for path in folder.glob("*.keras"))
     return [int(name[1]) for name in names if name]
-
-
-def _fsync(folder: Path) -> None:
-    # A rename is durable when the folder is.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

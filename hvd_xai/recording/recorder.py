@@ -128,7 +128,7 @@ class Recorder:
         self._thread = ThreadPoolExecutor(1, "hvd_xai-writing")
         self._pending: list[_Pending] = []
         self._lost: list[tuple[Header, Exception]] = []
-        self._has_failed = False
+        self._first_failed: int | None = None
         world.under_way.append(self._finish)
 
     def _share_filesystem(self) -> bool:
@@ -154,8 +154,11 @@ class Recorder:
         Only the root knows. An epoch counts as settled as soon as the root's thread is done with
         it; nobody has to call `settle` before.
         """
+        # an epoch that failed says nothing of those before it, whose model must be published
+        if self._first_failed is not None and self._first_failed <= epoch:
+            return False
         earlier = [pending for pending in self._pending if pending.header.epoch <= epoch]
-        return not self._has_failed and all(
+        return all(
             pending.committing is not None and self._is_over(pending.committing)
             for pending in earlier
         )
@@ -317,7 +320,8 @@ class Recorder:
             Exception: `error`, unless `on_error` is "warn" and all ranks raise this error.
         """
         if self._recording.on_error == "raise" or not is_agreed(error):
-            self._has_failed = True
+            if self._first_failed is None or header.epoch < self._first_failed:
+                self._first_failed = header.epoch
             raise error
         self._lost.append((header, error))
 

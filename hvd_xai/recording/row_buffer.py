@@ -87,8 +87,9 @@ class RowBuffer:
 
     def truncate(self, n_rows: int) -> None:
         """Drops all rows but the first `n_rows`."""
-        for name, file in self._files.items():
-            file.truncate(n_rows * self.dtype[name].itemsize)
+        with writing(self._place):
+            for name, file in self._files.items():
+                file.truncate(n_rows * self.dtype[name].itemsize)
         self._n_rows = n_rows
 
     def read(self, start: int, stop: int, names: Sequence[str] | None = None) -> np.ndarray:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from hvd_xai.ranks.world import World
-from hvd_xai.storage.durable import STAGING
+from hvd_xai.storage.durable import STAGING, writing
 
 _PHASE = "finding out who shares the filesystem"
 
@@ -32,7 +32,8 @@ def find_ranks_apart(world: World, folder: Path) -> list[int]:
     trial = folder / world.from_root(_PHASE, f"{STAGING}{secrets.token_hex(8)}")
     with world.together(_PHASE):
         if world.is_root:
-            trial.mkdir()
+            with writing(folder):
+                trial.mkdir()
     can_write = True
     try:
         (trial / str(world.rank)).touch()
@@ -41,5 +42,6 @@ def find_ranks_apart(world: World, folder: Path) -> list[int]:
     answers = world.allgather(_PHASE, can_write)
     with world.together(_PHASE):
         if world.is_root:
-            shutil.rmtree(trial)
+            with writing(folder):
+                shutil.rmtree(trial)
     return [rank for rank, answer in enumerate(answers) if not answer]

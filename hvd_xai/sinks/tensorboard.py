@@ -13,6 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +23,8 @@ from jaxtyping import Float32
 from hvd_xai.analysis.statistics import Statistics, compute_statistics
 from hvd_xai.checkpoint.reader import Explanation, Explanations
 from hvd_xai.checkpoint.run_directory import RunDirectory
+from hvd_xai.errors import CheckpointError
+from hvd_xai.storage.durable import writing
 from hvd_xai.views import layout
 from hvd_xai.views.contact_sheet import contact_sheet
 from hvd_xai.views.samples import read_samples
@@ -90,8 +93,7 @@ class TensorBoard:
         """Writes the events of an explanation, which are in the file when this returns.
 
         Raises:
-            CheckpointError: if the explanation cannot be read.
-            OSError: if the events cannot be written.
+            CheckpointError: if the explanation cannot be read, or its events cannot be written.
         """
         method, epoch = explanation.manifest.method, explanation.manifest.epoch
         explanations = run.explanations()
@@ -120,10 +122,12 @@ class TensorBoard:
             self._events = None
 
     def _open(self, directory: Path, epoch: int) -> RecordWriter:
-        directory.mkdir(parents=True, exist_ok=True)
+        with writing(directory):
+            directory.mkdir(parents=True, exist_ok=True)
         who = f"{socket.gethostname()}.{os.getpid()}.{next(_OPENED)}"
         name = f"events.out.tfevents.{int(time.time()):010d}.{who}"
-        file: BinaryIO = (directory / name).open("xb")
+        with writing(directory):
+            file: BinaryIO = (directory / name).open("xb")
         self._events = RecordWriter(file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         # A session that starts at this epoch makes TensorBoard drop what earlier files say of this
@@ -136,9 +140,19 @@ class TensorBoard:
         return self._events
 
     def _write(self, event: Event) -> None:
-        if self._events is not None:
-            self._events.write(event.SerializeToString())
-            self._events.flush()
+        if self._events is None or self._directory is None:
+            return
+        try:
+            with writing(self._directory):
+                self._events.write(event.SerializeToString())
+                self._events.flush()
+        except CheckpointError:
+            # TensorBoard reads a file up to a record that a full disk cut off, and nothing behind
+            # it: the next explanation begins a new file. Closing writes the rest once more.
+            events, self._events = self._events, None
+            with suppress(OSError):
+                events.close()
+            raise
 
 
 def histogram(blocks: Iterable[Float32[np.ndarray, "..."]]) -> HistogramProto:

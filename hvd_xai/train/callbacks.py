@@ -1,5 +1,6 @@
 """Holds the callbacks that every training has: they save the model and show progress."""
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import keras
 
+from hvd_xai.errors import is_agreed
 from hvd_xai.explain.callback import Explain
 from hvd_xai.keras.model_files import (
     Trained,
@@ -18,11 +20,15 @@ from hvd_xai.keras.model_files import (
 from hvd_xai.protocols import Progress
 from hvd_xai.ranks.world import World
 
+log = logging.getLogger(__name__)
+
 
 class SaveModel(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
     """Saves the model after each epoch, and publishes it once its explanations are committed.
 
-    So a model that is there has its explanations, and a run can go on from the pair.
+    So a model that is there has its explanations, and a run can go on from the pair. Where the
+    explanations may be lost without an end to training, so may a model: training goes on, and the
+    last model must be saved at its end.
 
     Args:
         folder: folder of the run's models; only the root writes to it.
@@ -48,6 +54,7 @@ class SaveModel(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships 
         self._explains = explains
         self._anew = anew
         self._staged: int | None = None
+        self._unsaved: int | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Removes the models of another run, from which this one must not be resumed.
@@ -69,6 +76,24 @@ class SaveModel(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships 
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves the model and its optimizer. Collective: every rank must call this."""
+        self._unsaved = None
+        try:
+            self._save(epoch)
+        except Exception as error:
+            # An error that the ranks agreed on leaves them together, to go on together.
+            spares = any(explain.on_error == "warn" for explain in self._explains)
+            if not (spares and is_agreed(error)):
+                raise
+            self._unsaved = epoch
+            if self._world.is_root:
+                log.warning(
+                    "the model of epoch %d is not saved, and training goes on without it: %s",
+                    epoch,
+                    error,
+                )
+
+    def _save(self, epoch: int) -> None:
+        """Saves the model of an epoch. Collective: every rank must call this."""
         seeds = self._world.allgather("gathering the seeds", seed_states(self.model))
         with self._world.together("saving the model"):
             if self._world.is_root:
@@ -81,7 +106,13 @@ class SaveModel(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships 
                 self._publish()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Publishes the last model. Collective: every rank must call this."""
+        """Publishes the last model. Collective: every rank must call this.
+
+        If it could not be saved at the end of its epoch, this tries again, and fails if it must: a
+        job that ends well has its model.
+        """
+        if self._unsaved is not None:
+            self._save(self._unsaved)
         with self._world.together("saving the model"):
             self._publish()
         self._world.under_way.remove(self._finish)

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from hvd_xai.keras.start import init, require_started
+from hvd_xai.storage.durable import writing
 
 
 class BestModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc]  # keras ships no types
@@ -76,11 +77,13 @@ class BestModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves on the root, if `save_freq` is a number of batches."""
         if self._world.is_root:
-            super().on_train_batch_end(batch, logs)
+            with writing(Path(self.filepath)):
+                super().on_train_batch_end(batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves on the root, if this is the best. Collective: every rank must call this."""
         # A full disk on the root is an error on all ranks.
         with self._world.together("saving the best model"):
             if self._world.is_root:
-                super().on_epoch_end(epoch, logs)
+                with writing(Path(self.filepath)):
+                    super().on_epoch_end(epoch, logs)
