@@ -6,10 +6,12 @@ neither compute, nor queue for a core, nor wait for a disk, nor say anything.
 """
 
 import os
+import select
 import signal
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from typing import IO
 
 import psutil
 
+_MARK = "HVD_XAI_TEST_FAMILY"  # a variable that a process and all that it started have
 _POLL_SECONDS = 0.05
 _LOOK_SECONDS = 2.0  # between two looks at /proc, which cost 10 ms and more
 # Share of one core below which a job is idle. Ranks that wait for each other for ever still wake a
@@ -60,9 +63,15 @@ class GivenUpError(AssertionError):
 
 
 class Family:
-    """A process and all that it started, orphans included."""
+    """A process and all that it started, orphans included.
 
-    def __init__(self, pid: int) -> None:
+    Args:
+        pid: number of the process.
+        mark: value of the variable `_MARK` in its environment, and so in that of all it started.
+    """
+
+    def __init__(self, pid: int, mark: str) -> None:
+        self._mark = mark
         self._known = {pid: psutil.Process(pid)}
         self._cpu: dict[int, float] = {}
         self._queued: dict[tuple[int, int], float] = {}
@@ -98,6 +107,11 @@ class Family:
     def kill(self) -> None:
         """Kills all of them."""
         self.look()
+        # whose parent had ended before anybody looked
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(_MARK) == self._mark:
+                    self._known.setdefault(process.pid, process)
         for process in self._known.values():
             with suppress(psutil.Error):
                 process.kill()
@@ -124,17 +138,19 @@ class Running:
     ) -> None:
         self._limits = limits
         self._began = time.monotonic()
+        mark = uuid.uuid4().hex
         self.process = subprocess.Popen(
             words,
-            env=env,
+            env={**(os.environ if env is None else env), _MARK: mark},
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        self.family = Family(self.process.pid)
+        self.family = Family(self.process.pid, mark)
         self._said: list[tuple[str, bytes]] = []
+        self._is_over = threading.Event()
         self._readers = []
         for name in ("stdout", "stderr"):
             pipe = getattr(self.process, name)
@@ -159,6 +175,8 @@ class Running:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        # a pipe ends when all who hold it have ended, and somebody may have got away
+        self._is_over.set()
         for reader in self._readers:
             reader.join()
 
@@ -223,8 +241,12 @@ class Running:
 
     def _read(self, name: str, pipe: IO[bytes]) -> None:
         with pipe:
-            while block := os.read(pipe.fileno(), 65536):
-                self._said.append((name, block))
+            while not self._is_over.is_set() or select.select([pipe], [], [], 0)[0]:
+                if select.select([pipe], [], [], _POLL_SECONDS)[0]:
+                    block = os.read(pipe.fileno(), 65536)
+                    if not block:
+                        return
+                    self._said.append((name, block))
 
     def _text(self, *names: str) -> str:
         blocks = [block for name, block in list(self._said) if name in names]

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -89,3 +90,18 @@ def test_waiting_for_a_word_ends_with_the_process() -> None:
     with Running([*PYTHON, "print('one')"]) as running:
         assert not running.until(lambda: "two" in running.output)
         assert running.end().stdout == "one\n"
+
+
+def test_a_pipe_that_an_orphan_holds_is_not_waited_for_and_the_orphan_is_ended() -> None:
+    program = (
+        "import os, subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(1000)'],"
+        " start_new_session=True)\n"
+        "print(child.pid, flush=True)"
+    )
+    with pytest.raises(GivenUpError, match="idle seconds of at most 1") as caught:
+        run([*PYTHON, program], limits=Limits(idle=1))
+    with suppress(psutil.NoSuchProcess):
+        orphan = psutil.Process(int(str(caught.value).split()[-1]))
+        while orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)

@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+_SECONDS_AFTER_KILL = 2.0
+"""Time in which a pipe ends when all who hold it were killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +83,25 @@ def run(
         stdout, stderr = process.communicate(text, timeout=limit)
     except subprocess.TimeoutExpired:
         # Children hold the pipes too: unless the whole group dies, communicate() waits for them.
-        os.killpg(process.pid, signal.SIGKILL)
-        stdout, stderr = process.communicate()
-        return Ended(None, stdout, stderr)
+        code = process.poll()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        try:
+            stdout, stderr = process.communicate(timeout=_SECONDS_AFTER_KILL)
+        except subprocess.TimeoutExpired as error:
+            # A child in a session of its own has got away, and holds the pipes.
+            stdout, stderr = _decode(error.stdout), _decode(error.stderr)
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    with suppress(OSError):
+                        pipe.close()
+        return Ended(code, stdout, stderr)
     return Ended(process.returncode, stdout, stderr)
+
+
+def _decode(said: str | bytes | None) -> str:
+    """Returns what a program said before its time was over, which comes undecoded."""
+    return said.decode("utf-8", "replace") if isinstance(said, bytes) else said or ""
 
 
 @contextmanager

@@ -7,6 +7,7 @@ file's name; and opening a named pipe waits for ever.
 import json
 import lzma
 import os
+import re
 import stat
 import struct
 import tokenize
@@ -39,6 +40,7 @@ _DAMAGE = (
     zipfile.BadZipFile,
 )
 _LONGEST = 300
+_NODE = re.compile(r"\{\{.*?\}\}")
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -79,8 +81,9 @@ def reading(path: Path, *more: type[Exception]) -> Iterator[None]:
 
 def _say(path: Path, error: Exception) -> str:
     """Returns the line that says what is wrong with a file."""
-    # TensorFlow's messages have many lines, and its errors keep the first apart.
-    text = " ".join(str(getattr(error, "message", "") or error).split())
+    # TensorFlow's messages have many lines, whose first its errors keep apart, and begin with
+    # the names of its own functions: {{function_node ...}}.
+    text = " ".join(_NODE.sub("", str(getattr(error, "message", "") or error)).split())
     text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
     if str(path) in text:  # a body within this one has named the file, or a file within it
         return text

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from hvd_xai.probe.probe import Probe
 from hvd_xai.storage.staging import leftovers
 from tests import processes
 from tests.checkpoint.small import begin, make_attributions, make_rows, write
+from tests.mounts import mount, mounted
 
 N_KILLS = int(os.environ.get("HVD_XAI_TEST_KILLS", "100"))
 REPOSITORY = Path(__file__).parents[2]
@@ -88,37 +89,15 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert sorted(path.name for path in (tmp_path / "epochs").iterdir()) == ["000000"]
 
 
-Disk = Callable[[str], Path]
-
-
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    """Mounts a filesystem in memory; a second call mounts it anew with other options."""
-    path = tmp_path / "disk"
-    path.mkdir()
-
-    def mount(options: str) -> Path:
-        command = [
-            shutil.which("mount") or "mount",
-            "-t",
-            "tmpfs",
-            "-o",
-            options,
-            "tmpfs",
-            str(path),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"no filesystem can be mounted here: {done.stderr.strip()}")
-        return path
-
-    yield mount
-    if path.is_mount():
-        subprocess.run([shutil.which("umount") or "umount", str(path)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of 1 MiB in memory."""
+    with mounted(tmp_path / "disk", "size=1m") as path:
+        yield path
 
 
-def test_full_disk_commits_nothing_and_gives_its_space_back(disk: Disk) -> None:
-    run_dir = disk("size=1m")
+def test_full_disk_commits_nothing_and_gives_its_space_back(disk: Path) -> None:
+    run_dir = disk
     explanations_dir = open_run(run_dir, config={})
     before = write(explanations_dir, make_rows(make_attributions(10, (4, 4))))
     used = shutil.disk_usage(run_dir).used
@@ -148,8 +127,9 @@ def test_full_disk_commits_nothing_and_gives_its_space_back(disk: Disk) -> None:
     )
 
 
-def test_disk_that_is_full_from_the_start_is_said_at_once(disk: Disk) -> None:
-    run_dir = disk("size=64k")
+def test_disk_that_is_full_from_the_start_is_said_at_once(disk: Path) -> None:
+    run_dir = disk
+    mount(disk, "remount,size=64k")
     explanations_dir = open_run(run_dir, config={})
     (run_dir / "ballast").write_bytes(bytes(64 * 1024 - 4096 * 6))
     rows = make_rows(make_attributions(10, (4, 4)))
@@ -163,10 +143,10 @@ def test_disk_that_is_full_from_the_start_is_said_at_once(disk: Disk) -> None:
     assert [path.name for path in explanations_dir.iterdir() if path.name.startswith(".")] == []
 
 
-def test_read_only_filesystem_is_said_before_anything_is_computed(disk: Disk) -> None:
-    run_dir = disk("size=1m")
+def test_read_only_filesystem_is_said_before_anything_is_computed(disk: Path) -> None:
+    run_dir = disk
     write(open_run(run_dir, config={}), make_rows(make_attributions(3, ())))
-    disk("remount,ro")
+    mount(disk, "remount,ro")
     modes: tuple[Mode, ...] = ("resume", "overwrite")
     for mode in modes:
         with pytest.raises(CheckpointError, match="mounted read-only: write to another place"):

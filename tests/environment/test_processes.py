@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -59,6 +60,14 @@ def test_a_started_program_is_read_while_it_runs() -> None:
         assert process.stdout is not None
         assert [line.strip() for line in process.stdout] == ["hello", "bad"]
     assert process.returncode == 3
+
+
+def test_a_pipe_that_a_child_in_its_own_session_holds_is_not_waited_for() -> None:
+    # what it said is not lost, and neither is how it ended
+    ended = run(["sh", "-c", "setsid sleep 300 & echo begun $!; exit 3"], limit=1.0)
+    begun, child = ended.stdout.split()
+    assert (ended.code, begun) == (3, "begun")
+    os.kill(int(child), signal.SIGKILL)
 
 
 def test_a_started_program_ends_with_its_children_where_reading_fails() -> None:

@@ -5,7 +5,6 @@ Nothing hangs, and nothing is half-written.
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from hvd_xai.checkpoint.run_directory import claim
 from hvd_xai.checkpoint.verify import verify
 from tests.launched.launch import BIN, Said, environment, launch_commands
+from tests.mounts import mounted
 from tests.processes import run
 
 pytestmark = pytest.mark.launched
@@ -47,17 +47,8 @@ def load(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Returns a folder on a file system of 256 KiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"mounting a small file system needs root: {mounted.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with mounted(tmp_path / "small", "size=256k") as place:
+        yield place
 
 
 @pytest.fixture
@@ -66,17 +57,8 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
     Permission bits would not do: root passes over them.
     """
-    place = tmp_path / "read_only"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(
-            f"mounting a read-only file system needs root: {mounted.stderr.decode().strip()}"
-        )
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with mounted(tmp_path / "read_only", "ro") as place:
+        yield place
 
 
 def _problems(name: str, message: str, of_ranks: list[Said]) -> Iterator[str]:

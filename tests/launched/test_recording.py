@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from hvd_xai.checkpoint.verify import verify
 from hvd_xai.checkpoint.writer import sweep
 from hvd_xai.storage.staging import leftovers
 from tests.launched.launch import Launcher, launch
+from tests.mounts import mounted
 
 pytestmark = pytest.mark.launched
 
@@ -108,17 +108,8 @@ def test_an_error_waits_for_what_is_on_its_way(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Returns a folder on a file system of 1 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"mounting a small file system needs root: {mounted.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with mounted(tmp_path / "small", "size=1m") as place:
+        yield place
 
 
 def test_a_full_disk_costs_an_epoch_one_warning_and_training_goes_on(small_disk: Path) -> None:

@@ -24,5 +24,5 @@ def test_a_text_of_another_form_is_refused(text: str) -> None:
 
 
 def test_an_unknown_dtype_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'foo' .* must be 'image' or a dtype"):
+    with pytest.raises(ValueError, match=r"'foo' .* must be 'image' or a NumPy dtype"):
         Feature.parse("inputs=x:foo:4")

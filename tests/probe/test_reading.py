@@ -176,7 +176,7 @@ def records(change: Callable[[bytearray], object] = lambda _: None, **features: 
     """Makes a TFRecord file of one good record, and one file whose bytes are changed."""
 
     def make(folder: Path) -> Path:
-        raw = {"x": np.zeros(4, "<f4").tobytes(), **features}
+        raw = {"x": np.zeros(4, "<f8").tobytes(), **features}
         feature = {
             name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
             for name, value in raw.items()
@@ -207,7 +207,7 @@ def flip(content: bytearray) -> None:
     content[20] ^= 1
 
 
-RAW = Hints({"inputs": Feature("x", "float32", (4,))})
+RAW = Hints({"inputs": Feature("x", "float64", (4,))})
 PICTURE = Hints({"inputs": Feature("p", "image", ())})
 IMAGES = Hints(inputs=ModelInputs(((4, 3, 1),)))
 GOOD = {"inputs": npy(INPUTS), "targets": npy(TARGETS)}
@@ -350,7 +350,7 @@ CASES: dict[str, tuple[Make, str, Hints]] = {
     "records of another length": (
         records(),
         r"a-good\.tfrecord' cannot be read: cannot reshape",
-        Hints({"inputs": Feature("x", "float32", (3,))}),
+        Hints({"inputs": Feature("x", "float64", (3,))}),
     ),
     "records of half a number": (
         records(x=b"abc"),
