@@ -79,6 +79,10 @@ def test_every_rank_passes_every_test(
             "--tb=short",
             "-p",
             "no:cacheprovider",
+            # at the end of every session its plugin imports Hypothesis, of which no test here makes
+            # use: seconds of each rank's core, and minutes on a busy machine
+            "-p",
+            "no:hypothesispytest",
         ),
         *(str(HERE / "in_ranks" / name) for name in files),
         env={
