@@ -271,8 +271,8 @@ CASES: dict[str, tuple[Make, str, Hints]] = {
         Hints(),
     ),
     "ids in a table": (
-        archive(**GOOD, sample_ids=npy(IDS[:, None])),
-        r"'sample_ids' must have shape",
+        archive(**GOOD, sample_ids=npy(np.stack([IDS, IDS], 1))),
+        r"sample_ids.* must have shape",
         Hints(),
     ),
     "empty array file": (file("data.npy", b""), r"data\.npy' cannot be read", Hints()),
