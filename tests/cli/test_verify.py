@@ -1,6 +1,7 @@
 """`hvd-xai verify` as a user runs it."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,24 @@ def test_names_on_disk_forge_no_line_and_steer_no_terminal(
     assert last.startswith(f"{run}: {len(problems)} problem")
     assert all(line.isprintable() for line in (*problems, *said.err.splitlines()))
     assert "\\x1b]0;OWNED\\x07" in said.out
+
+
+def test_a_pipe_in_place_of_any_file_is_a_problem_and_is_not_waited_for(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for path in sorted((run / "explanations").rglob("*")):
+        # of two epochs alike the first; nothing of ours reads what a group says of itself
+        if not path.is_file() or "000001" in path.parts or b'"group"' in path.read_bytes():
+            continue
+        content = path.read_bytes()
+        path.unlink()
+        os.mkfifo(path)
+        assert verify(monkeypatch, run, "--deep") == 1, path
+        said = capfd.readouterr()
+        assert str(path) in said.out + said.err
+        path.unlink()
+        path.write_bytes(content)
+    assert verify(monkeypatch, run, "--deep") == 0
 
 
 def test_what_was_not_committed_is_no_problem(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
