@@ -130,6 +130,13 @@ class EpochStack:
         """Names of the values of one sample's attributions, if they have any."""
         return self.explanations[0].feature_names
 
+    @property
+    def score_attributes(self) -> dict[str, str]:
+        """Unit of the score, and class that it belongs to, as far as they are known, for files."""
+        facts = self.explanations[0].manifest.score_facts
+        said = {"score_unit": facts.unit, "score_class": facts.of_class}
+        return {name: word for name, word in said.items() if word is not None}
+
     def read(self, name: str, index: int, start: int, stop: int) -> Shaped[np.ndarray, "n ..."]:
         """Returns rows `start` to `stop` of a variable at the epoch `epochs[index]`.
 

@@ -44,6 +44,7 @@ def dataset(stack: EpochStack) -> xarray.Dataset:
         "method": stack.method,
         "function": stack.function,
         "options": options,
+        **stack.score_attributes,
     }
     if len(stack.epochs) == 1:
         attributes |= {name: getattr(manifest, name) for name in _IN_ATTRIBUTES}

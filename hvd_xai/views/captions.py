@@ -173,7 +173,7 @@ def explain_window(pictures: Sequence[pixels.Picture]) -> list[str]:
     share = max(picture.clipped for picture in inputs)
     if share == 0:
         return [f"{said}."]
-    return [f"{said}; values beyond are clipped, {_percent(share)} of them in a picture."]
+    return [f"{said}; values beyond are clipped: {_percent(share)} of a picture."]
 
 
 def _percent(share: float) -> str:

@@ -95,7 +95,8 @@ def contact_sheet(
     )
     panels = samples[0].panels
     told = explain_scores([(panel.method, panel.score_facts) for panel in panels])
-    if any(panel.standard_errors is not None for panel in panels):
+    has_bars = any(one.has_bars and one.scale != "none" for group in groups for one in group)
+    if has_bars and any(panel.standard_errors is not None for panel in panels):
         told += " Error bars: one standard error."
     legend += [Line(told.strip(), FAINT, 13)] if told else []
     return lay_out(lines, rows, legend, framed=False)

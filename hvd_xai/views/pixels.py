@@ -51,6 +51,8 @@ _SEQUENTIAL = np.array(
 )
 # Weights of red, green and blue in the brightness that people see, by ITU-R BT.601.
 _GRAY = np.array((0.299, 0.587, 0.114), np.float32)
+# Part of the diverging scale at which values laid over an input begin to have colour.
+_FAINTEST = 0.45
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
@@ -238,11 +240,17 @@ def overlay(
         (1, 2, 3)
     """
     resized = resize(values, *image.shape[:2])
-    strength = np.abs(unit(resized, limit))[..., None]
-    opacity = np.where(np.isfinite(resized)[..., None], 0.72 * np.sqrt(strength), 1.0)
+    shares = unit(resized, limit)
+    strength = np.abs(shares)[..., None]
+    if signed:
+        # White near zero would be a haze on a dark input, torn wherever the sign changes: even the
+        # faintest value has the hue of its sign, and fades by covering less.
+        shares = np.sign(shares) * (_FAINTEST + (1 - _FAINTEST) * np.abs(shares))
+    opacity = 0.72 * (strength**0.8 if signed else np.sqrt(strength))
+    opacity = np.where(np.isfinite(resized)[..., None], opacity, 1.0)
     # no pure black or white, on which faint colour is lost
     grey = 0.15 * 255 + 0.7 * (image.astype(np.float32) @ _GRAY)[..., None]
-    colours = colour(resized, limit, signed=signed).astype(np.float32)
+    colours = _flag_not_finite(colour(shares, 1.0, signed=signed), resized).astype(np.float32)
     return to_bytes(grey * (1 - opacity) + colours * opacity)
 
 

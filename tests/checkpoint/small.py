@@ -10,7 +10,7 @@ from hvd_xai.checkpoint.manifest import Header, RankRows
 from hvd_xai.checkpoint.reader import Explanation, Explanations
 from hvd_xai.checkpoint.rows import encode, row_dtype
 from hvd_xai.checkpoint.writer import Writer
-from hvd_xai.protocols import AttributedTo, Json
+from hvd_xai.protocols import AttributedTo, Json, ScoreFacts
 from hvd_xai.storage import arrays
 
 SHAPES: tuple[tuple[int, ...], ...] = ((), (5,), (8, 8), (30, 29, 3), (2, 3, 4, 2))
@@ -77,6 +77,7 @@ def make_header(
     options: Mapping[str, Json] | None = None,
     attributed_to: AttributedTo | None = None,
     signed: bool | None = None,
+    score_facts: ScoreFacts | None = None,
 ) -> Header:
     edges = [n_samples * rank // world_size for rank in range(world_size + 1)]
     return Header(
@@ -99,6 +100,7 @@ def make_header(
         metrics=metrics or {},
         attributed_to=attributed_to,
         signed=signed,
+        score_facts=score_facts or ScoreFacts(),
     )
 
 

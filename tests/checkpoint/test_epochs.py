@@ -1,11 +1,17 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hvd_xai.checkpoint.epochs import EpochStack
+from hvd_xai.checkpoint.exported import export
 from hvd_xai.errors import CheckpointError
+from hvd_xai.protocols import ScoreFacts
 from tests.checkpoint.small import make_attributions, make_rows, write
+
+h5netcdf = pytest.importorskip("h5netcdf")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 
 def test_variables_have_an_axis_of_epochs_and_one_of_samples(tmp_path: Path) -> None:
@@ -34,3 +40,19 @@ def test_epochs_of_other_shapes_or_samples_do_not_stack(tmp_path: Path) -> None:
         EpochStack([first, other_shape])
     with pytest.raises(CheckpointError, match="has other samples than epoch 0"):
         EpochStack([first, other_samples])
+
+
+def test_files_say_which_class_the_score_belongs_to(tmp_path: Path) -> None:
+    rows = make_rows(make_attributions(4, (2,)))
+    known = write(tmp_path / "known", rows, score_facts=ScoreFacts("probability", "1"))
+    stack, unknown = EpochStack([known]), EpochStack([write(tmp_path / "unknown", rows)])
+    assert stack.score_attributes == {"score_unit": "probability", "score_class": "1"}
+    assert unknown.score_attributes == {}
+    assert known.to_xarray().attrs["score_class"] == "1"
+    export([stack], tmp_path / "out.nc")
+    with h5netcdf.File(tmp_path / "out.nc") as file:
+        assert file["integrated_gradients"].attrs["score_class"] == "1"
+    export([stack], tmp_path / "out.parquet")
+    metadata = parquet.read_metadata(tmp_path / "out.parquet").metadata
+    told = json.loads(metadata[b"hvd_xai_scores"])
+    assert told == {"integrated_gradients": stack.score_attributes}

@@ -44,8 +44,7 @@ def test_the_legend_tells_the_window_of_the_inputs_and_when_it_clips() -> None:
     assert line.text == "Inputs: -160 is black, 240 is white."
     (line,) = captions.explain_colours(shown, "there")
     assert line.text == (
-        "Inputs: -160 is black, 240 is white; values beyond are clipped, up to 3.1 % of them in a"
-        " picture."
+        "Inputs: -160 is black, 240 is white; values beyond are clipped: up to 3.1 % of a picture."
     )
     bars = Picture(IMAGE, limit=10.0, has_bars=True, window=(-10.0, 5.0))
     (line,) = captions.explain_colours([bars], "there")

@@ -127,3 +127,14 @@ def test_enlarging_keeps_pixels_flat_squares() -> None:
 
 def test_a_thread_is_stretched_to_a_strip() -> None:
     assert pixels.fit(np.zeros((200, 2, 3), np.uint8), 200).shape[1] >= 50
+
+
+def test_a_signed_map_over_a_dark_input_has_the_hue_of_its_sign_and_no_white_haze() -> None:
+    dark = np.zeros((1, 2, 3), np.uint8)
+    shown = pixels.overlay(dark, np.array([[-0.2, 0.2]], np.float32), 1.0, signed=True)
+    blue, red = shown[0].astype(int)
+    assert blue[2] > blue[0] + 10
+    assert red[0] > red[2] + 10
+    # zero shows the input as it is: no line where the sign changes
+    zero = pixels.overlay(dark, np.zeros((1, 2), np.float32), 1.0, signed=True)[0, 0].astype(int)
+    assert np.abs(red - zero).max() < 40

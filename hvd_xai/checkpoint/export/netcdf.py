@@ -33,6 +33,7 @@ def write(stacks: Sequence[EpochStack], destination: Path, progress: Progress) -
                 method=stack.method,
                 function=stack.function,
                 options=write_options(stack),
+                **stack.score_attributes,
             )
             small = read_small_arrays(stack)
             for variable in stack.variables.values():

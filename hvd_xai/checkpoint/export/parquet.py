@@ -90,7 +90,11 @@ def _schema(stacks: Sequence[EpochStack], columns: dict[str, np.dtype]) -> "pyar
         fields |= dict.fromkeys(names, pyarrow.float32())
     options = {stack.method: json.loads(write_options(stack)) for stack in stacks}
     functions = {stack.method: stack.function for stack in stacks}
-    metadata = {"hvd_xai_options": json.dumps(options), "hvd_xai_functions": json.dumps(functions)}
+    metadata = {
+        "hvd_xai_options": json.dumps(options),
+        "hvd_xai_functions": json.dumps(functions),
+        "hvd_xai_scores": json.dumps({stack.method: stack.score_attributes for stack in stacks}),
+    }
     return pyarrow.schema(fields, metadata=metadata)
 
 
