@@ -53,8 +53,7 @@ def explain(  # noqa: PLR0913  # one parameter is one option of the command line
     hvd-xai explain model.keras data.tfrecord --feature inputs=x:float32:8,8,1 --feature
     targets=y:int64 -o runs/records
 
-    A job that was killed goes on with --resume: what was computed is not computed again. What a job
-    will take is said by --dry-run, on as many ranks as it will have.
+    A job that was killed goes on with --resume; what a job will take is said by --dry-run.
     """
     mode, folder = run_mode(resume=resume, overwrite=overwrite), output or Path("runs", data.stem)
     world = start_ranks()
@@ -64,13 +63,12 @@ def explain(  # noqa: PLR0913  # one parameter is one option of the command line
 
     # from here on everything fails on all ranks or on none
     with world.together("loading the model"):
+        known = check_precision(precision)
         loaded = load_saved_model(model, custom_objects or [], is_trusted=unsafe_models)
         methods = _resolve_methods(method or ["integrated_gradients"], set_ or [])
         dataset = _describe_dataset(data, targets, feature or [])
         run = RunDirectory(folder, mode=mode, config={"model": str(model), "data": str(data)})
-        job = DatasetJob(
-            loaded, methods, dataset, run, world=world, precision=check_precision(precision)
-        )
+    job = DatasetJob(loaded, methods, dataset, run, world=world, precision=known)
     if dry_run:
         said = costs(job.estimate())
     else:
