@@ -8,5 +8,8 @@ A module defines what `hvd_xai.probe.dataset_format.Format` asks for:
   `targets.npy`, `labels.npy`, `sample_ids.npy` and lists of names into a folder, in bounded memory.
   `hvd_xai.probe.unpacked` writes such files.
 
+A model may take several inputs. `hints.find_several(names)` says which of a data set's arrays they
+are, and `hvd_xai.probe.unpacked.array_file` where each is written; they are packed afterwards.
+
 The library of a format is imported inside `unpack`.
 """
