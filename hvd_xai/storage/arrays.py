@@ -1,19 +1,17 @@
-"""Streams Zarr v3 arrays along their first axis; only this module knows a library for Zarr.
+"""Streams Zarr v3 arrays of one layout along their first axis, without a library for Zarr.
 
 This module writes metadata and Zarr shards (`hvd_xai.storage.shards`) itself, as the specification
 says, so that a checkpoint's bytes do not change with a library's version: `sharding_indexed`, inner
-chunks of one row or 16 KiB, blosc (lz4, bitshuffle) and crc32c. It reads such arrays itself too, on
-this disk or elsewhere. Arrays with another layout are read by zarr-python, or by TensorStore under
-Python 3.10, for which there is no zarr 3.
+chunks of one row or 16 KiB, blosc (lz4, bitshuffle) and crc32c. It reads such arrays, on this disk
+or elsewhere, and no others: whoever forges a checkpoint must not choose what decodes it.
+`hvd_xai.storage.foreign_arrays` reads the arrays of others.
 """
 
 import json
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -21,12 +19,8 @@ from jaxtyping import Shaped
 from hvd_xai.errors import CheckpointError
 from hvd_xai.protocols import Json
 from hvd_xai.storage.durable import FileEntry, digest_file
-from hvd_xai.storage.paths import Place, RemotePath
+from hvd_xai.storage.paths import Place, size_of_file
 from hvd_xai.storage.shards import ShardFile, read_shard
-
-zarr: ModuleType | None = None
-with suppress(ImportError):
-    import zarr  # type: ignore[no-redef]  # one name for a library that may not be there
 
 METADATA = "zarr.json"
 CHUNK_BYTES = 16 * 2**10
@@ -35,8 +29,13 @@ SHARD_ROWS = 2**17
 """Largest number of rows in a Zarr shard. It bounds the buffer of an array with one number a row to
 1 MiB."""
 
-# A damaged Zarr shard surfaces as any of these, from the checksum, the index or the decompressor.
-_DAMAGE = (
+MAX_CHUNK_BYTES = 4 * 2**20
+"""Largest size of a chunk of several rows that is read. Ours are smaller by far; a forged one could
+be as large as the array."""
+
+_MAX_METADATA_BYTES = 2**20
+
+DAMAGE = (
     ValueError,
     RuntimeError,
     TypeError,
@@ -46,6 +45,7 @@ _DAMAGE = (
     MemoryError,
     OSError,
 )
+"""Errors as which a damaged Zarr shard surfaces: of the checksum, the index or the decompressor."""
 
 
 def layout(n_rows: int, row_bytes: int) -> tuple[int, int]:
@@ -199,10 +199,7 @@ class ArrayWriter:
 
 
 class ArrayReader:
-    """Reads rows of one array.
-
-    It reads an array that `create_array` laid out chunk by chunk, and leaves any other array, which
-    must lie on this disk, to the Zarr library.
+    """Reads rows of an array that `create_array` laid out, chunk by chunk; refuses all others.
 
     Args:
         directory: folder of the array.
@@ -218,16 +215,7 @@ class ArrayReader:
 
     def __init__(self, directory: Place, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self._directory, self._shape, self._dtype = directory, shape, dtype
-        self._chunk_rows, self.shard_rows = layout(shape[0], _row_bytes(shape, dtype))
-        self._is_ours = _is_ours(directory, shape, dtype)
-        if not self._is_ours:
-            self._array = open_array(directory)
-            if (self._array.shape, self._array.dtype) != (shape, dtype):
-                found = f"{self._array.shape} and {self._array.dtype}"
-                raise CheckpointError(
-                    f"{directory} must have shape {shape} and dtype {dtype}; got {found}"
-                )
-            self.shard_rows = (self._array.shards or self._array.chunks)[0]
+        self._chunk_rows, self.shard_rows = _read_layout(directory, shape, dtype)
 
     def read(self, start: int, stop: int) -> Shaped[np.ndarray, "n ..."]:
         """Returns rows `start` to `stop`, which the array must have.
@@ -236,8 +224,8 @@ class ArrayReader:
             CheckpointError: if a checksum does not fit, or the bytes do not decode.
         """
         try:
-            return self._read(start, stop) if self._is_ours else np.asarray(self._array[start:stop])
-        except _DAMAGE as error:
+            return self._read(start, stop)
+        except DAMAGE as error:
             raise CheckpointError(
                 f"rows {start} to {stop} of {self._directory} are damaged: {error}"
             ) from error
@@ -258,67 +246,79 @@ class ArrayReader:
         return values
 
 
-def _is_ours(directory: Place, shape: tuple[int, ...], dtype: np.dtype) -> bool:
-    """Returns whether an array is stored as `create_array` lays it out.
+def _read_layout(directory: Place, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int]:
+    """Returns the number of rows in a chunk and in a Zarr shard, as an array's metadata say.
 
-    The names of its axes and its attributes may differ.
-    """
-    try:
-        found = {
-            **json.loads((directory / METADATA).read_bytes()),
-            "dimension_names": [],
-            "attributes": {},
-        }
-    except (OSError, ValueError, TypeError):
-        return False
-    ours: dict[str, Json] = json.loads(
-        _as_text(_metadata(shape, dtype, *layout(shape[0], _row_bytes(shape, dtype)), (), {}))
-    )
-    return found == ours
-
-
-def open_array(directory: Place) -> "Array":
-    """Opens any Zarr v3 array for reading, whichever program wrote it.
+    These may be those of another version. All else must be as `create_array` writes it: codecs,
+    names of files, dtype and fill value; names of axes and attributes may differ.
 
     Raises:
-        CheckpointError: if the folder holds no array, or its metadata is damaged.
+        CheckpointError: if the folder holds no such array.
+    """
+    found = _read_metadata(directory / METADATA)
+    if (found.get("shape"), found.get("data_type")) != ([*shape], dtype.name):
+        got = f"{found.get('shape')!r:.80} and {found.get('data_type')!r:.80}"
+        raise CheckpointError(
+            f"{directory} must have shape {shape} and dtype {dtype.name}; got {got}"
+        )
+    chunk, shard = (_rows_of(found, path) for path in _CHUNK_SHAPES)
+    row_bytes = _row_bytes(shape, dtype)
+    # The last Zarr shard may reach behind the last row, but holds no chunk without a row.
+    is_sane = (
+        1 <= chunk <= min(shape[0], max(1, MAX_CHUNK_BYTES // row_bytes))
+        and shard % chunk == 0
+        and chunk <= shard < shape[0] + chunk
+    )
+    ours = json.loads(_as_text(_metadata(shape, dtype, chunk, shard, (), {})))
+    free = {"dimension_names", "attributes"}
+    differing = sorted(
+        name for name in {*ours, *found} - free if found.get(name) != ours.get(name)
+    ) + ([] if is_sane else ["chunk_grid"])
+    if differing:
+        raise CheckpointError(
+            f"{directory} is laid out otherwise than hvd_xai lays out arrays, in"
+            f" {', '.join(map(repr, differing)):.200}. Another program wrote it, or it was changed;"
+            " it is not read."
+        )
+    return chunk, shard
+
+
+# Where the metadata of an array say the shapes of a chunk and of a Zarr shard.
+_CHUNK_SHAPES = (("codecs", 0), ("chunk_grid",))
+
+
+def _rows_of(metadata: dict[str, Any], path: tuple[str | int, ...]) -> int:
+    """Returns the number of rows in a shape of chunks; 0 if the metadata do not say it."""
+    try:
+        there: Any = metadata
+        for key in path:
+            there = there[key]
+        rows = there["configuration"]["chunk_shape"][0]
+    except (KeyError, IndexError, TypeError):
+        return 0
+    return rows if type(rows) is int else 0
+
+
+def _read_metadata(path: Place) -> dict[str, Any]:
+    """Reads an array's metadata, up to a size that none of ours has.
+
+    Raises:
+        CheckpointError: if there are none, or they are no JSON object.
     """
     try:
-        return _open(directory)
-    except _DAMAGE as error:
-        raise CheckpointError(f"{directory} cannot be opened as a Zarr array: {error}") from error
-
-
-@runtime_checkable
-class Array(Protocol):
-    """The part of an array that zarr-python and TensorStore have in common."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    chunks: tuple[int, ...]
-    shards: tuple[int, ...] | None
-
-    def __getitem__(self, rows: slice) -> np.ndarray: ...
-
-
-def _open(directory: Place) -> Array:
-    """Opens an array with the Zarr library that is installed."""
-    if isinstance(directory, RemotePath):
-        raise CheckpointError(
-            f"{directory} is no array that hvd_xai wrote, and others are read on this disk only;"
-            " copy it there"
-        )
-    if zarr is None:
-        try:
-            from hvd_xai.storage.tensorstore_array import TensorStoreArray
-        except ImportError as error:
-            raise ImportError(
-                "Zarr arrays of others need zarr 3, or TensorStore under Python 3.10: pip install"
-                " tensorstore"
-            ) from error
-        return TensorStoreArray(directory)
-    array: Array = zarr.open_array(directory, mode="r").with_config({"order": "C"})
-    return array
+        # Looked at before it is opened: opening a pipe would wait for a writer.
+        if size_of_file(path) is None:
+            raise ValueError("it is no plain file")
+        with path.open("rb") as file:
+            text: bytes = file.read(_MAX_METADATA_BYTES + 1)
+        if len(text) > _MAX_METADATA_BYTES:
+            raise ValueError(f"it has more than {_MAX_METADATA_BYTES} bytes")
+        found = json.loads(text)
+        if not isinstance(found, dict) or found.get("node_type") != "array":
+            raise ValueError("it is not the metadata of an array")
+    except (*DAMAGE, RecursionError) as error:
+        raise CheckpointError(f"{path.parent} cannot be opened as a Zarr array: {error}") from error
+    return found
 
 
 def _metadata(

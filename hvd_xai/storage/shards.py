@@ -10,6 +10,7 @@ same as zarr-python's.
 """
 
 import errno
+import math
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -31,6 +32,13 @@ _SPAN_BYTES = 4 * 2**20
 # The index has this number as offset and size of a chunk that does not exist and reads as the fill
 # value.
 _ABSENT = np.iinfo(np.uint64).max
+
+# Of the header of a chunk that we wrote: the format, and lz4 and bitshuffle among the flags. The
+# other two flags say that lz4 gained nothing, or that a block is not cut.
+_FORMAT = (2, 1)
+_FLAGS, _FREE_FLAGS = 0x24, 0x12
+# Bytes that blosc and the checksum add to a chunk at most.
+_MAX_OVERHEAD = 16 + 4
 
 _blosc = Blosc(cname="lz4", clevel=5, shuffle=BITSHUFFLE, blocksize=0)
 
@@ -124,28 +132,58 @@ def read_shard(
     """
     stop = start + len(into)
     with _reading(path) as read:
-        for number, encoded in _chunks(read, n_chunks, start // chunk_rows, -(-stop // chunk_rows)):
+        most = chunk_rows * math.prod(into.shape[1:]) * into.itemsize + _MAX_OVERHEAD
+        wanted = range(start // chunk_rows, -(-stop // chunk_rows))
+        for number, encoded in _chunks(read, n_chunks, wanted, most):
             first = number * chunk_rows
             # A chunk that is wanted whole is decoded in place, and any other through a copy.
             #
             #   rows of the shard   first ... begin ....... end ... first + chunk_rows
             #   rows of `into`                begin - start .. end - start
             if start <= first and first + chunk_rows <= stop:
-                _blosc.decode(encoded, into[first - start : first - start + chunk_rows])
+                _decode(encoded, into[first - start : first - start + chunk_rows])
             else:
                 chunk = np.empty((chunk_rows, *into.shape[1:]), into.dtype)
-                _blosc.decode(encoded, chunk)
+                _decode(encoded, chunk)
                 begin, end = max(start, first), min(stop, first + chunk_rows)
                 into[begin - start : end - start] = chunk[begin - first : end - first]
 
 
-def _chunks(
-    read: Callable[[int, int], bytes], n_chunks: int, first: int, stop: int
-) -> Iterator[tuple[int, bytes]]:
-    """Yields the number and encoded content of each chunk from `first` to `stop`.
+def _decode(encoded: bytes, into: Shaped[np.ndarray, "n ..."]) -> None:
+    """Decodes a chunk into rows, once its header fits both.
 
-    Adjacent chunks are read together.
+    Raises:
+        ValueError: if the header is none that we wrote for these rows and so many bytes.
+        RuntimeError: if the chunk does not decompress.
     """
+    # blosc takes the header at its word: it would read as many bytes as that says, also behind the
+    # end of the chunk, and a forged one ends the process with SIGSEGV.
+    if len(encoded) < 16:
+        raise ValueError("a chunk is shorter than its header")
+    version, lz4_version, flags, typesize, n_bytes, block, size = struct.unpack_from(
+        "<4B3I", encoded
+    )
+    fits = (
+        (version, lz4_version) == _FORMAT
+        and flags & ~_FREE_FLAGS == _FLAGS
+        and typesize == into.itemsize
+        and n_bytes == into.nbytes
+        and 0 < block <= n_bytes
+        and size == len(encoded)
+    )
+    if not fits:
+        raise ValueError("the header of a chunk does not fit the chunk")
+    _blosc.decode(encoded, into)
+
+
+def _chunks(
+    read: Callable[[int, int], bytes], n_chunks: int, wanted: range, most: int
+) -> Iterator[tuple[int, bytes]]:
+    """Yields the number and encoded content of each chunk that is wanted.
+
+    Adjacent chunks are read together. A chunk of more than `most` bytes is refused unread.
+    """
+    first, stop = wanted.start, wanted.stop
     # The index ends the file: 8 bytes for the offset and 8 for the size of each chunk, then its
     # checksum of 4.
     size = 16 * n_chunks + 4
@@ -153,6 +191,8 @@ def _chunks(
     places = [(int(offset), int(size)) for offset, size in index[first:stop]]
     if (_ABSENT, _ABSENT) in places:
         raise ValueError(f"chunk {first + places.index((_ABSENT, _ABSENT))} is not there")
+    if any(size > most for _, size in places):
+        raise ValueError(f"a chunk claims more than the {most} bytes that it can have")
     number = 0
     while number < len(places):
         # Chunks `number` to `end` lie side by side: one read of `size` bytes at `begin` gets them.

@@ -11,7 +11,7 @@ from hvd_xai.checkpoint.reader import Explanation, Explanations
 from hvd_xai.checkpoint.rows import encode, row_dtype
 from hvd_xai.checkpoint.writer import Writer
 from hvd_xai.protocols import AttributedTo, Json, ScoreFacts
-from hvd_xai.storage import arrays
+from hvd_xai.storage import foreign_arrays
 
 SHAPES: tuple[tuple[int, ...], ...] = ((), (5,), (8, 8), (30, 29, 3), (2, 3, 4, 2))
 EXPORTED_EPOCHS = (2, 3)
@@ -123,12 +123,12 @@ def write(explanations_dir: Path, rows: np.ndarray, **header: object) -> Explana
 
 def read_plain(directory: Path) -> np.ndarray:
     """Returns an array as the Zarr library itself reads it, manifest or no manifest."""
-    if arrays.zarr is None:
+    if foreign_arrays.zarr is None:
         import tensorstore  # type: ignore[import-not-found,unused-ignore]  # only where there is no zarr 3
 
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{directory}/"}}
         return np.asarray(tensorstore.open(spec).result().read().result())
-    return np.asarray(arrays.zarr.open_array(directory, mode="r")[:])
+    return np.asarray(foreign_arrays.zarr.open_array(directory, mode="r")[:])
 
 
 def files_under(directory: Path) -> set[str]:

@@ -1,5 +1,6 @@
 """The reader answers every kind of damage with an error, and never with a number."""
 
+import gzip
 import json
 import os
 import re
@@ -99,6 +100,24 @@ def claim_rows(path: Path, n_rows: int) -> None:
     )
 
 
+def forge_layout(path: Path, how: str) -> None:
+    """Lays the column `score` out as zarr-python would read it, and mends every digest."""
+    metadata = json.loads((path / "score/zarr.json").read_text())
+    metadata["chunk_grid"]["configuration"]["chunk_shape"] = metadata["shape"]
+    metadata["codecs"] = [{"name": "bytes", "configuration": {"endian": "little"}}]
+    if how == "gzip":
+        metadata["codecs"].append({"name": "gzip", "configuration": {"level": 9}})
+        (path / "score/c/0").write_bytes(gzip.compress(bytes(2**26)))
+    else:
+        metadata["chunk_key_encoding"] = {"name": "v2", "configuration": {"separator": "."}}
+        metadata["fill_value"] = 7.0
+    (path / "score/zarr.json").write_text(json.dumps(metadata))
+    record = json.loads((path / "manifest.json").read_text())
+    for file in record["files"]:
+        file["size"], file["xxh3_128"] = digest_file(path / file["key"])
+    forge(path / "manifest.json", files=record["files"])
+
+
 def replace_by_pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
@@ -141,6 +160,8 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
         path / "manifest.json", files=[{"key": "/etc/passwd", "size": 1, "xxh3_128": "0" * 32}]
     ),
     "manifest of more rows than fit into memory": lambda path: claim_rows(path, 10**15),
+    "gzip bomb, with all its digests": lambda path: forge_layout(path, "gzip"),
+    "other names of files, with all their digests": lambda path: forge_layout(path, "v2"),
     "manifest that is a pipe": lambda path: replace_by_pipe(path / "manifest.json"),
     "probe of a higher schema": lambda path: forge(
         path.parents[2] / "probe/manifest.json", schema="2.0"

@@ -1,6 +1,9 @@
 import json
+import os
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,3 +161,80 @@ def test_every_flipped_byte_is_found_by_who_reads_it(tmp_path: Path) -> None:
         )
         with pytest.raises(CheckpointError, match="damaged"):
             ArrayReader(tmp_path / "x", values.shape, values.dtype).read(0, len(values))
+
+
+def change_codecs(found: dict[str, Any]) -> None:
+    found["codecs"] = [
+        {"name": "bytes", "configuration": {"endian": "little"}},
+        {"name": "gzip", "configuration": {"level": 9}},
+    ]
+
+
+def change_rows(chunk: Any, shard: Any) -> Callable[[dict[str, Any]], None]:
+    def change(found: dict[str, Any]) -> None:
+        found["codecs"][0]["configuration"]["chunk_shape"][0] = chunk
+        found["chunk_grid"]["configuration"]["chunk_shape"][0] = shard
+
+    return change
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "another compressor": change_codecs,
+    "another compressor within the shard": lambda found: found["codecs"][0]["configuration"][
+        "codecs"
+    ].__setitem__(1, {"name": "gzip", "configuration": {"level": 9}}),
+    "no checksum": lambda found: found["codecs"][0]["configuration"]["codecs"].pop(),
+    "one more codec": lambda found: found["codecs"].append({"name": "crc32c"}),
+    "other names of files": lambda found: found.update(
+        chunk_key_encoding={"name": "v2", "configuration": {"separator": "."}}
+    ),
+    "another fill value": lambda found: found.update(fill_value=7.0),
+    "a transformer": lambda found: found.update(storage_transformers=[{"name": "x"}]),
+    "one more key": lambda found: found.update(more=1),
+    "another format": lambda found: found.update(zarr_format=2),
+    "one chunk of 8 GiB": change_rows(2**31, 2**31),
+    "chunks of no rows": change_rows(0, 0),
+    "chunks of minus one row": change_rows(-1, -1),
+    "chunks of half a row": change_rows(0.5, 5),
+    "chunks of true rows": change_rows(True, 5),
+    "chunks that do not fill a Zarr shard": change_rows(2, 5),
+    "a Zarr shard with room for more rows than there are": change_rows(1, 2**40),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_array_that_is_laid_out_otherwise_is_refused(tmp_path: Path, name: str) -> None:
+    create_array(tmp_path / "x", (5, 2), np.dtype("<f4"), ("sample", "feature"))
+    ArrayReader(tmp_path / "x", (5, 2), np.dtype("<f4"))
+    found = json.loads((tmp_path / "x" / "zarr.json").read_text())
+    CHANGES[name](found)
+    (tmp_path / "x" / "zarr.json").write_text(json.dumps(found))
+    with pytest.raises(CheckpointError, match="is laid out otherwise than hvd_xai lays out arrays"):
+        ArrayReader(tmp_path / "x", (5, 2), np.dtype("<f4"))
+
+
+def test_an_array_of_another_version_with_other_chunks_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).normal(size=(37, 8)).astype("<f4")
+    with monkeypatch.context() as before:
+        small_layout(before)
+        create_array(tmp_path / "x", values.shape, values.dtype, ("sample", "feature"))
+        writer = ArrayWriter(tmp_path / "x", values.shape, values.dtype)
+        writer.append(values)
+        writer.close()
+    reader = ArrayReader(tmp_path / "x", values.shape, values.dtype)
+    assert reader.shard_rows == 16
+    np.testing.assert_array_equal(reader.read(2, 35), values[2:35])
+
+
+def test_metadata_without_end_or_in_a_pipe_are_refused(tmp_path: Path) -> None:
+    create_array(tmp_path / "x", (5,), np.dtype("<f4"), ("sample",))
+    with (tmp_path / "x" / "zarr.json").open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(CheckpointError, match="has more than"):
+        ArrayReader(tmp_path / "x", (5,), np.dtype("<f4"))
+    (tmp_path / "x" / "zarr.json").unlink()
+    os.mkfifo(tmp_path / "x" / "zarr.json")
+    with pytest.raises(CheckpointError, match="no plain file"):
+        ArrayReader(tmp_path / "x", (5,), np.dtype("<f4"))

@@ -12,7 +12,6 @@ import pytest
 from hvd_xai import open_explanations
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError
-from hvd_xai.storage.arrays import ArrayReader
 from hvd_xai.storage.paths import RemotePath, place
 from tests.runs_under_test import make_probe, make_run
 
@@ -103,19 +102,6 @@ def test_a_shard_is_asked_for_its_index_and_for_what_is_read(
     sizes = [size for path, size in asked if path.endswith(ATTRIBUTIONS)]
     assert len(sizes) == 2
     assert sizes[0] == 16 + 4  # the place of the one chunk there is, and a checksum
-
-
-def test_an_array_of_others_is_read_on_this_disk_only(tmp_path: Path) -> None:
-    zarr = pytest.importorskip("zarr")
-    array = zarr.create_array(tmp_path / "x", data=np.arange(12.0).reshape(6, 2), chunks=(2, 2))
-    assert ArrayReader(tmp_path / "x", array.shape, array.dtype).read(1, 3).tolist() == [
-        [2.0, 3.0],
-        [4.0, 5.0],
-    ]
-    filesystem, path = fsspec.core.url_to_fs(f"memory://{uuid.uuid4()}/x")
-    filesystem.put(str(tmp_path / "x"), path, recursive=True)
-    with pytest.raises(CheckpointError, match=r"is no array that hvd_xai wrote.*copy it there"):
-        ArrayReader(RemotePath(filesystem, path), array.shape, array.dtype)
 
 
 def test_what_was_damaged_in_a_store_is_found_and_not_read(remote: Any) -> None:

@@ -1,5 +1,6 @@
 """Our Zarr shards equal those that the libraries write, byte for byte."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hvd_xai.errors import CheckpointError
 from hvd_xai.storage import arrays, shards
 from hvd_xai.storage.arrays import ArrayReader, ArrayWriter, create_array
 from hvd_xai.storage.durable import FileEntry, digest_file
+from tests import processes
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +105,6 @@ def test_what_the_libraries_write_is_read(
     assert callable(write)
     write(tmp_path / "x", values)
     reader = ArrayReader(tmp_path / "x", values.shape, values.dtype)
-    assert reader._is_ours  # it goes through no library
     for start in {0, 1, 3, 4, 17, len(values) - 1} & set(range(len(values))):
         for stop in {start, start + 1, start + 5, len(values)} & set(range(start, len(values) + 1)):
             np.testing.assert_array_equal(reader.read(start, stop), values[start:stop])
@@ -167,3 +168,86 @@ def test_no_folder_is_made_for_a_shard_whose_array_is_gone(tmp_path: Path) -> No
     with pytest.raises(FileNotFoundError):
         writer.close()
     assert list(tmp_path.iterdir()) == []
+
+
+# A process of its own, because what is tested is that it survives. Every chunk has a checksum that
+# fits, so that it reaches the decompressor.
+FUZZED = """
+import random, struct, sys
+from pathlib import Path
+import google_crc32c, numpy as np
+from numcodecs.blosc import BITSHUFFLE, Blosc
+from hvd_xai.storage.shards import read_shard
+
+def with_crc32c(content):
+    return content + int(google_crc32c.value(content)).to_bytes(4, "little")
+
+def mutate(draw, chunk):
+    chunk = bytearray(chunk)
+    if draw.random() < 0.4:  # the header says more than there is
+        del chunk[draw.randrange(16, min(400, len(chunk))) :]
+    odd = (0, 1, 16, 17, 2**31 - 1, 2**31, 2**32 - 1, draw.randrange(2**32), draw.randrange(9999))
+    for _ in range(draw.choice((1, 1, 2, 3, 8))):
+        kind = draw.randrange(4)
+        if kind == 0:
+            chunk[draw.randrange(len(chunk))] ^= 1 << draw.randrange(8)
+        elif kind == 1:
+            chunk[draw.randrange(min(len(chunk), 64))] = draw.randrange(256)
+        elif kind == 2:
+            struct.pack_into("<I", chunk, draw.choice((4, 8, 12)), draw.choice(odd))
+        elif len(chunk) > 24:
+            place = draw.randrange(16, min(len(chunk) - 4, 200))
+            struct.pack_into("<I", chunk, place, draw.choice(odd))
+    return bytes(chunk)
+
+path, n_chunks = Path(sys.argv[1]), int(sys.argv[2])
+blosc, drawn = Blosc(cname="lz4", clevel=5, shuffle=BITSHUFFLE), np.random.default_rng(0)
+originals = [
+    (values, blosc.encode(values))
+    for values in (
+        drawn.normal(size=4096).astype("<f4"),
+        np.zeros(4096, "<f4"),
+        drawn.integers(0, 3, 20_000).astype("<i8"),
+        drawn.integers(0, 255, 3_000_000).astype("u1"),  # which blosc stores as it is
+    )
+]
+refused = 0
+for number in range(n_chunks):
+    draw = random.Random(number)
+    values, original = draw.choice(originals)
+    chunk = with_crc32c(mutate(draw, original))
+    path.write_bytes(chunk + with_crc32c(struct.pack("<QQ", 0, len(chunk))))
+    into = np.empty_like(values)
+    try:
+        read_shard(path, len(values), 1, 0, into)
+    except (ValueError, RuntimeError):
+        refused += 1
+for values, original in originals:
+    chunk = with_crc32c(original)
+    path.write_bytes(chunk + with_crc32c(struct.pack("<QQ", 0, len(chunk))))
+    into = np.empty_like(values)
+    read_shard(path, len(values), 1, 0, into)
+    assert np.array_equal(into, values)
+print(refused)
+"""
+N_FUZZED = 3000
+
+
+def test_no_forged_chunk_ends_the_process(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", FUZZED, str(tmp_path / "shard"), str(N_FUZZED)]
+    done = processes.run(words, cwd=Path(__file__).parents[2])
+    assert done.code == 0, done.stderr
+    # A flipped bit within the values of a chunk decodes, to other values.
+    assert N_FUZZED / 2 < int(done.stdout) < N_FUZZED
+
+
+def test_a_chunk_that_claims_more_bytes_than_its_rows_have_is_refused_unread(
+    tmp_path: Path,
+) -> None:
+    index = np.array([[0, 2**30]], "<u8")
+    with (tmp_path / "shard").open("wb") as file:
+        file.truncate(2**30)
+        file.seek(0, 2)
+        file.write(with_crc32c(index.tobytes()))
+    with pytest.raises(ValueError, match="claims more than the 32788 bytes"):
+        shards.read_shard(tmp_path / "shard", 4096, 1, 0, np.empty(4096, "<f8"))

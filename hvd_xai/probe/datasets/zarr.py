@@ -18,7 +18,8 @@ from hvd_xai.probe.unpacked import (
     array_file,
     write_names,
 )
-from hvd_xai.storage.arrays import METADATA, open_array
+from hvd_xai.storage.arrays import METADATA
+from hvd_xai.storage.foreign_arrays import open_array
 
 ACCEPTS = "a Zarr array or group"
 
