@@ -78,8 +78,11 @@ def find_damage(directory: Place, files: Iterable[FileEntry]) -> list[Problem]:
         path = directory / file.key
         try:
             size = size_of_file(path)
-        except OSError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             problems.append(Problem(path, f"is missing ({error.strerror or error})"))
+            continue
+        except OSError as error:
+            problems.append(Problem(path, f"cannot be looked at: {error.strerror or error}"))
             continue
         if size is None:
             problems.append(Problem(path, "is no plain file"))

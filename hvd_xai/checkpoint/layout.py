@@ -3,6 +3,9 @@
 EXPLANATIONS = "explanations"
 """The run's folder that holds all of its explanations, a Zarr group."""
 
+EPOCHS = "epochs"
+"""Folder, within that of the explanations, that has a folder for each epoch."""
+
 RUN = "run.json"
 """What the run was started with, in the folder of its explanations."""
 

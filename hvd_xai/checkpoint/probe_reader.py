@@ -1,7 +1,10 @@
 """Reads the probe that is stored beside the explanations."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
+import xxhash
 from jaxtyping import Shaped
 
 from hvd_xai.checkpoint.integrity import CommittedArray, read_record
@@ -14,6 +17,10 @@ from hvd_xai.probe.window import Window, check_window
 from hvd_xai.storage.paths import Place
 
 PROBE = "probe"
+ARRAYS = ("inputs", "targets", "labels", "sample_id")
+"""Arrays of a stored probe, in the order in which its digest takes them in."""
+
+_BLOCK_BYTES = 16 * 2**20
 
 
 class ProbeReader:
@@ -125,6 +132,25 @@ class ProbeReader:
         """Returns the column `targets`, `labels` or `sample_id`, one value for each input."""
         return self._array(name, ()).read()
 
+    def compute_digest(self) -> str:
+        """Returns the digest of the stored examples, and reads them in bounded blocks.
+
+        It is the one that `probe_digest` returns of the probe that was stored.
+
+        Raises:
+            CheckpointError: if an array is missing or damaged.
+        """
+        digest = xxhash.xxh3_128()
+        for name in ARRAYS:
+            shape = self._shape if name == "inputs" else ()
+            array = self._array(name, shape)
+            dtype = self._dtypes[name]
+            digest.update(digest_head(name, dtype, (self.n_samples, *shape)))
+            size = max(1, _BLOCK_BYTES // max(1, dtype.itemsize * math.prod(shape)))
+            for start in range(0, self.n_samples, size):
+                digest.update(array.read(start, start + size).tobytes())
+        return digest.hexdigest()
+
     def _array(self, name: str, shape: tuple[int, ...]) -> CommittedArray:
         if name not in self._dtypes:
             raise CheckpointError(
@@ -132,6 +158,11 @@ class ProbeReader:
             )
         files = {file.key: file for file in self.files}
         return CommittedArray(self.path, name, files, (self.n_samples, *shape), self._dtypes[name])
+
+
+def digest_head(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """Returns what a probe's digest takes in before the values of an array."""
+    return f"{name} {dtype.str} {shape};".encode()
 
 
 def _dtype(record: Fields, text: str) -> np.dtype:

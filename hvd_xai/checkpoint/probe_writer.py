@@ -9,8 +9,9 @@ import xxhash
 
 from hvd_xai.checkpoint.integrity import check_staged, find_damage, read_record
 from hvd_xai.checkpoint.json_record import SCHEMA, seal, unseal
+from hvd_xai.checkpoint.listing import is_present
 from hvd_xai.checkpoint.manifest import MANIFEST
-from hvd_xai.checkpoint.probe_reader import PROBE, ProbeReader
+from hvd_xai.checkpoint.probe_reader import ARRAYS, PROBE, ProbeReader, digest_head
 from hvd_xai.errors import CheckpointError
 from hvd_xai.probe.probe import Probe
 from hvd_xai.probe.window import find_window
@@ -37,7 +38,7 @@ def write_probe(explanations_dir: Path, probe: Probe) -> None:
         ValueError: if the probe's inputs are not numbers, or its names are too long.
     """
     destination, digest = explanations_dir / PROBE, probe_digest(probe)
-    if not destination.exists():
+    if not is_present(destination):
         with writing(destination):
             staged = staging.Staging(explanations_dir, PROBE)
             try:
@@ -67,7 +68,7 @@ def probe_digest(probe: Probe) -> str:
     """
     digest = xxhash.xxh3_128()
     for name, values in _arrays(probe).items():
-        digest.update(f"{name} {_little(values.dtype).str} {values.shape};".encode())
+        digest.update(digest_head(name, _little(values.dtype), values.shape))
         for block in _blocks(values):
             digest.update(block.tobytes())
     return digest.hexdigest()
@@ -119,12 +120,8 @@ def _fill(directory: Path, probe: Probe, digest: str) -> None:
 
 def _arrays(probe: Probe) -> dict[str, np.ndarray]:
     labels = probe.targets if probe.labels is None else probe.labels
-    arrays = {
-        "inputs": probe.inputs,
-        "targets": probe.targets,
-        "labels": labels,
-        "sample_id": probe.sample_ids,
-    }
+    each = (probe.inputs, probe.targets, labels, probe.sample_ids)
+    arrays = dict(zip(ARRAYS, each, strict=True))
     for name, values in arrays.items():
         if values.dtype.kind not in "biuf":
             raise ValueError(

@@ -12,12 +12,12 @@ from jaxtyping import Float32, Int64, Shaped
 from hvd_xai.checkpoint.epochs import EpochStack, load_xarray_view
 from hvd_xai.checkpoint.integrity import DAMAGED, read_manifest, read_record
 from hvd_xai.checkpoint.json_record import unseal
-from hvd_xai.checkpoint.layout import EXPLANATIONS, RUN
+from hvd_xai.checkpoint.layout import EPOCHS, EXPLANATIONS, RUN
+from hvd_xai.checkpoint.listing import is_present, list_committed, list_epochs
 from hvd_xai.checkpoint.manifest import MANIFEST, Manifest
 from hvd_xai.checkpoint.probe_reader import PROBE, ProbeReader
 from hvd_xai.checkpoint.rows import decode
 from hvd_xai.checkpoint.stored_rows import StoredRows
-from hvd_xai.checkpoint.writer import EPOCHS
 from hvd_xai.errors import CheckpointError, write_ranges
 from hvd_xai.protocols import Json
 from hvd_xai.storage.paths import Place, place
@@ -45,7 +45,7 @@ def open_explanations(run: str | Place) -> "Explanations":
     """
     path = place(run)
     for explanations_dir in (path / EXPLANATIONS, path):
-        if (explanations_dir / RUN).is_file() or (explanations_dir / EPOCHS).is_dir():
+        if is_present(explanations_dir / RUN) or is_present(explanations_dir / EPOCHS):
             return Explanations(explanations_dir)
     why = f"it has no folder '{EXPLANATIONS}'" if path.is_dir() else "there is no such folder"
     raise CheckpointError(
@@ -77,24 +77,29 @@ class Explanations:
     @property
     def config(self) -> dict[str, Json]:
         """Settings that the run was started with; empty if `run.json` is missing."""
-        if not (self.path / RUN).exists():
+        if not is_present(self.path / RUN):
             return {}
         return dict(unseal(read_record(self.path / RUN), str(self.path / RUN)).mapping("config"))
 
     @property
     def epochs(self) -> list[int]:
-        """Epochs that have an explanation, ascending."""
-        numbers = sorted(
-            int(path.name) for path in (self.path / EPOCHS).glob("*") if path.name.isdecimal()
-        )
+        """Epochs that have an explanation, ascending.
+
+        Raises:
+            CheckpointError: if something with the name of an epoch, or of a method, cannot be
+                looked at.
+        """
+        numbers = [int(path.name) for path in list_epochs(self.path).checked()]
         return [number for number in numbers if self.methods(number)]
 
     def methods(self, epoch: int) -> list[str]:
-        """Returns the methods that explain an epoch, sorted by name."""
-        manifests = self._epoch_dir(epoch).glob(f"*/{MANIFEST}")
-        return sorted(
-            path.parent.name for path in manifests if not path.parent.name.startswith(".")
-        )
+        """Returns the methods that explain an epoch, sorted by name.
+
+        Raises:
+            CheckpointError: if the epoch, or something with the name of a method, cannot be looked
+                at.
+        """
+        return [path.name for path in list_committed(self._epoch_dir(epoch))]
 
     @property
     def epochs_by_method(self) -> dict[str, list[int]]:
@@ -117,7 +122,7 @@ class Explanations:
                 moved there from another place.
         """
         path = self._epoch_dir(epoch) / method
-        if "/" in method or method.startswith(".") or not (path / MANIFEST).exists():
+        if "/" in method or method.startswith(".") or not is_present(path / MANIFEST):
             there = (
                 f"epoch {epoch} has {', '.join(self.methods(epoch))}"
                 if self.methods(epoch)
@@ -142,19 +147,14 @@ class Explanations:
         """
         # Newest first, up to the first hit: this is called at every epoch, and must not look
         # through the whole of a long run each time.
-        names = sorted((path.name for path in (self.path / EPOCHS).glob("*")), reverse=True)
-        for name in names:
-            if (
-                name.isdecimal()
-                and int(name) < epoch
-                and (self.path / EPOCHS / name / method / MANIFEST).exists()
-            ):
-                return self.explanation(int(name), method)
+        for path in reversed(list_epochs(self.path).checked()):
+            if int(path.name) < epoch and is_present(path / method / MANIFEST):
+                return self.explanation(int(path.name), method)
         return None
 
     def probe(self) -> ProbeReader | None:
         """Opens the probe; returns None if the run does not store it."""
-        return ProbeReader(self.path / PROBE) if (self.path / PROBE).is_dir() else None
+        return ProbeReader(self.path / PROBE) if is_present(self.path / PROBE) else None
 
     @functools.cached_property
     def _probe(self) -> ProbeReader | None:

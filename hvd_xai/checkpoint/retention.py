@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from hvd_xai.checkpoint.integrity import find_damage, read_manifest
-from hvd_xai.checkpoint.manifest import MANIFEST, Manifest
-from hvd_xai.checkpoint.writer import EPOCHS
+from hvd_xai.checkpoint.layout import EPOCHS
+from hvd_xai.checkpoint.listing import list_committed, list_epochs
+from hvd_xai.checkpoint.manifest import Manifest
 from hvd_xai.errors import CheckpointError
 from hvd_xai.storage.durable import remove_durably, writing
+from hvd_xai.storage.paths import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +97,7 @@ def retain(explanations_dir: Path, retention: Retention) -> list[int]:
     Raises:
         CheckpointError: if an epoch cannot be removed.
     """
-    manifests = {
-        int(path.name): _manifests(path)
-        for path in (explanations_dir / EPOCHS).glob("*")
-        if path.name.isdecimal()
-    }
+    manifests = {int(path.name): _manifests(path) for path in list_epochs(explanations_dir).folders}
     committed = {epoch: found for epoch, found in sorted(manifests.items()) if found}
     kept = retention.kept({epoch: {**found[0][1].metrics} for epoch, found in committed.items()})
     # Whatever the rules say, the newest epoch without damage stays: the run never loses all it has.
@@ -112,18 +110,15 @@ def retain(explanations_dir: Path, retention: Retention) -> list[int]:
     }
     removed = [epoch for epoch in committed if epoch not in kept]
     for epoch in removed:
-        path = committed[epoch][0][0].parent
+        path = explanations_dir / EPOCHS / f"{epoch:06d}"
         with writing(path):
             remove_durably(path)
     return removed
 
 
-def _manifests(epoch_dir: Path) -> list[tuple[Path, Manifest]]:
-    """Returns an epoch's checkpoints with their manifests; none if any manifest is unreadable."""
+def _manifests(epoch_dir: Place) -> list[tuple[Place, Manifest]]:
+    """Returns an epoch's checkpoints with their manifests; none if anything is unreadable."""
     try:
-        return [
-            (path.parent, read_manifest(path.parent))
-            for path in sorted(epoch_dir.glob(f"*/{MANIFEST}"))
-        ]
+        return [(path, read_manifest(path)) for path in list_committed(epoch_dir)]
     except CheckpointError:
         return []

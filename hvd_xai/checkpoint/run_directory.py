@@ -12,13 +12,14 @@ import numpy as np
 
 from hvd_xai.checkpoint.integrity import read_record
 from hvd_xai.checkpoint.json_record import SCHEMA, seal, unseal
-from hvd_xai.checkpoint.layout import EXPLANATIONS, LOCK, RUN
+from hvd_xai.checkpoint.layout import EPOCHS, EXPLANATIONS, LOCK, RUN
+from hvd_xai.checkpoint.listing import is_present
 from hvd_xai.checkpoint.manifest import Header
 from hvd_xai.checkpoint.probe_reader import PROBE
 from hvd_xai.checkpoint.probe_writer import another_probe, probe_digest, write_probe
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.checkpoint.retention import Retention, retain
-from hvd_xai.checkpoint.writer import EPOCHS, Writer, Written, sweep
+from hvd_xai.checkpoint.writer import Writer, Written, sweep
 from hvd_xai.errors import CheckpointError, RunExistsError, advise
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Json
@@ -242,7 +243,7 @@ def check_run(path: str | Path, mode: Mode) -> None:
     """
     if mode not in ("new", "resume", "overwrite"):
         raise ValueError(f"mode must be 'new', 'resume' or 'overwrite'; got {mode!r}")
-    if mode == "new" and (Path(path) / EXPLANATIONS / RUN).exists():
+    if mode == "new" and is_present(Path(path) / EXPLANATIONS / RUN):
         raise RunExistsError(
             f"{path} holds a run already. "
             + advise(
@@ -318,7 +319,7 @@ def open_run(path: str | Path, *, config: Mapping[str, Json], mode: Mode = "new"
             "config": config,
         }
     )
-    if (explanations_dir / RUN).exists() and mode == "resume":
+    if mode == "resume" and is_present(explanations_dir / RUN):
         _check_probe(explanations_dir, config)
     with writing(explanations_dir):
         if mode == "overwrite":
@@ -327,7 +328,7 @@ def open_run(path: str | Path, *, config: Mapping[str, Json], mode: Mode = "new"
         replace_durably(explanations_dir / EPOCHS / METADATA, group_metadata({}))
         replace_durably(explanations_dir / METADATA, group_metadata({"hvd_xai_schema": SCHEMA}))
         # The record comes last: a folder that has it is taken for a run.
-        if not (explanations_dir / RUN).exists():
+        if not is_present(explanations_dir / RUN):
             replace_durably(explanations_dir / RUN, record)
         fsync_directory(Path(path))
         sweep(explanations_dir)
@@ -358,7 +359,7 @@ def job_of(path: str | Path) -> str | None:
         CheckpointError: if `run.json` is damaged.
     """
     record = Path(path) / EXPLANATIONS / RUN
-    if not record.exists():
+    if not is_present(record):
         return None
     job = unseal(read_record(record), str(record)).mapping("config").get("job")
     return None if job is None else str(job)
@@ -384,7 +385,7 @@ def _remove(explanations_dir: Path) -> None:
     """
     run_dir = explanations_dir.parent
     remove_trash(run_dir)
-    if not explanations_dir.exists():
+    if not is_present(explanations_dir):
         return
     ours = (METADATA, RUN, EPOCHS, PROBE)
     foreign = sorted(

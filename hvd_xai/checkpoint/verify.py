@@ -1,18 +1,20 @@
 """Finds what is wrong with the explanation checkpoints of a run."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
-from hvd_xai.checkpoint.integrity import Problem, find_changes, find_damage
-from hvd_xai.checkpoint.manifest import MANIFEST
+from hvd_xai.checkpoint.integrity import Problem, find_changes, find_damage, read_record
+from hvd_xai.checkpoint.layout import EPOCHS, RUN
+from hvd_xai.checkpoint.listing import is_present, list_epochs, list_methods
 from hvd_xai.checkpoint.probe_reader import PROBE, ProbeReader
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.checkpoint.rows import content_hashes
-from hvd_xai.checkpoint.writer import EPOCHS
 from hvd_xai.errors import CheckpointError
-from hvd_xai.protocols import Progress, Silent
+from hvd_xai.protocols import Json, Progress, Silent
+from hvd_xai.storage.arrays import METADATA
 from hvd_xai.storage.durable import FileEntry
 from hvd_xai.storage.paths import Place
 from hvd_xai.storage.staging import leftovers
@@ -26,9 +28,10 @@ def verify(
     """Checks every checkpoint of a run against its manifest.
 
     The quick check reads manifests and sizes; it finds files that are missing or cut off, and
-    manifests that were edited. The deep check reads everything, finds every changed bit, and
-    compares the rows with the manifest. Files that unfinished writers left behind are reported to
-    `progress` and are no problem.
+    manifests that were edited. The deep check reads everything, the metadata of Zarr groups
+    included, finds every changed bit, decodes every row, and compares rows and probe with their
+    manifests. Whatever has the name of an epoch or a method and cannot be looked into is a problem.
+    Files that unfinished writers left behind are reported to `progress` and are no problem.
 
     Args:
         run: folder or URL of the run.
@@ -47,13 +50,13 @@ def verify(
     """
     progress = progress or Silent()
     explanations = open_explanations(run)
+    below, problems = _find_units(explanations.path)
     # The folder of all explanations is first: it stands for what is compared between its units.
-    units = [explanations.path, *_unit_paths(explanations.path)]
+    units = [explanations.path, *below]
     progress.start("verify", len(units))
-    problems = []
     for path in units:
         try:
-            problems += _verify_unit(path, explanations, deep)
+            problems += _verify_unit(path, explanations, below, deep=deep)
         except CheckpointError as error:
             problems.append(Problem(path, f"cannot be read: {error}"))
         progress.advance()
@@ -66,19 +69,34 @@ def verify(
     return problems
 
 
-def _unit_paths(explanations_dir: Place) -> list[Place]:
-    """Returns every folder that was, or should have been, committed as a whole."""
-    below: list[Place] = list((explanations_dir / EPOCHS).glob("*/*"))
-    methods = [path for path in below if path.parent.name.isdecimal() and path.is_dir()]
-    probe = explanations_dir / PROBE
-    return [*([probe] if probe.exists() else []), *sorted(methods, key=str)]
+def _find_units(explanations_dir: Place) -> tuple[list[Place], list[Problem]]:
+    """Finds every folder that was, or should have been, committed as a whole.
+
+    Returns:
+        The probe and the methods of each epoch, and the things that cannot be looked into.
+    """
+    units: list[Place] = []
+    epochs = list_epochs(explanations_dir)
+    problems = [*epochs.problems]
+    if is_present(explanations_dir / PROBE):
+        units.append(explanations_dir / PROBE)
+    for epoch_dir in epochs.folders:
+        methods = list_methods(epoch_dir)
+        units += methods.folders
+        problems += methods.problems
+    return units, problems
 
 
-def _verify_unit(path: Place, explanations: Explanations, deep: bool) -> list[Problem]:
+def _verify_unit(
+    path: Place, explanations: Explanations, units: list[Place], *, deep: bool
+) -> list[Problem]:
     if path == explanations.path:
-        return _verify_probe(explanations)
+        problems = _verify_config(explanations, units)
+        return problems + (_verify_groups(explanations.path, units) if deep else [])
     if path.parent == explanations.path:
-        return _verify_files(path, ProbeReader(path).files, deep)
+        probe = ProbeReader(path)
+        problems = _verify_files(path, probe.files, deep)
+        return problems + (_verify_probe(probe) if deep and not problems else [])
     explanation = Explanation(path)
     problems = _verify_files(path, explanation.manifest.files, deep)
     if (explanation.manifest.epoch, explanation.manifest.method) != (
@@ -92,7 +110,7 @@ def _verify_unit(path: Place, explanations: Explanations, deep: bool) -> list[Pr
     return problems
 
 
-def _verify_probe(explanations: Explanations) -> list[Problem]:
+def _verify_config(explanations: Explanations, units: list[Place]) -> list[Problem]:
     """Checks that the stored probe, and each explanation's, is the probe of the run's config."""
     expected = explanations.config.get("probe_digest")
     if expected is None:
@@ -108,14 +126,59 @@ def _verify_probe(explanations: Explanations) -> list[Problem]:
                 f"is another probe, {stored.digest}, than the run's, {expected}",
             )
         )
-    for path in _unit_paths(explanations.path):
-        if (
-            path.parent != explanations.path
-            and (path / MANIFEST).exists()
-            and Explanation(path).manifest.probe_digest != expected
-        ):
+    for path in units:
+        if path.parent == explanations.path:
+            continue
+        try:
+            is_other = Explanation(path).manifest.probe_digest != expected
+        except CheckpointError:
+            # It is reported as a unit of its own.
+            continue
+        if is_other:
             problems.append(Problem(path, f"explains another probe than the run's, {expected}"))
     return problems
+
+
+def _verify_groups(explanations_dir: Place, units: list[Place]) -> list[Problem]:
+    """Reads the metadata of the Zarr groups above the checkpoints, by which zarr opens a run."""
+    expected: dict[Place, Json | None] = {
+        path.parent: {"epoch": int(path.parent.name)}
+        for path in units
+        if path.parent != explanations_dir
+    }
+    # Made with the run, before its record.
+    if is_present(explanations_dir / RUN):
+        expected |= {explanations_dir: None, explanations_dir / EPOCHS: {}}
+    problems = []
+    for folder, attributes in expected.items():
+        path = folder / METADATA
+        try:
+            found = json.loads(read_record(path))
+        except CheckpointError as error:
+            problems.append(Problem(path, f"cannot be read: {error}"))
+            continue
+        except (ValueError, RecursionError) as error:
+            problems.append(Problem(path, f"is not readable JSON ({error})"))
+            continue
+        known: Json = attributes
+        if attributes is None:
+            # Of the uppermost group only the schema may differ, with the version that wrote it.
+            said = found.get("attributes") if isinstance(found, dict) else None
+            schema = said.get("hvd_xai_schema") if isinstance(said, dict) else None
+            known = {"hvd_xai_schema": str(schema)}
+        if found != {"zarr_format": 3, "node_type": "group", "attributes": known}:
+            problems.append(Problem(path, "was changed: it is not the metadata of this Zarr group"))
+    return problems
+
+
+def _verify_probe(probe: ProbeReader) -> list[Problem]:
+    """Decodes every value of the probe, and compares their digest with the manifest's."""
+    found = probe.compute_digest()
+    if found == probe.digest:
+        return []
+    return [
+        Problem(probe.path, f"holds other examples than its manifest says: their digest is {found}")
+    ]
 
 
 def _verify_files(directory: Place, files: tuple[FileEntry, ...], deep: bool) -> list[Problem]:

@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 
 from hvd_xai.checkpoint.integrity import check_staged, find_damage, read_manifest
 from hvd_xai.checkpoint.json_record import SCHEMA, plain
+from hvd_xai.checkpoint.layout import EPOCHS
 from hvd_xai.checkpoint.manifest import MANIFEST, Header, Manifest
 from hvd_xai.checkpoint.rows import axes_of, dtypes_of
 from hvd_xai.errors import CheckpointError
@@ -32,8 +33,6 @@ from hvd_xai.storage.durable import (
     remove_trash,
     writing,
 )
-
-EPOCHS = "epochs"
 
 _COORDINATES = "sample_id label prediction target"
 

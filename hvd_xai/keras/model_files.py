@@ -19,6 +19,7 @@ from hvd_xai.keras.horovod_names import Compression
 from hvd_xai.keras.optimizer import DistributedOptimizer
 from hvd_xai.keras.shared_variables import seed_states_in
 from hvd_xai.storage.durable import fsync_directory, fsync_file, writing
+from hvd_xai.storage.paths import is_there
 
 _NAME = re.compile(r"epoch-(\d{6})\.keras")
 _WRITING = ".writing-"
@@ -268,5 +269,7 @@ def set_seed_states(model: "keras.Model", states: Sequence[Sequence[int]]) -> No
 
 
 def _epochs(folder: Path) -> list[int]:
-    names = (_NAME.fullmatch(path.name) for path in folder.glob("*.keras"))
+    # A folder that may not be read raises here: without its models, training would begin anew.
+    paths = list(folder.iterdir()) if is_there(folder) else []
+    names = [_NAME.fullmatch(path.name) for path in paths]
     return [int(name[1]) for name in names if name]

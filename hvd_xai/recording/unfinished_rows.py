@@ -11,9 +11,10 @@ import xxhash
 
 from hvd_xai.checkpoint.integrity import find_damage, read_manifest
 from hvd_xai.checkpoint.json_record import plain
+from hvd_xai.checkpoint.layout import EPOCHS
+from hvd_xai.checkpoint.listing import is_present
 from hvd_xai.checkpoint.manifest import MANIFEST, Header, RankRows
 from hvd_xai.checkpoint.rows import content_hashes
-from hvd_xai.checkpoint.writer import EPOCHS
 from hvd_xai.errors import CheckpointError, advise
 from hvd_xai.recording.row_buffer import ROUND_BYTES, RowBuffer, count_rows
 
@@ -170,7 +171,7 @@ def is_committed(explanations_dir: Path, header: Header) -> bool:
             somebody who goes on with a run does not mean to replace that.
     """
     directory = explanations_dir / EPOCHS / f"{header.epoch:06d}" / header.method
-    if not (directory / MANIFEST).exists():
+    if not is_present(directory / MANIFEST):
         return False
     there = read_manifest(directory)
     differing = (

@@ -83,14 +83,22 @@ def fsync_tree(directory: Path) -> None:
     It flushes many files at a time, which a journalling filesystem combines into few writes of its
     journal: a small checkpoint has 20 files in 40 folders.
     """
-    paths = list(directory.rglob("*"))
+    files: list[Path] = []
+    folders: list[Path] = []
+    # Not `rglob`, which passes over a folder that cannot be read.
+    for folder, _, names in os.walk(directory, onerror=_raise):
+        folders.append(Path(folder))
+        files += [Path(folder) / name for name in names]
     with ThreadPoolExecutor(_N_THREADS) as pool:
         # Files before the directories that name them: a durable name must have durable content.
-        for _ in pool.map(fsync_file, (path for path in paths if not path.is_dir())):
+        for _ in pool.map(fsync_file, files):
             pass
-        for _ in pool.map(fsync_directory, [path for path in paths if path.is_dir()]):
+        for _ in pool.map(fsync_directory, folders):
             pass
-    fsync_directory(directory)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def fsync_file(path: Path) -> None:

@@ -5,11 +5,13 @@ written through it. fsspec and its filesystems find credentials and endpoints th
 environment (`AWS_ENDPOINT_URL`, `FSSPEC_S3_PROFILE`) and in their own files.
 """
 
-import glob
+import errno
 import io
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -65,11 +67,25 @@ class RemotePath:
         """Returns whether a file or folder of this name exists."""
         return self._type() is not None
 
-    def glob(self, pattern: str) -> "Iterator[RemotePath]":
-        """Yields the paths that match a pattern relative to this folder, in order of name."""
+    def entries(self) -> list[tuple[str, bool]]:
+        """Returns the names in this folder, each with whether it is a folder itself.
+
+        Raises:
+            FileNotFoundError: if nothing has this name, or begins with it.
+            NotADirectoryError: if this is a file.
+        """
+        # Not fsspec's own glob, which leaves out what it could not list.
         with _asking(self):
-            found = self._filesystem.glob(f"{glob.escape(self._path)}/{pattern}")
-        return (RemotePath(self._filesystem, path) for path in sorted(found))
+            found = self._filesystem.ls(self._path, detail=True)
+        # Of a file, stores list the file itself; some mark a folder by an object with its name.
+        if any(info["name"] == self._path and info["type"] == "file" for info in found):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self))
+        paths = [(str(info["name"]).rstrip("/"), info["type"]) for info in found]
+        return [
+            (path.rpartition("/")[2], kind == "directory")
+            for path, kind in paths
+            if path != self._path
+        ]
 
     def open(self, mode: str = "rb", buffering: int = -1) -> io.IOBase:
         """Opens the file for reading."""
@@ -156,6 +172,57 @@ def place(where: str | Place) -> Place:
     except ValueError as error:
         raise CheckpointError(f"{url} is no URL that fsspec reads: {error}") from error
     return Path(path) if "file" in _protocols(filesystem) else RemotePath(filesystem, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name in a folder.
+
+    Args:
+        name: the name.
+        obstacle: why the name cannot be used as a folder; "" if it is one, or leads to one.
+    """
+
+    name: str
+    obstacle: str
+
+
+def list_folder(folder: Place) -> list[Entry]:
+    """Lists a folder, in order of name.
+
+    Raises:
+        OSError: if it cannot be read; never returns a part.
+    """
+    no_folder = "is no folder"
+    if isinstance(folder, RemotePath):
+        return [
+            Entry(name, "" if is_dir else no_folder) for name, is_dir in sorted(folder.entries())
+        ]
+    entries = []
+    for path in sorted(folder.iterdir()):
+        try:
+            is_dir = stat.S_ISDIR(path.stat().st_mode)
+            entries.append(Entry(path.name, "" if is_dir else no_folder))
+        except OSError as error:
+            entries.append(Entry(path.name, f"cannot be looked at: {error.strerror or error}"))
+    return entries
+
+
+def is_there(path: Place) -> bool:
+    """Returns whether anything has this name, be it a link that leads nowhere.
+
+    Raises:
+        OSError: if that cannot be found out, as in a folder that may not be searched.
+    """
+    if isinstance(path, RemotePath):
+        return path.exists()
+    # Not `Path.exists`, which takes a link to itself, and in later versions of Python whatever may
+    # not be looked at, for a name that is free.
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def size_of_file(path: Place) -> int | None:

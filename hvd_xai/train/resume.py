@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from hvd_xai.checkpoint.layout import EXPLANATIONS, RUN
+from hvd_xai.checkpoint.listing import is_present
 from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.keras.model_files import Trained, load_state, read_trained, set_seed_states
@@ -51,7 +52,7 @@ def find_trained(
     found: list[dict[str, Any]] = []
     with world.together("looking for where to resume"):
         if world.is_root:
-            if (run.path / EXPLANATIONS / RUN).exists():
+            if is_present(run.path / EXPLANATIONS / RUN):
                 compare_configs(run.explanations().config, config, run.path)
                 _warn_of_damage(run.path)
             trained = read_trained(models)

@@ -14,6 +14,8 @@ from hvd_xai.checkpoint.run_directory import RunDirectory, open_run
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError
 from hvd_xai.probe.probe import Probe
+from hvd_xai.storage.arrays import ArrayWriter
+from hvd_xai.storage.durable import digest_file
 from tests.checkpoint.small import begin, make_attributions, make_rows, write
 
 
@@ -57,6 +59,27 @@ def forge_manifest(path: Path, **changes: Any) -> None:
     record = json.loads((path / "manifest.json").read_text())
     record.pop("digest")
     (path / "manifest.json").write_bytes(seal({**record, **changes}))
+
+
+def forge_probe(probe: Path, *, spoil: bool = False) -> None:
+    """Gives the probe other targets of the same dtype, or chunks that do not decode."""
+    shard = probe / "targets" / "c" / "0"
+    content = bytearray((probe / "labels" / "c" / "0").read_bytes())
+    if spoil:
+        content[20] ^= 1
+    else:
+        (probe / "other").mkdir()
+        writer = ArrayWriter(probe / "other", (4,), np.dtype("<i8"))
+        writer.append(np.arange(4)[::-1].astype("<i8"))
+        writer.close()
+        content = bytearray((probe / "other" / "c" / "0").read_bytes())
+        shutil.rmtree(probe / "other")
+    shard.write_bytes(content)
+    record = json.loads((probe / "manifest.json").read_text())
+    for file in record["files"]:
+        file["size"], file["xxh3_128"] = digest_file(probe / file["key"])
+    record.pop("digest")
+    (probe / "manifest.json").write_bytes(seal(record))
 
 
 def replace_by_folder(path: Path) -> None:
@@ -147,6 +170,38 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, bool]] = {
     ),
     "moved to another epoch": (move_away, "was moved here", True),
     "run.json edited": (lambda path: flip(path.parents[2] / "run.json", 20), "run.json", True),
+    "bit flipped in the metadata of the run's group": (
+        lambda path: flip(path.parents[2] / "zarr.json", 12),
+        "explanations/zarr.json",
+        False,
+    ),
+    "metadata of the epochs' group deleted": (
+        lambda path: (path.parents[1] / "zarr.json").unlink(),
+        "epochs/zarr.json cannot be read",
+        False,
+    ),
+    "metadata of an epoch's group exchanged": (
+        lambda path: shutil.copy(
+            path.parents[1] / "000000/zarr.json", path.parents[1] / "000001/zarr.json"
+        ),
+        "000001/zarr.json was changed",
+        False,
+    ),
+    "metadata of an epoch's group is no JSON": (
+        lambda path: (path.parent / "zarr.json").write_bytes(b"\xff" + b"[" * 99),
+        "zarr.json is not readable JSON",
+        False,
+    ),
+    "probe forged, with all its digests": (
+        lambda path: forge_probe(path.parents[2] / "probe"),
+        "holds other examples than its manifest says",
+        False,
+    ),
+    "probe that does not decode, with all its digests": (
+        lambda path: forge_probe(path.parents[2] / "probe", spoil=True),
+        "probe cannot be read: rows 0 to 4",
+        False,
+    ),
     "probe cut off": (
         lambda path: (path.parents[2] / "probe/inputs/c/0/0/0").write_bytes(b"x"),
         "has 1 bytes",
