@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import IO
 
 import numpy as np
-from jaxtyping import Shaped
+import xxhash
+from jaxtyping import Shaped, UInt64
 
 from hvd_xai.storage.durable import writing
 
@@ -16,6 +17,10 @@ from hvd_xai.storage.durable import writing
 ROUND_BYTES = 4 * 2**20
 # Bytes of rows that one buffer holds in memory.
 BUFFER_BYTES = 4 * 2**20
+_HASH = np.dtype("<u8")
+# The file with a hash of each whole row, beside the fields' files of a folder that keeps rows. No
+# field can have this name.
+_HASHES = ".hashes"
 
 
 class RowBuffer:
@@ -27,8 +32,9 @@ class RowBuffer:
     Args:
         dtype: dtype of a row, with named fields.
         memory_bytes: most bytes held in memory.
-        path: folder whose files keep the rows even if the job is killed; the buffer then begins
-            with the rows that the folder holds whole. None keeps nothing.
+        path: folder whose files keep the rows even if the job is killed, with a hash of each row;
+            the buffer then begins with the rows that the folder holds, of which `read_intact` tells
+            the undamaged. None keeps nothing.
 
     Raises:
         CheckpointError: if the folder cannot be written.
@@ -48,6 +54,7 @@ class RowBuffer:
         self._n_rows = 0
         self._place = path or Path(tempfile.gettempdir())
         self._files: dict[str, IO[bytes] | tempfile.SpooledTemporaryFile[bytes]] = {}
+        self._hashes: IO[bytes] | None = None
         if path is None:
             # every field's file leaves memory at the same row; a file of size 0 would never leave
             rows_in_memory = memory_bytes // dtype.itemsize
@@ -62,6 +69,8 @@ class RowBuffer:
                 for name in dtype.names or ():
                     (path / name).touch()
                     self._files[name] = (path / name).open("r+b")
+                (path / _HASHES).touch()
+                self._hashes = (path / _HASHES).open("r+b")
             self.truncate(count_rows(path, dtype))
 
     def __len__(self) -> int:
@@ -83,6 +92,11 @@ class RowBuffer:
                 file.seek(self._n_rows * self.dtype[name].itemsize)
                 file.write(np.ascontiguousarray(rows[name]).data)
                 file.flush()
+            if self._hashes is not None:
+                # Last of all: a row without a hash does not count.
+                self._hashes.seek(self._n_rows * _HASH.itemsize)
+                self._hashes.write(_record_hashes(rows).tobytes())
+                self._hashes.flush()
         self._n_rows += len(rows)
 
     def truncate(self, n_rows: int) -> None:
@@ -90,6 +104,8 @@ class RowBuffer:
         with writing(self._place):
             for name, file in self._files.items():
                 file.truncate(n_rows * self.dtype[name].itemsize)
+            if self._hashes is not None:
+                self._hashes.truncate(n_rows * _HASH.itemsize)
         self._n_rows = n_rows
 
     def read(self, start: int, stop: int, names: Sequence[str] | None = None) -> np.ndarray:
@@ -105,6 +121,19 @@ class RowBuffer:
         for name in rows.dtype.names or ():
             rows[name] = self.column(name, start, stop)
         return rows
+
+    def read_intact(self, start: int, stop: int) -> np.ndarray:
+        """Returns the rows from `start` up to `stop`, or up to the first that misfits its hash.
+
+        A machine that crashed may have kept some fields of a row and lost others.
+        """
+        rows = self.read(start, stop)
+        if self._hashes is None:
+            return rows
+        self._hashes.seek(start * _HASH.itemsize)
+        hashes = np.frombuffer(self._hashes.read(len(rows) * _HASH.itemsize), _HASH)
+        damaged = np.flatnonzero(hashes != _record_hashes(rows))
+        return rows[: damaged[0]] if len(damaged) else rows
 
     def column(self, name: str, start: int, stop: int) -> Shaped[np.ndarray, "n ..."]:
         """Returns one field of the rows from `start` up to `stop`."""
@@ -125,7 +154,7 @@ class RowBuffer:
 
     def close(self) -> None:
         """Frees memory and files. Safe to call twice."""
-        for file in self._files.values():
+        for file in (*self._files.values(), *([] if self._hashes is None else [self._hashes])):
             # closing writes again what a full disk has refused; `append` has raised that already
             with suppress(OSError):
                 file.close()
@@ -153,7 +182,20 @@ def count_rows(path: Path, dtype: np.dtype) -> int:
         FileNotFoundError: if there is no such buffer.
     """
     # a job that was killed may have written some fields of its last rows, and not the others
-    return min((path / name).stat().st_size // dtype[name].itemsize for name in dtype.names or ())
+    sizes = {name: dtype[name].itemsize for name in dtype.names or ()} | {_HASHES: _HASH.itemsize}
+    return min((path / name).stat().st_size // size for name, size in sizes.items())
+
+
+def _record_hashes(rows: np.ndarray) -> UInt64[np.ndarray, "n"]:
+    """Returns the xxh3-64 of each whole row."""
+    # without the gaps between fields that a dtype may have, for nobody sets those bytes
+    packed = rows.astype(select_fields(rows.dtype, rows.dtype.names or ()))
+    content, size = packed.tobytes(), packed.dtype.itemsize
+    hashes = (
+        xxhash.xxh3_64_intdigest(content[start : start + size])
+        for start in range(0, len(content), size)
+    )
+    return np.fromiter(hashes, _HASH, len(rows))
 
 
 def select_fields(dtype: np.dtype, names: Sequence[str]) -> np.dtype:

@@ -14,7 +14,6 @@ from hvd_xai.checkpoint.json_record import plain
 from hvd_xai.checkpoint.layout import EPOCHS
 from hvd_xai.checkpoint.listing import is_present
 from hvd_xai.checkpoint.manifest import MANIFEST, Header, RankRows
-from hvd_xai.checkpoint.rows import content_hashes
 from hvd_xai.errors import CheckpointError, advise
 from hvd_xai.recording.row_buffer import ROUND_BYTES, RowBuffer, count_rows
 
@@ -76,7 +75,10 @@ class UnfinishedRows:
         return buffer
 
     def _take_over(self, buffer: RowBuffer, mine: RankRows) -> None:
-        """Appends the rows that a job of other ranks has left, up to the first one that lacks."""
+        """Appends the rows that a job of other ranks has left, up to the first that lacks.
+
+        A row that does not fit its hash counts as lacking: appended, it would get a new one.
+        """
         now = {self._buffer_path(rows) for rows in self._ranks}
         self._earlier = [path for path in self._folder.glob(f"{self._prefix}-*") if path not in now]
         size = max(1, ROUND_BYTES // self._dtype.itemsize)
@@ -90,9 +92,12 @@ class UnfinishedRows:
             with RowBuffer(self._dtype, path=path) as earlier:
                 first, stop = mine.start + len(buffer), min(mine.stop, start + len(earlier))
                 for begin in range(first, stop, size) if first >= start else ():
-                    rows = earlier.read(begin - start, min(begin + size, stop) - start)
+                    end = min(begin + size, stop)
+                    rows = earlier.read_intact(begin - start, end - start)
                     rows["rank"] = mine.rank
                     buffer.append(rows)
+                    if len(rows) < end - begin:
+                        return
 
     def n_rows(self) -> int:
         """Returns the number of rows that all ranks have computed; an estimate for unseen buffers.
@@ -117,7 +122,8 @@ class UnfinishedRows:
         The folder goes with the last of its buffers.
         """
         if self._mine is not None:
-            shutil.rmtree(self._mine)
+            # they are committed: if somebody has removed them meanwhile, that is all right
+            shutil.rmtree(self._mine, ignore_errors=True)
             self._mine = None
         for path in self._earlier:
             # the other ranks remove the earlier job's rows as well, at the same time
@@ -150,10 +156,8 @@ def reuse_rows(buffer: RowBuffer, start: int, sample_ids: np.ndarray) -> np.ndar
     if len(buffer) <= start:
         return None
     if len(buffer) >= start + len(sample_ids):
-        rows = buffer.read(start, start + len(sample_ids))
-        if np.array_equal(rows["sample_id"], sample_ids) and np.array_equal(
-            rows["content_hash"], content_hashes(rows)
-        ):
+        rows = buffer.read_intact(start, start + len(sample_ids))
+        if np.array_equal(rows["sample_id"], sample_ids):
             return rows
     buffer.truncate(start)
     return None

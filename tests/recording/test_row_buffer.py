@@ -57,3 +57,26 @@ def test_kept_rows_are_those_of_which_every_field_is_there(tmp_path: Path) -> No
         np.testing.assert_array_equal(
             buffer.column("values", 0, len(buffer)), _rows(0, 8)["values"]
         )
+
+
+@pytest.mark.parametrize("name", [*(DTYPE.names or ()), ".hashes"])
+def test_every_byte_of_a_kept_row_is_under_its_hash(tmp_path: Path, name: str) -> None:
+    with RowBuffer(DTYPE, path=tmp_path / "rows") as buffer:
+        buffer.append(_rows(1, 8))
+        np.testing.assert_array_equal(buffer.read_intact(0, 7), _rows(1, 8))
+    file = tmp_path / "rows" / name
+    content = bytearray(file.read_bytes())
+    content[4 * len(content) // 7] ^= 1  # of the fifth row
+    file.write_bytes(content)
+    with RowBuffer(DTYPE, path=tmp_path / "rows") as buffer:
+        np.testing.assert_array_equal(buffer.read_intact(0, 7), _rows(1, 5))
+        assert len(buffer.read_intact(4, 7)) == 0
+        np.testing.assert_array_equal(buffer.read_intact(5, 7), _rows(6, 8))
+
+
+def test_rows_without_hashes_of_an_earlier_version_are_not_kept(tmp_path: Path) -> None:
+    with RowBuffer(DTYPE, path=tmp_path / "rows") as buffer:
+        buffer.append(_rows(0, 7))
+    (tmp_path / "rows" / ".hashes").unlink()
+    with RowBuffer(DTYPE, path=tmp_path / "rows") as buffer:
+        assert len(buffer) == 0

@@ -22,7 +22,7 @@ from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Attribution, Methods
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.recorder import Recording
-from hvd_xai.recording.unfinished_rows import UnfinishedRows
+from hvd_xai.recording.unfinished_rows import UnfinishedRows, reuse_rows
 from tests.checkpoint.small import make_attributions, make_header, make_rows
 from tests.models_under_test import functional
 
@@ -220,3 +220,25 @@ def test_ranks_without_rows_keep_none(tmp_path: Path) -> None:
     for one in files:
         one.remove()
     assert not (tmp_path / "rows").exists()
+
+
+def test_no_field_of_the_rows_that_are_taken_over_is_trusted_beyond_its_hash(
+    tmp_path: Path,
+) -> None:
+    rows = make_rows(make_attributions(20, (4, 4)))
+    before, now = (make_header(20, (4, 4), world_size=size) for size in (1, 2))
+    for name in rows.dtype.names or ():
+        folder = tmp_path / name
+        with UnfinishedRows(folder).open(before, rows.dtype, 0) as buffer:
+            buffer.append(rows)
+        (file,) = folder.glob(f"*/{name}")
+        # as a machine leaves a file that crashed before its blocks were written: zeros from row 8
+        content, row_bytes = file.read_bytes(), rows.dtype[name].itemsize
+        file.write_bytes(content[: 8 * row_bytes] + bytes(len(content) - 8 * row_bytes))
+        with UnfinishedRows(folder).open(now, rows.dtype, 0) as buffer:
+            found = len(buffer)
+            assert buffer.read(0, found).tobytes() == rows[:found].tobytes()
+            # where the value is 0 anyway, as the rank is, nothing was lost
+            assert found == (10 if name == "rank" else 8)
+        with UnfinishedRows(folder).open(before, rows.dtype, 0) as buffer:
+            assert (reuse_rows(buffer, 0, rows["sample_id"]) is None) == (name != "rank"), name
