@@ -1,8 +1,5 @@
 """Starts, resumes and overwrites the explanations of a run, and writes to them."""
 
-import fcntl
-import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,13 +9,14 @@ import numpy as np
 
 from hvd_xai.checkpoint.integrity import read_record
 from hvd_xai.checkpoint.json_record import SCHEMA, seal, unseal
-from hvd_xai.checkpoint.layout import EPOCHS, EXPLANATIONS, LOCK, RUN
+from hvd_xai.checkpoint.layout import EPOCHS, EXPLANATIONS, RUN
 from hvd_xai.checkpoint.listing import is_present
 from hvd_xai.checkpoint.manifest import Header
 from hvd_xai.checkpoint.probe_reader import PROBE
 from hvd_xai.checkpoint.probe_writer import another_probe, probe_digest, write_probe
 from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
 from hvd_xai.checkpoint.retention import Retention, retain
+from hvd_xai.checkpoint.run_lock import RunLock
 from hvd_xai.checkpoint.writer import Writer, Written, sweep
 from hvd_xai.errors import CheckpointError, RunExistsError, advise
 from hvd_xai.probe.probe import Probe
@@ -36,8 +34,6 @@ from hvd_xai.storage.durable import (
 Mode: TypeAlias = Literal["new", "resume", "overwrite"]
 """What to do with a folder that holds a run: refuse it ("new"), continue the run ("resume"), or
 delete its explanations ("overwrite")."""
-
-log = logging.getLogger(__name__)
 
 
 class RunDirectory:
@@ -82,7 +78,7 @@ class RunDirectory:
         self._config = config or {}
         self._opened: Path | None = None
         self._begun: dict[Path, Writer] = {}
-        self._lock: int | None = None
+        self._lock: RunLock | None = None
         self._is_rejoined = False
 
     @property
@@ -125,7 +121,7 @@ class RunDirectory:
         """
         self.check()
         if self._lock is None and not self._is_rejoined:
-            self._lock = claim(self.path)
+            self._lock = RunLock(self.path)
 
     def open(self, probe: Probe | None = None, facts: Mapping[str, Json] | None = None) -> Path:
         """Makes the run ready for writers, and stores the probe.
@@ -230,7 +226,7 @@ class RunDirectory:
         for destination in list(self._begun):
             self.discard(destination)
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.close()
         self._lock = None
 
 
@@ -253,40 +249,6 @@ def check_run(path: str | Path, mode: Mode) -> None:
                 " give another --output.",
             )
         )
-
-
-def claim(path: str | Path) -> int:
-    """Locks a run for this process, until it ends or closes the returned descriptor.
-
-    Args:
-        path: folder of the run, which is made if it is missing.
-
-    Returns:
-        A file descriptor that holds the lock.
-
-    Raises:
-        RunExistsError: if another process holds the lock.
-        CheckpointError: if the place cannot be written.
-    """
-    with writing(Path(path)):
-        Path(path).mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(Path(path) / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        # The system holds the lock, so that it ends with the process even if that is killed.
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        os.close(descriptor)
-        raise RunExistsError(
-            f"another job is writing to {path}. Wait until it ends, or give another"
-            f" {advise(script='folder', command='--output')}."
-        ) from error
-    except OSError as error:
-        log.warning(
-            "%s cannot be locked (%s): see to it that no other job writes there",
-            path,
-            error.strerror,
-        )
-    return descriptor
 
 
 def open_run(path: str | Path, *, config: Mapping[str, Json], mode: Mode = "new") -> Path:

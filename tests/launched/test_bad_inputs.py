@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvd_xai.checkpoint.run_directory import claim
+from hvd_xai.checkpoint.run_lock import RunLock
 from hvd_xai.checkpoint.verify import verify
 from tests.launched.launch import BIN, Said, environment, launch_commands
 from tests.mounts import mounted
@@ -88,7 +88,7 @@ def test_every_mistake_is_one_clear_line_on_all_ranks(
     unpacked = tmp_path / "busy" / "unfinished" / "data-0" / "inputs.npy"
     unpacked.parent.mkdir(parents=True)
     unpacked.write_text("of another job, which reads it")
-    lock = claim(tmp_path / "busy")
+    lock = RunLock(tmp_path / "busy")
 
     def train(*words: str, recipe: object = recipe, run: object = tmp_path / "bad") -> list[str]:
         return ["train", str(recipe), "--epochs", "1", "--output", str(run), *words]
@@ -193,7 +193,7 @@ def test_every_mistake_is_one_clear_line_on_all_ranks(
     ]
     assert not wrong, "\n\n".join(wrong)
     assert unpacked.read_text() == "of another job, which reads it"
-    os.close(lock)
+    lock.close()
     assert not (tmp_path / "bad" / "explanations" / "epochs" / "000000").exists()
     assert verify(tmp_path / "one", deep=True) == []
 
