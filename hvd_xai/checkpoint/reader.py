@@ -10,6 +10,7 @@ import numpy.typing as npt
 from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai.checkpoint.epochs import EpochStack, load_xarray_view
+from hvd_xai.checkpoint.gaps import read_gaps
 from hvd_xai.checkpoint.integrity import DAMAGED, read_manifest, read_record
 from hvd_xai.checkpoint.json_record import unseal
 from hvd_xai.checkpoint.layout import EPOCHS, EXPLANATIONS, RUN
@@ -109,6 +110,11 @@ class Explanations:
             for method in self.methods(epoch):
                 by_method.setdefault(method, []).append(epoch)
         return dict(sorted(by_method.items()))
+
+    @property
+    def gaps(self) -> dict[str, list[int]]:
+        """Epochs by method that a job explained and never committed; empty for most runs."""
+        return read_gaps(self.path)
 
     def explanation(self, epoch: int, method: str) -> "Explanation":
         """Opens one explanation.

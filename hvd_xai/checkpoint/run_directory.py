@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from hvd_xai.checkpoint.gaps import GAPS, merge_gaps
 from hvd_xai.checkpoint.integrity import read_record
 from hvd_xai.checkpoint.json_record import SCHEMA, seal, unseal
 from hvd_xai.checkpoint.layout import EPOCHS, EXPLANATIONS, RUN
@@ -209,6 +210,17 @@ class RunDirectory:
             CheckpointError: if an epoch cannot be removed.
         """
         return [] if self.retention is None else retain(self.explanations_dir, self.retention)
+
+    def add_gaps(self, gaps: Mapping[str, Sequence[int]]) -> None:
+        """Notes explanations that are lost, so that the run does not look whole.
+
+        Args:
+            gaps: epochs that were explained and never committed, by method.
+
+        Raises:
+            CheckpointError: if `run.json` is damaged, or cannot be written.
+        """
+        add_to_config(self.explanations_dir, {GAPS: {**merge_gaps(self.explanations_dir, gaps)}})
 
     def explanations(self) -> Explanations:
         """Opens the committed explanations.

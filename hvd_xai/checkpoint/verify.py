@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+from hvd_xai.checkpoint.gaps import list_problems
 from hvd_xai.checkpoint.integrity import Problem, find_changes, find_damage, read_record
 from hvd_xai.checkpoint.layout import EPOCHS, RUN
 from hvd_xai.checkpoint.listing import is_present, list_epochs, list_methods
@@ -91,7 +92,7 @@ def _verify_unit(
     path: Place, explanations: Explanations, units: list[Place], *, deep: bool
 ) -> list[Problem]:
     if path == explanations.path:
-        problems = _verify_config(explanations, units)
+        problems = _verify_config(explanations, units) + list_problems(explanations.path)
         return problems + (_verify_groups(explanations.path, units) if deep else [])
     if path.parent == explanations.path:
         probe = ProbeReader(path)

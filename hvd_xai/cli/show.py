@@ -22,6 +22,7 @@ from hvd_xai.cli.sample_table import (
 )
 from hvd_xai.cli.selection import parse_sample_ids, select_explanations
 from hvd_xai.cli.tables import print_table, write_json
+from hvd_xai.errors import write_ranges
 from hvd_xai.protocols import Json
 from hvd_xai.storage.durable import writing
 from hvd_xai.views.kind import find_kind
@@ -109,11 +110,14 @@ def _tell_run(
     """Prints a line for each explanation, and how to look at a sample."""
     lines = [read_line(explanations, explanation) for explanation in chosen]
     if as_json:
-        record: Json = {"run": run, "explanations": [asdict(line) for line in lines]}
+        told: Json = [asdict(line) for line in lines]
+        record: Json = {"run": run, "explanations": told, "gaps": {**explanations.gaps}}
         say(*write_json(record).splitlines())
         return
     print_table(make_run_table(lines))
     say(*tell_lines(lines))
+    for name, epochs in explanations.gaps.items():
+        say(f"{name} has a gap: epoch {write_ranges(epochs)} was explained and never committed")
     example = int(chosen[-1].column("sample_id")[0])
     command = f"{program('hvd-xai')} show {shlex.quote(run)}"
     say(f"Look at one sample: {command} --sample {example} --epoch {lines[-1].epoch} --png out.png")

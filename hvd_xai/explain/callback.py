@@ -10,6 +10,7 @@ import numpy as np
 from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.explain.compiled_methods import CompiledMethods
 from hvd_xai.explain.estimate import Estimate, estimate
+from hvd_xai.explain.lost_epochs import Beginning, explain_lost
 from hvd_xai.explain.runner import Runner
 from hvd_xai.explain.summary import Summary
 from hvd_xai.lookup.resolve import resolve
@@ -32,7 +33,9 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
     all ranks raise the error, as they do a `PeerError`. If a single rank raises it, only
     explanations that the root knows to be written are committed. Unfinished explanations are lost
     if the script catches the error, or if ranks are killed, which launchers do when they are told
-    to end.
+    to end. When training goes on, in a run whose mode is "resume", a lost epoch is explained again
+    if its weights are those that training goes on with, as they are with BackupAndRestore;
+    otherwise a warning names it, and so do `hvd-xai verify` and `show`.
 
     Put `Explain` after the callbacks that make the ranks' state equal. It adds `convergence_delta`
     to the epoch's logs: the mean magnitude over all methods that have one. The number is the same
@@ -104,6 +107,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         self._runner: Runner | None = None
         self._left_out: int | None = None
         self._n_batches = 0
+        self._begins = False
 
     @property
     def on_error(self) -> OnError:
@@ -125,6 +129,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Checks everything before the first epoch. Collective: every rank must call this."""
+        self._begins = True
         if self._runner is not None:
             # The last `fit` was broken off, which happens when an elastic job loses a host.
             self._runner.connect()
@@ -139,8 +144,16 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Starts to count batches at zero."""
+        """Starts to count batches at zero; before the first epoch, explains what was lost.
+
+        Collective: every rank must call this.
+        """
         self._n_batches = 0
+        if self._begins and self._runner is not None:
+            self._begins = False
+            step, n_steps = int(self.model.optimizer.iterations), self.params.get("steps")
+            beginning = Beginning(epoch, step, None if n_steps is None else int(n_steps))
+            explain_lost(self._runner, self._run, beginning, every=self.every, world=self._world)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Commits what all ranks have written so far. Collective: every rank must call this.

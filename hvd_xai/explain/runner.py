@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,7 +175,14 @@ class Runner:
                 self._facts = self._describe()
         return Recorder(world, self._run, self._sinks, self._recording)
 
-    def run(self, epoch: int, step: int, metrics: Mapping[str, float] | None = None) -> Summary:
+    def run(
+        self,
+        epoch: int,
+        step: int,
+        metrics: Mapping[str, float] | None = None,
+        *,
+        methods: Collection[str] | None = None,
+    ) -> Summary:
         """Waits until earlier explanations are committed, then explains the probe by every method.
 
         Collective: every rank must call this.
@@ -185,6 +192,7 @@ class Runner:
             step: number of optimizer updates so far.
             metrics: metrics of the epoch, for the manifest; values that are not finite are left
                 out.
+            methods: names of the methods that explain; None for all.
 
         Returns:
             A summary of the explanation.
@@ -207,7 +215,8 @@ class Runner:
             )
             with world.together("predicting the probe"):
                 predicted = self.compiled.predict(self._share)
-        for compute in self.compiled.computes.values():
+        for name in self.compiled.computes if methods is None else methods:
+            compute = self.compiled.computes[name]
             header = self._header(compute, epoch, step, weights, metrics or {})
             self._explain(compute, header, predicted[compute.method.recorded_score], summary)
         if not self._overlaps:

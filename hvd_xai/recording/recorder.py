@@ -10,16 +10,16 @@ from typing import Literal, TypeAlias
 
 from hvd_xai.checkpoint.manifest import Header
 from hvd_xai.checkpoint.run_directory import RunDirectory
-from hvd_xai.checkpoint.writer import Writer, Written, write_shards
+from hvd_xai.checkpoint.writer import Writer, Written
 from hvd_xai.errors import CheckpointError, is_agreed, mark_agreed
 from hvd_xai.ranks.transport import ROOT
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.merge import Merged, merge
 from hvd_xai.recording.row_buffer import RowBuffer
 from hvd_xai.recording.shared_filesystem import find_ranks_apart
+from hvd_xai.recording.written_part import from_message, to_message, write_part
 from hvd_xai.sinks import Sink
 from hvd_xai.storage.arrays import shard_rows
-from hvd_xai.storage.durable import FileEntry
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ class Recorder:
             if writer is not None:
                 self._run.discard(writer.destination)
             raise
-        writing = self._thread.submit(_write, header, merged, staged, writer)
+        writing = self._thread.submit(write_part, header, merged, staged, writer)
         self._pending.append(_Pending(header, merged, staged, writer, writing))
 
     def advance(self) -> None:
@@ -246,7 +246,18 @@ class Recorder:
                 self._lost[0][0].epoch,
                 what,
             )
+            self._note_lost()
         self._lost.clear()
+
+    def _note_lost(self) -> None:
+        """Notes in the run what is lost, on the root; what lost it may forbid that too."""
+        gaps: dict[str, list[int]] = {}
+        for header, _ in self._lost:
+            gaps.setdefault(header.method, []).append(header.epoch)
+        try:
+            self._run.add_gaps(gaps)
+        except CheckpointError as error:
+            log.warning("the run does not say that it has a gap: %s", error)
 
     def _gather_written(self) -> None:
         """Waits until all ranks have written, tells the root what, and has the root commit it.
@@ -256,7 +267,7 @@ class Recorder:
         for pending in [pending for pending in self._pending if not pending.is_gathered]:
             try:
                 with self._world.together("writing an explanation checkpoint"):
-                    mine = _to_tuple(pending.writing.result())
+                    mine = to_message(pending.writing.result())
             except Exception as error:  # noqa: BLE001
                 # every rank comes here, for they have agreed: all drop the same checkpoint, and the
                 # loop is of the same length everywhere
@@ -266,7 +277,7 @@ class Recorder:
             theirs = self._world.allgather("gathering what was written", mine)
             pending.is_gathered = True
             if pending.writer is not None:
-                written = [_from_tuple(part) for part in theirs]
+                written = [from_message(part) for part in theirs]
                 pending.committing = self._thread.submit(
                     self._commit, pending.writer, written, self._committed_before_last()
                 )
@@ -372,33 +383,3 @@ class Recorder:
         pending.merged.close()
         if pending.writer is not None:
             self._run.discard(pending.writer.destination)
-
-
-def _write(header: Header, merged: Merged, staged: Path, writer: Writer | None) -> Written:
-    """Writes this rank's part of a checkpoint; it touches files only, for it runs in the thread."""
-    if writer is not None:
-        for rows in merged.rows.blocks():
-            writer.append(rows)
-    parts = []
-    for part in merged.parts:
-        shape = (header.n_samples, *merged.mine.dtype[part.name].shape)
-        parts.append(write_shards(staged, part.name, shape, part.first, part.blocks()))
-    merged.close()
-    files = tuple(file for part in parts for file in part.files)
-    return Written(
-        files, sum(part.nonfinite for part in parts), sum(part.negative for part in parts)
-    )
-
-
-# what `allgather` carries: non-finite values, negative values, each file's key, size and hash
-_WrittenTuple: TypeAlias = tuple[int, int, tuple[tuple[str, int, str], ...]]
-
-
-def _to_tuple(written: Written) -> _WrittenTuple:
-    files = tuple((file.key, file.size, file.xxh3_128) for file in written.files)
-    return (written.nonfinite, written.negative, files)
-
-
-def _from_tuple(message: _WrittenTuple) -> Written:
-    nonfinite, negative, files = message
-    return Written(tuple(FileEntry(*file) for file in files), nonfinite, negative)

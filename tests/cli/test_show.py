@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from hvd_xai.checkpoint.reader import open_explanations
+from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.cli.main import main
 from hvd_xai.views import pixels
 from tests.runs_under_test import add_explanation, make_probe, make_run
@@ -316,3 +317,9 @@ def test_what_it_says_to_look_at_can_be_typed(
     shown = show(*shlex.split(command)[2:])
     assert shown.code == 0, shown.err
     assert (tmp_path / "out.png").exists()
+
+
+def test_a_gap_stands_below_the_table_and_in_json(show: Shell, run: Path) -> None:
+    RunDirectory(run, mode="resume").add_gaps({"grad_cam": [0, 5, 6]})
+    assert "grad_cam has a gap: epoch 5-6 was explained and never committed" in show(run).out
+    assert json.loads(show(run, "--json").out)["gaps"] == {"grad_cam": [5, 6]}
