@@ -1,6 +1,7 @@
 """What cannot be looked at is said, and never taken for empty. The tests run as root, too."""
 
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -20,15 +21,23 @@ from tests.checkpoint.small import make_attributions, make_rows, write
 from tests.root_powers import without_root_powers
 
 
-@pytest.fixture
-def explanations_dir(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three epochs by two methods, and a probe."""
-    explanations_dir = open_run(tmp_path / "run", config={})
+    run = tmp_path_factory.mktemp("built") / "run"
+    explanations_dir = open_run(run, config={})
     write_probe(explanations_dir, Probe(np.zeros((4, 2), np.float32), np.arange(4)))
     for epoch in range(3):
         for method in ("grad_cam", "saliency"):
             write(explanations_dir, make_rows(make_attributions(4, ())), epoch=epoch, method=method)
-    return explanations_dir
+    return run
+
+
+@pytest.fixture
+def explanations_dir(built: Path, tmp_path: Path) -> Path:
+    """The explanations of a copy of the run, for the disk takes its time to make one durable."""
+    shutil.copytree(built, tmp_path / "run")
+    return tmp_path / "run" / "explanations"
 
 
 def put_socket(path: Path) -> None:

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,23 +26,28 @@ from tests.checkpoint.small import make_attributions, make_rows, write
 LIBRARY = Path(arrays.__file__).parents[1]
 
 
-@pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Returns the folder of an explanation whose arrays have three Zarr shards of four samples.
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose arrays have three Zarr shards of four samples, with another epoch and a probe."""
+    run = tmp_path_factory.mktemp("built") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arrays, "CHUNK_BYTES", 8)
+        patch.setattr(arrays, "SHARD_ROWS", 4)
+        explanations_dir = open_run(run, config={})
+        inputs = np.random.default_rng(0).random((12, 2), np.float32)
+        write_probe(explanations_dir, Probe(inputs, np.arange(12)))
+        for epoch in (0, 1):
+            rows = make_rows(make_attributions(12, (2,), seed=epoch))
+            rows["score"] += epoch
+            write(explanations_dir, rows, epoch=epoch)
+    return run
 
-    Another epoch and the probe lie beside it.
-    """
-    monkeypatch.setattr(arrays, "CHUNK_BYTES", 8)
-    monkeypatch.setattr(arrays, "SHARD_ROWS", 4)
-    explanations_dir = open_run(tmp_path, config={})
-    write_probe(
-        explanations_dir, Probe(np.random.default_rng(0).random((12, 2), np.float32), np.arange(12))
-    )
-    for epoch in (0, 1):
-        rows = make_rows(make_attributions(12, (2,), seed=epoch))
-        rows["score"] += epoch
-        write(explanations_dir, rows, epoch=epoch)
-    return explanations_dir / "epochs" / "000001" / "integrated_gradients"
+
+@pytest.fixture
+def path(built: Path, tmp_path: Path) -> Path:
+    """The folder of an explanation in a copy of the run."""
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "explanations" / "epochs" / "000001" / "integrated_gradients"
 
 
 def read_all(path: Path) -> None:

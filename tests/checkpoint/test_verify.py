@@ -1,5 +1,8 @@
+import atexit
+import functools
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,15 +22,24 @@ from hvd_xai.storage.durable import digest_file
 from tests.checkpoint.small import begin, make_attributions, make_rows, write
 
 
-def make_run(run_dir: Path) -> Path:
-    """Commits two explanations and a probe; returns the folder of the one that tests damage."""
+@functools.cache
+def built_run() -> Path:
+    """Commits two explanations and a probe, once for all tests, which copy the run."""
+    run_dir = Path(tempfile.mkdtemp(prefix="hvd_xai-"))
+    atexit.register(shutil.rmtree, run_dir, ignore_errors=True)
     explanations_dir = open_run(run_dir, config={})
     write_probe(
         explanations_dir, Probe(inputs=np.zeros((4, 3, 3), np.float32), targets=np.arange(4))
     )
     for epoch in (0, 1):
         write(explanations_dir, make_rows(make_attributions(4, (3, 3), seed=epoch)), epoch=epoch)
-    return explanations_dir / "epochs" / "000001" / "integrated_gradients"
+    return run_dir
+
+
+def make_run(run_dir: Path) -> Path:
+    """Makes a run of two explanations and a probe; returns the folder that tests damage."""
+    shutil.copytree(built_run(), run_dir, dirs_exist_ok=True)
+    return run_dir / "explanations" / "epochs" / "000001" / "integrated_gradients"
 
 
 def flip(path: Path, position: int) -> None:
