@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hvd_xai.checkpoint.reader import Explanation as Explanation
+    from hvd_xai.checkpoint.explanation import Explanation as Explanation
     from hvd_xai.checkpoint.reader import Explanations as Explanations
     from hvd_xai.checkpoint.reader import open_explanations as open_explanations
     from hvd_xai.checkpoint.retention import Retention as Retention
@@ -32,7 +32,7 @@ _PUBLIC = {
     "Attribution": "hvd_xai.protocols",
     "Data": "hvd_xai.probe.probe",
     "Explain": "hvd_xai.explain.callback",
-    "Explanation": "hvd_xai.checkpoint.reader",
+    "Explanation": "hvd_xai.checkpoint.explanation",
     "Explanations": "hvd_xai.checkpoint.reader",
     "HvdXaiError": "hvd_xai.errors",
     "Probe": "hvd_xai.probe.probe",

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Num
 
-from hvd_xai.checkpoint.reader import Explanation
+from hvd_xai.checkpoint.explanation import Explanation
 from hvd_xai.protocols import Json
 
 _INTERNAL = ("scale", "content_hash")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hvd_xai.analysis.drift import Drift, Snapshot, drift
-from hvd_xai.checkpoint.reader import Explanation, Explanations
+from hvd_xai.checkpoint.explanation import Explanation
+from hvd_xai.checkpoint.reader import Explanations
 from hvd_xai.errors import CheckpointError
 
 log = logging.getLogger(__name__)

@@ -1,5 +1,6 @@
 """Reads the probe that is stored beside the explanations."""
 
+import functools
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Shaped
 
 from hvd_xai.checkpoint.integrity import CommittedArray, read_record
 from hvd_xai.checkpoint.json_record import Fields, unseal
+from hvd_xai.checkpoint.listing import is_present
 from hvd_xai.checkpoint.manifest import MANIFEST, read_files
 from hvd_xai.errors import CheckpointError
 from hvd_xai.probe.facts import ProbeFacts
@@ -158,6 +160,26 @@ class ProbeReader:
             )
         files = {file.key: file for file in self.files}
         return CommittedArray(self.path, name, files, (self.n_samples, *shape), self._dtypes[name])
+
+
+class LazyProbe:
+    """The probe of a run, opened when it is first asked for, because its vocabulary may be large.
+
+    Args:
+        explanations_dir: folder of the run's explanations.
+    """
+
+    def __init__(self, explanations_dir: Place) -> None:
+        self._path = explanations_dir / PROBE
+
+    @functools.cached_property
+    def reader(self) -> ProbeReader | None:
+        """The stored probe; None if the run stores none.
+
+        Raises:
+            CheckpointError: if the probe is damaged, or cannot be looked at.
+        """
+        return ProbeReader(self._path) if is_present(self._path) else None
 
 
 def digest_head(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> bytes:

@@ -1,24 +1,17 @@
-"""Reads explanation checkpoints, without TensorFlow or MPI."""
+"""Reads the explanations of a run, without TensorFlow or MPI."""
 
-import functools
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-from jaxtyping import Float32, Int64, Shaped
-
 from hvd_xai.checkpoint.epochs import EpochStack, load_xarray_view
+from hvd_xai.checkpoint.explanation import Explanation
 from hvd_xai.checkpoint.gaps import read_gaps
-from hvd_xai.checkpoint.integrity import DAMAGED, read_manifest, read_record
+from hvd_xai.checkpoint.integrity import DAMAGED, read_record
 from hvd_xai.checkpoint.json_record import unseal
 from hvd_xai.checkpoint.layout import EPOCHS, EXPLANATIONS, RUN
 from hvd_xai.checkpoint.listing import is_present, list_committed, list_epochs
-from hvd_xai.checkpoint.manifest import MANIFEST, Manifest
-from hvd_xai.checkpoint.probe_reader import PROBE, ProbeReader
-from hvd_xai.checkpoint.rows import decode
-from hvd_xai.checkpoint.stored_rows import StoredRows
+from hvd_xai.checkpoint.manifest import MANIFEST
+from hvd_xai.checkpoint.probe_reader import PROBE, LazyProbe, ProbeReader
 from hvd_xai.errors import CheckpointError, write_ranges
 from hvd_xai.protocols import Json
 from hvd_xai.storage.paths import Place, place
@@ -71,6 +64,8 @@ class Explanations:
 
     def __init__(self, path: Place) -> None:
         self.path = path
+        # Opened once for all explanations.
+        self._probe = LazyProbe(path)
 
     def __repr__(self) -> str:
         return f"Explanations({str(self.path)!r}, {self.epochs_by_method})"
@@ -116,7 +111,7 @@ class Explanations:
         """Epochs by method that a job explained and never committed; empty for most runs."""
         return read_gaps(self.path)
 
-    def explanation(self, epoch: int, method: str) -> "Explanation":
+    def explanation(self, epoch: int, method: str) -> Explanation:
         """Opens one explanation.
 
         Args:
@@ -137,7 +132,7 @@ class Explanations:
             raise CheckpointError(
                 f"{self.path} has no explanation '{method}' of epoch {epoch}; {there}"
             )
-        explanation = Explanation(path, self)
+        explanation = Explanation(path, self._probe)
         said = (explanation.manifest.epoch, explanation.manifest.method)
         if said != (epoch, method):
             raise CheckpointError(
@@ -145,7 +140,7 @@ class Explanations:
             )
         return explanation
 
-    def newest_before(self, epoch: int, method: str) -> "Explanation | None":
+    def newest_before(self, epoch: int, method: str) -> Explanation | None:
         """Opens a method's newest explanation of an epoch before this one; None if there is none.
 
         Raises:
@@ -161,11 +156,6 @@ class Explanations:
     def probe(self) -> ProbeReader | None:
         """Opens the probe; returns None if the run does not store it."""
         return ProbeReader(self.path / PROBE) if is_present(self.path / PROBE) else None
-
-    @functools.cached_property
-    def _probe(self) -> ProbeReader | None:
-        """The probe, opened once for all explanations, because its vocabulary may be large."""
-        return self.probe()
 
     def stack(self, method: str, epochs: Sequence[int] | None = None) -> EpochStack:
         """Opens one method's explanations of several epochs as arrays `[epoch, sample, ...]`.
@@ -206,7 +196,7 @@ class Explanations:
         )
         return opened
 
-    def __iter__(self) -> "Iterator[Explanation]":
+    def __iter__(self) -> Iterator[Explanation]:
         """Yields the explanations in order of epoch and method."""
         for epoch in self.epochs:
             for method in self.methods(epoch):
@@ -214,189 +204,3 @@ class Explanations:
 
     def _epoch_dir(self, epoch: int) -> Place:
         return self.path / EPOCHS / f"{epoch:06d}"
-
-
-class Explanation:
-    """One committed explanation: a method's attributions of the probe at one epoch.
-
-    Args:
-        path: folder of the checkpoint.
-        run: explanations of the run that it belongs to; found from the folder if None.
-
-    Raises:
-        CheckpointError: if the manifest is missing, damaged or of a higher schema.
-
-    Example:
-        >>> explanation = open_explanations("runs/example").explanation(2, "integrated_gradients")
-        >>> explanation
-        Explanation('integrated_gradients', epoch 2, ... samples of (8, 8, 1))
-        >>> explanation.attributions(0, 2).shape
-        (2, 8, 8, 1)
-    """
-
-    def __init__(self, path: Place, run: Explanations | None = None) -> None:
-        self.path = path
-        self._run = run
-        self.manifest: Manifest = read_manifest(path)
-        self._stored = StoredRows(path, self.manifest)
-
-    def __repr__(self) -> str:
-        manifest = self.manifest
-        return (
-            f"Explanation({manifest.method!r}, epoch {manifest.epoch}, {manifest.n_samples} samples"
-            f" of {manifest.sample_shape})"
-        )
-
-    @property
-    def n_samples(self) -> int:
-        """Number of samples, each of which is one row."""
-        return self.manifest.n_samples
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """Shape of one sample's attributions."""
-        return self.manifest.sample_shape
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Names of the features, if each feature has one attribution; otherwise empty.
-
-        Only a table has names, and only attributions to the inputs belong to its features.
-
-        Raises:
-            CheckpointError: if the probe, which holds the names, is damaged.
-        """
-        if self._probe is None or self.manifest.attributed_to != "inputs":
-            # A layer may have as many units as the inputs have features: the shape proves nothing.
-            return ()
-        names = self._probe.feature_names
-        return names if self.sample_shape == (len(names),) else ()
-
-    @property
-    def vocabulary(self) -> tuple[str, ...]:
-        """Words by token id, if each token of the inputs has one attribution; otherwise empty.
-
-        It is empty also if the probe has no vocabulary.
-
-        Raises:
-            CheckpointError: if the probe, which holds the words, is damaged.
-        """
-        if self._probe is None or self.manifest.attributed_to not in ("inputs", "places"):
-            return ()
-        # A class token, or a layer that leaves fewer places, gives another shape than the inputs'.
-        return self._probe.vocabulary if self.sample_shape == self._probe.input_shape else ()
-
-    @functools.cached_property
-    def _probe(self) -> ProbeReader | None:
-        """The probe of the run; None if the explanation lies in no run or the run stores none."""
-        # The path is <explanations>/epochs/<epoch>/<method>.
-        above = self.path.resolve().parents[2:3]
-        run = self._run or next(map(Explanations, above), None)
-        return None if run is None else run._probe
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the columns, which have one number a sample; the method's own come last."""
-        return self._stored.columns
-
-    def column(self, name: str, start: int = 0, stop: int | None = None) -> Shaped[np.ndarray, "b"]:
-        """Returns rows `start` to `stop` of a column, which has one number a sample.
-
-        Raises:
-            CheckpointError: if there is no such column, or it is damaged.
-        """
-        if name not in self.columns:
-            raise CheckpointError(
-                f"{self.path} has no column '{name}'; it has {', '.join(self.columns)}"
-            )
-        return self._stored.array(name).read(start, stop)
-
-    def attributions(self, start: int = 0, stop: int | None = None) -> Float32[np.ndarray, "b ..."]:
-        """Returns the attributions of rows `start` to `stop`, `[b, *sample_shape]`.
-
-        Use `blocks` to go through all attributions in bounded memory.
-
-        Raises:
-            CheckpointError: if a file of these rows is missing or damaged.
-        """
-        rows = self._stored.read(("attributions", "scale", "content_hash"), start, stop)
-        self._stored.check(rows, start)
-        return decode(rows)
-
-    def standard_errors(
-        self, start: int = 0, stop: int | None = None
-    ) -> Float32[np.ndarray, "b ..."] | None:
-        """Returns the attributions' standard errors in rows `start` to `stop`; None without any."""
-        return self._stored.standard_errors(start, stop)
-
-    def attributions_of(self, sample_ids: npt.ArrayLike) -> Float32[np.ndarray, "m ..."]:
-        """Returns the attributions of samples, in the order of the ids given.
-
-        Raises:
-            CheckpointError: if the explanation lacks one of the sample ids, or a file with their
-                rows is missing or damaged.
-        """
-        rows = self.rows_of(sample_ids).tolist()
-        return np.concatenate(
-            # The empty read comes first: it gives the shape where no sample is asked for.
-            [self.attributions(0, 0), *(self.attributions(row, row + 1) for row in rows)]
-        )
-
-    def blocks(
-        self, n_bytes: int = 32 * 2**20
-    ) -> Iterator[tuple[int, Float32[np.ndarray, "b ..."]]]:
-        """Yields all attributions in blocks, each with the number of its first row.
-
-        A block has at most `n_bytes`, or one sample.
-        """
-        size = max(1, n_bytes // (4 * math.prod(self.sample_shape)))
-        for start in range(0, self.n_samples, size):
-            yield start, self.attributions(start, start + size)
-
-    def thumbnails(self, start: int = 0, stop: int | None = None) -> Float32[np.ndarray, "b ..."]:
-        """Returns the block means of rows `start` to `stop`."""
-        return self._stored.array("thumbnail").read(start, stop)
-
-    def rows(self, start: int = 0, stop: int | None = None, *, checked: bool = True) -> np.ndarray:
-        """Returns rows `start` to `stop` as they are stored, `[b]` of the dtype `manifest.dtype`.
-
-        Raises:
-            CheckpointError: if a file of these rows is missing or damaged, or if `checked` is True
-                and a row does not fit its hash.
-        """
-        rows = self._stored.read(self._stored.dtype.names or (), start, stop)
-        if checked:
-            self._stored.check(rows, start)
-        return rows
-
-    def rows_of(self, sample_ids: npt.ArrayLike) -> Int64[np.ndarray, "m"]:
-        """Returns the row numbers of samples, in the order of the ids given.
-
-        Raises:
-            CheckpointError: if the explanation lacks one of the sample ids.
-        """
-        wanted, stored = np.asarray(sample_ids, np.int64).reshape(-1), self.column("sample_id")
-        rows = np.searchsorted(stored, wanted).astype(np.int64)
-        # An id past the last one is searched to a row that does not exist.
-        absent = wanted[stored[np.minimum(rows, len(stored) - 1)] != wanted]
-        if len(absent):
-            ids = f"{stored[0]} to {stored[-1]}, {len(stored)} of them"
-            raise CheckpointError(
-                f"{self.path} has no sample ids"
-                f" {absent[:10].tolist()}{' ...' * (len(absent) > 10)}; its ids are {ids}"
-            )
-        return rows
-
-    def to_xarray(self) -> "xarray.Dataset":
-        """Opens the explanation as an `xarray.Dataset`, which reads values when asked for them.
-
-        Its `attributions` have their scale applied. Choose samples by `dataset.sel(sample_id=17)`.
-        A missing or damaged file raises `CheckpointError` when its rows are asked for.
-
-        Raises:
-            CheckpointError: if the sample ids cannot be read.
-            ImportError: if xarray is not installed.
-        """
-        labelled = load_xarray_view()
-        dataset: xarray.Dataset = labelled.dataset(EpochStack([self])).isel(epoch=0)
-        return dataset

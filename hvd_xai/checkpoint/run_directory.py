@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from hvd_xai.checkpoint.explanation import Explanation
 from hvd_xai.checkpoint.gaps import GAPS, merge_gaps
 from hvd_xai.checkpoint.integrity import read_record
 from hvd_xai.checkpoint.json_record import SCHEMA, seal, unseal
@@ -15,10 +16,11 @@ from hvd_xai.checkpoint.listing import is_present
 from hvd_xai.checkpoint.manifest import Header
 from hvd_xai.checkpoint.probe_reader import PROBE
 from hvd_xai.checkpoint.probe_writer import another_probe, probe_digest, write_probe
-from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
+from hvd_xai.checkpoint.reader import Explanations, open_explanations
 from hvd_xai.checkpoint.retention import Retention, retain
 from hvd_xai.checkpoint.run_lock import RunLock
-from hvd_xai.checkpoint.writer import Writer, Written, sweep
+from hvd_xai.checkpoint.writer import Writer, sweep
+from hvd_xai.checkpoint.written_shards import Written
 from hvd_xai.errors import CheckpointError, RunExistsError, advise
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Json

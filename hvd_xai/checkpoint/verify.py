@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+from hvd_xai.checkpoint.explanation import Explanation
 from hvd_xai.checkpoint.gaps import list_problems
 from hvd_xai.checkpoint.integrity import Problem, find_changes, find_damage, read_record
 from hvd_xai.checkpoint.layout import EPOCHS, RUN
 from hvd_xai.checkpoint.listing import is_present, list_epochs, list_methods
 from hvd_xai.checkpoint.probe_reader import PROBE, ProbeReader
-from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
+from hvd_xai.checkpoint.reader import Explanations, open_explanations
 from hvd_xai.checkpoint.rows import content_hashes
 from hvd_xai.errors import CheckpointError
 from hvd_xai.protocols import Json, Progress, Silent

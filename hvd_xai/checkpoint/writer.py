@@ -1,19 +1,18 @@
 """Writes an explanation checkpoint, which appears whole or not at all, from rows that stream in."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 import xxhash
-from jaxtyping import Shaped
 
 from hvd_xai.checkpoint.integrity import check_staged, find_damage, read_manifest
 from hvd_xai.checkpoint.json_record import SCHEMA, plain
 from hvd_xai.checkpoint.layout import EPOCHS
 from hvd_xai.checkpoint.manifest import MANIFEST, Header, Manifest
 from hvd_xai.checkpoint.rows import axes_of, dtypes_of
+from hvd_xai.checkpoint.written_shards import Written, shard_keys
 from hvd_xai.errors import CheckpointError
 from hvd_xai.protocols import Json
 from hvd_xai.storage import staging
@@ -22,8 +21,6 @@ from hvd_xai.storage.arrays import (
     ArrayWriter,
     create_array,
     group_metadata,
-    shard_key,
-    shard_rows,
 )
 from hvd_xai.storage.durable import (
     FileEntry,
@@ -35,21 +32,6 @@ from hvd_xai.storage.durable import (
 )
 
 _COORDINATES = "sample_id label prediction target"
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """The files of a checkpoint that one rank wrote, and counts of the attributions in them.
-
-    Args:
-        files: files that the rank wrote.
-        nonfinite: number of attribution values that are NaN or infinite.
-        negative: number of attribution values below zero.
-    """
-
-    files: tuple[FileEntry, ...]
-    nonfinite: int
-    negative: int
 
 
 class Writer:
@@ -257,7 +239,7 @@ class Writer:
         expected = sorted(
             key
             for name in self._elsewhere
-            for key in _shard_keys(name, self._shape(name), self._dtype[name].base)
+            for key in shard_keys(name, self._shape(name), self._dtype[name].base)
         )
         if found != expected:
             odd = next(
@@ -308,57 +290,6 @@ class Writer:
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             files=tuple(sorted(files, key=lambda file: file.key)),
         )
-
-
-def write_shards(
-    staged: Path,
-    name: str,
-    shape: tuple[int, ...],
-    first: int,
-    blocks: Iterable[Shaped[np.ndarray, "n ..."]],
-) -> Written:
-    """Writes Zarr shards of one array into a checkpoint that another process commits.
-
-    The shards are durable when this returns.
-
-    Args:
-        staged: folder of the unfinished checkpoint, which is the `staged` of its `Writer`.
-        name: name of the array.
-        shape: shape of the whole array.
-        first: row of the array at which the blocks begin; a Zarr shard must begin there.
-        blocks: consecutive rows, up to the end of a Zarr shard or of the array.
-
-    Raises:
-        CheckpointError: if the shards cannot be written.
-    """
-    writer, nonfinite, negative = None, 0, 0
-    with writing(staged / name):
-        for values in blocks:
-            # The first block tells the dtype; a rank that has no rows makes no file.
-            writer = writer or ArrayWriter(staged / name, shape, values.dtype, first=first)
-            writer.append(values)
-            if name == "attributions":
-                nonfinite += int(np.count_nonzero(~np.isfinite(values)))
-                negative += int(np.count_nonzero(values < 0))
-        files = writer.close() if writer is not None else []
-        # The root flushes all files when it commits, but on a filesystem that hosts share, only the
-        # host that wrote a file can flush it.
-        for file in files:
-            fsync_file(staged / file.key)
-        # The folders as well: after a crash a file is found only if all folders above it were
-        # flushed.
-        for directory in {
-            parent for file in files for parent in (staged / file.key).relative_to(staged).parents
-        }:
-            fsync_directory(staged / directory)
-    return Written(tuple(files), nonfinite, negative)
-
-
-def _shard_keys(name: str, shape: tuple[int, ...], dtype: np.dtype) -> list[str]:
-    return [
-        shard_key(name, index, len(shape))
-        for index in range(-(-shape[0] // shard_rows(shape, dtype)))
-    ]
 
 
 def sweep(explanations_dir: Path) -> list[Path]:

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from hvd_xai.analysis.drift import Drift, drift, similarities
 from hvd_xai.analysis.statistics import snapshot
-from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
+from hvd_xai.checkpoint.explanation import Explanation
+from hvd_xai.checkpoint.reader import Explanations, open_explanations
 from hvd_xai.cli import options
 from hvd_xai.cli.console import say
 from hvd_xai.cli.tables import make_table, print_table

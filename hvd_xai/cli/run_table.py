@@ -9,7 +9,8 @@ from rich.table import Table
 from hvd_xai.analysis.doubts import tell_doubts
 from hvd_xai.analysis.drift import Drift
 from hvd_xai.analysis.statistics import compute_statistics
-from hvd_xai.checkpoint.reader import Explanation, Explanations
+from hvd_xai.checkpoint.explanation import Explanation
+from hvd_xai.checkpoint.reader import Explanations
 from hvd_xai.cli.tables import find_starts, fit_table, write_bytes, write_number
 from hvd_xai.protocols import ScoreFacts
 from hvd_xai.views.captions import explain_scores

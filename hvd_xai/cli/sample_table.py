@@ -8,8 +8,8 @@ from jaxtyping import Int64
 from rich.table import Table
 
 from hvd_xai.analysis.sample_numbers import read_columns, summarise
+from hvd_xai.checkpoint.explanation import Explanation
 from hvd_xai.checkpoint.probe_reader import ProbeReader
-from hvd_xai.checkpoint.reader import Explanation
 from hvd_xai.cli.tables import find_starts, fit_table, make_table, write_number
 from hvd_xai.protocols import Json, ScoreClass, ScoreFacts, ScoreUnit
 from hvd_xai.views.captions import describe_score

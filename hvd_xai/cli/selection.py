@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from hvd_xai.checkpoint.reader import Explanation, Explanations
+from hvd_xai.checkpoint.explanation import Explanation
+from hvd_xai.checkpoint.reader import Explanations
 from hvd_xai.errors import CheckpointError, write_epochs, write_ranges
 
 MAX_SAMPLES = 500

@@ -10,7 +10,8 @@ import numpy as np
 import typer
 from jaxtyping import Int64
 
-from hvd_xai.checkpoint.reader import Explanation, Explanations, open_explanations
+from hvd_xai.checkpoint.explanation import Explanation
+from hvd_xai.checkpoint.reader import Explanations, open_explanations
 from hvd_xai.cli import options
 from hvd_xai.cli.console import program, say
 from hvd_xai.cli.run_table import make_run_table, read_line, tell_lines

@@ -8,10 +8,11 @@ import keras
 import numpy as np
 
 from hvd_xai import provenance
+from hvd_xai.checkpoint.explanation import Explanation
 from hvd_xai.checkpoint.json_record import plain
 from hvd_xai.checkpoint.manifest import Manifest
 from hvd_xai.checkpoint.probe_reader import ProbeReader
-from hvd_xai.checkpoint.reader import Explanation, Explanations
+from hvd_xai.checkpoint.reader import Explanations
 from hvd_xai.checkpoint.rows import encode
 from hvd_xai.compute.attribute import Compute, Computed
 from hvd_xai.compute.predict import Predict, Predicted

@@ -10,7 +10,8 @@ from typing import Literal, TypeAlias
 
 from hvd_xai.checkpoint.manifest import Header
 from hvd_xai.checkpoint.run_directory import RunDirectory
-from hvd_xai.checkpoint.writer import Writer, Written
+from hvd_xai.checkpoint.writer import Writer
+from hvd_xai.checkpoint.written_shards import Written
 from hvd_xai.errors import CheckpointError, is_agreed, mark_agreed
 from hvd_xai.ranks.transport import ROOT
 from hvd_xai.ranks.world import World

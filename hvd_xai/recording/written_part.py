@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from hvd_xai.checkpoint.manifest import Header
-from hvd_xai.checkpoint.writer import Writer, Written, write_shards
+from hvd_xai.checkpoint.writer import Writer
+from hvd_xai.checkpoint.written_shards import Written, write_shards
 from hvd_xai.recording.merge import Merged
 from hvd_xai.storage.durable import FileEntry
 

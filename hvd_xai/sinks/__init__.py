@@ -19,7 +19,7 @@ In a script any function of `(run, explanation)` is a sink.
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from hvd_xai.checkpoint.reader import Explanation
+    from hvd_xai.checkpoint.explanation import Explanation
     from hvd_xai.checkpoint.run_directory import RunDirectory
 
 

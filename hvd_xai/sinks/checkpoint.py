@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hvd_xai.checkpoint.reader import Explanation
+from hvd_xai.checkpoint.explanation import Explanation
 from hvd_xai.checkpoint.run_directory import Mode, RunDirectory
 
 BLOCK_BYTES = 16 * 2**20

@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from hvd_xai.analysis.statistics import Statistics, compute_statistics
-from hvd_xai.checkpoint.reader import Explanation, Explanations
+from hvd_xai.checkpoint.explanation import Explanation
+from hvd_xai.checkpoint.reader import Explanations
 from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.errors import CheckpointError
 from hvd_xai.storage.durable import writing

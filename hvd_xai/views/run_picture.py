@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int64
 
+from hvd_xai.checkpoint.explanation import Explanation
 from hvd_xai.checkpoint.probe_reader import ProbeReader
-from hvd_xai.checkpoint.reader import Explanation
 from hvd_xai.errors import advise
 from hvd_xai.views.contact_sheet import contact_sheet
 from hvd_xai.views.pixels import RGB

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 
 from hvd_xai.analysis.statistics import signs
+from hvd_xai.checkpoint.explanation import Explanation
 from hvd_xai.checkpoint.probe_reader import ProbeReader
-from hvd_xai.checkpoint.reader import Explanation
 from hvd_xai.probe.facts import ProbeFacts
 from hvd_xai.probe.window import Window, window_of
 from hvd_xai.protocols import AttributedTo, ScoreFacts

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from hvd_xai.checkpoint.epochs import EpochStack
+from hvd_xai.checkpoint.explanation import Explanation
 from hvd_xai.checkpoint.manifest import Header, RankRows
-from hvd_xai.checkpoint.reader import Explanation, Explanations
+from hvd_xai.checkpoint.reader import Explanations
 from hvd_xai.checkpoint.rows import encode, row_dtype
 from hvd_xai.checkpoint.writer import Writer
 from hvd_xai.protocols import AttributedTo, Json, ScoreFacts

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from hvd_xai.checkpoint import run_directory
+from hvd_xai.checkpoint.explanation import Explanation
 from hvd_xai.checkpoint.probe_writer import write_probe
-from hvd_xai.checkpoint.reader import Explanation, open_explanations
+from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.checkpoint.retention import Retention
 from hvd_xai.checkpoint.run_directory import Mode, RunDirectory, add_to_config, open_run
 from hvd_xai.errors import CheckpointError, RunExistsError, advising_command_line

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hvd_xai.checkpoint.explanation import Explanation
 from hvd_xai.checkpoint.manifest import Manifest
-from hvd_xai.checkpoint.reader import Explanation
 from hvd_xai.checkpoint.rows import decode
 from hvd_xai.checkpoint.run_directory import open_run
-from hvd_xai.checkpoint.writer import Writer, Written, sweep, write_shards
+from hvd_xai.checkpoint.writer import Writer, sweep
+from hvd_xai.checkpoint.written_shards import Written, write_shards
 from hvd_xai.errors import CheckpointError
 from hvd_xai.storage import arrays, durable
 from hvd_xai.storage.staging import leftovers
@@ -346,30 +347,6 @@ def test_a_checkpoint_that_lost_staged_files_is_never_committed(
         go_on()
     assert list(tmp_path.rglob("manifest.json")) == []
     assert not (tmp_path / "moved").exists() or not (tmp_path / "run").exists()
-
-
-def test_zarr_shards_of_other_ranks_are_looked_at_before_the_commit(tmp_path: Path) -> None:
-    rows = make_rows(make_attributions(40, (3, 2)))
-    writer = Writer(tmp_path, make_header(40, (3, 2)), rows.dtype, elsewhere=["attributions"])
-    writer.append(
-        rows[[name for name in rows.dtype.names or () if name != "attributions"]].astype(
-            writer.appended
-        )
-    )
-    written = write_shards(writer.staged, "attributions", (40, 3, 2), 0, [rows["attributions"]])
-    shard = writer.staged / written.files[0].key
-    shard.write_bytes(shard.read_bytes() + b"more")
-    with pytest.raises(
-        CheckpointError, match=r"attributions/c/0/0/0 has .* though this job wrote it"
-    ):
-        writer.commit(written=[written])
-    assert list(tmp_path.rglob("manifest.json")) == []
-
-
-def test_zarr_shards_are_not_written_where_the_staging_folder_is_gone(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"cannot write .* The folder is gone"):
-        write_shards(tmp_path / "gone", "attributions", (4, 2), 0, [np.zeros((4, 2), "<f2")])
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_was_moved_away_is_not_begun_anew(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hvd_xai import open_explanations
-from hvd_xai.checkpoint.reader import Explanation
+from hvd_xai.checkpoint.explanation import Explanation
 from hvd_xai.checkpoint.retention import Retention
 from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.checkpoint.verify import verify

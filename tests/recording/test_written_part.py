@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hvd_xai.checkpoint.reader import Explanation
-from hvd_xai.checkpoint.writer import Written
+from hvd_xai.checkpoint.explanation import Explanation
+from hvd_xai.checkpoint.written_shards import Written
 from hvd_xai.ranks.world import World
 from hvd_xai.recording.merge import merge
 from hvd_xai.recording.row_buffer import RowBuffer

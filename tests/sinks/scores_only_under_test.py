@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hvd_xai.checkpoint.reader import Explanation
+from hvd_xai.checkpoint.explanation import Explanation
 from hvd_xai.checkpoint.run_directory import RunDirectory
 
 

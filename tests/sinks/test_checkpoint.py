@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from hvd_xai.checkpoint.reader import Explanation, open_explanations
+from hvd_xai.checkpoint.explanation import Explanation
+from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.errors import CheckpointError, RunExistsError
 from hvd_xai.sinks.checkpoint import Checkpoint

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hvd_xai import sinks
-from hvd_xai.checkpoint.reader import Explanation
+from hvd_xai.checkpoint.explanation import Explanation
 from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.recording.sink_calls import check_sinks, close_sinks
 from hvd_xai.sinks import Sink

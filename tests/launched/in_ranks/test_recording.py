@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvd_xai.checkpoint.reader import Explanation, open_explanations
+from hvd_xai.checkpoint.explanation import Explanation
+from hvd_xai.checkpoint.reader import open_explanations
 from hvd_xai.checkpoint.retention import Retention
 from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.checkpoint.verify import verify
