@@ -212,14 +212,12 @@ class Fields:
             raise self._wrong(key, "an object of strings")
         return {name: str(item) for name, item in value.items()}
 
-    def numbers(self, key: str) -> dict[str, float]:
-        """Returns an object whose values are numbers."""
+    def numbers_or_lists(self, key: str) -> dict[str, Json]:
+        """Returns an object of numbers and of lists of numbers, where null may stand for one."""
         value = self.mapping(key)
-        if not all(
-            isinstance(item, int | float) and not isinstance(item, bool) for item in value.values()
-        ):
-            raise self._wrong(key, "an object of numbers")
-        return {name: float(item) for name, item in value.items() if isinstance(item, int | float)}
+        if not all(_is_number(item) or _is_list_of_numbers(item) for item in value.values()):
+            raise self._wrong(key, "an object of numbers, or of lists of numbers")
+        return {name: _as_floats(item) for name, item in value.items()}
 
     def _list(self, key: str, kind: type, expected: str) -> list[Json]:
         value = self.values.get(key)
@@ -252,3 +250,19 @@ class Fields:
             for index, item in enumerate(items)
             if isinstance(item, Mapping)
         ]
+
+
+def _is_number(value: Json) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_list_of_numbers(value: Json) -> bool:
+    return isinstance(value, list) and all(
+        item is None or _is_number(item) or _is_list_of_numbers(item) for item in value
+    )
+
+
+def _as_floats(value: Json) -> Json:
+    if isinstance(value, list):
+        return [_as_floats(item) for item in value]
+    return float(value) if isinstance(value, int | float) else None

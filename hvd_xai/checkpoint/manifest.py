@@ -57,7 +57,8 @@ class Header:
         weights_digest: digest of the explained weights.
         probe_digest: digest of the probe.
         versions: versions of the libraries that computed it, by name.
-        metrics: finite metrics of the epoch by name, such as `val_loss`.
+        metrics: metrics of the epoch by name, such as `val_loss`: finite numbers, or lists of
+            numbers, in which None stands for a number that is not finite.
         git_commit: commit of the code that computed it; None if the code is not under git.
         function: name of the method's function; `method` if empty.
         attributed_to: "inputs", "places" or "units", to which attributions belong; None if the
@@ -86,7 +87,7 @@ class Header:
     weights_digest: str
     probe_digest: str
     versions: Mapping[str, str]
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Json] = field(default_factory=dict)
     git_commit: str | None = None
     function: str = ""
     attributed_to: AttributedTo | None = None
@@ -236,7 +237,7 @@ class Manifest(Header):
                 weights_digest=record.text("weights_digest"),
                 probe_digest=record.text("probe_digest"),
                 versions=record.texts("versions"),
-                metrics=record.numbers("metrics") if "metrics" in record.values else {},
+                metrics=record.numbers_or_lists("metrics") if "metrics" in record.values else {},
                 git_commit=record.optional("git_commit", record.text),
                 function=record.text("function") if "function" in record.values else "",
                 attributed_to=_attributed_to(record),

@@ -10,6 +10,7 @@ from hvd_xai.checkpoint.layout import EPOCHS
 from hvd_xai.checkpoint.listing import list_committed, list_epochs
 from hvd_xai.checkpoint.manifest import Manifest
 from hvd_xai.errors import CheckpointError
+from hvd_xai.protocols import Json
 from hvd_xai.storage.durable import remove_durably, writing
 from hvd_xai.storage.paths import Place
 
@@ -58,11 +59,14 @@ class Retention:
                 f" {self.best!r}"
             )
 
-    def kept(self, metrics: Mapping[int, Mapping[str, float]]) -> set[int]:
+    def kept(self, metrics: Mapping[int, Mapping[str, Json]]) -> set[int]:
         """Returns the epochs to keep.
 
         Args:
             metrics: metrics of each epoch that the run has, by epoch and name.
+
+        Raises:
+            CheckpointError: if the metric of `best` is a list.
         """
         epochs = sorted(metrics)
         kept = {*self.pinned} & {*epochs}
@@ -71,14 +75,23 @@ class Retention:
         if self.best is not None:
             name, mode = self.best
             sign = 1 if mode == "max" else -1
-            # Sorting is stable and the epochs ascend: the last of equal values is the newest.
-            kept |= {
-                *sorted(
-                    (epoch for epoch in epochs if name in metrics[epoch]),
-                    key=lambda epoch: sign * metrics[epoch][name],
-                )[-1:]
+            values = {
+                epoch: _number(metrics[epoch][name], name)
+                for epoch in epochs
+                if name in metrics[epoch]
             }
+            # Sorting is stable and the epochs ascend: the last of equal values is the newest.
+            kept |= {*sorted(values, key=lambda epoch: sign * values[epoch])[-1:]}
         return kept
+
+
+def _number(value: Json, name: str) -> float:
+    if not isinstance(value, int | float):
+        raise CheckpointError(
+            f"Retention(best=...) needs a metric that is one number; '{name}' is a list of"
+            " several. Name another metric."
+        )
+    return value
 
 
 def retain(explanations_dir: Path, retention: Retention) -> list[int]:

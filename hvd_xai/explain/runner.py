@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,6 +19,7 @@ from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.compute.attribute import Compute
 from hvd_xai.compute.predict import Predicted
 from hvd_xai.explain.compiled_methods import CompiledMethods
+from hvd_xai.explain.recorded_metrics import recorded_metrics
 from hvd_xai.explain.rows import compute_rows
 from hvd_xai.explain.share import ProbeShare
 from hvd_xai.explain.summary import Summary
@@ -179,7 +181,7 @@ class Runner:
         self,
         epoch: int,
         step: int,
-        metrics: Mapping[str, float] | None = None,
+        metrics: Mapping[str, Any] | None = None,
         *,
         methods: Collection[str] | None = None,
     ) -> Summary:
@@ -190,8 +192,8 @@ class Runner:
         Args:
             epoch: epoch to commit under, 0-based.
             step: number of optimizer updates so far.
-            metrics: metrics of the epoch, for the manifest; values that are not finite are left
-                out.
+            metrics: logs of the epoch, for the manifest, which keeps finite numbers, and arrays of
+                numbers as lists.
             methods: names of the methods that explain; None for all.
 
         Returns:
@@ -215,9 +217,10 @@ class Runner:
             )
             with world.together("predicting the probe"):
                 predicted = self.compiled.predict(self._share)
+        recorded = recorded_metrics(metrics or {})
         for name in self.compiled.computes if methods is None else methods:
             compute = self.compiled.computes[name]
-            header = self._header(compute, epoch, step, weights, metrics or {})
+            header = self._header(compute, epoch, step, weights, recorded)
             self._explain(compute, header, predicted[compute.method.recorded_score], summary)
         if not self._overlaps:
             with summary.timed("writing"):
@@ -272,7 +275,7 @@ class Runner:
         }
 
     def _header(
-        self, compute: Compute, epoch: int, step: int, weights: str, metrics: Mapping[str, float]
+        self, compute: Compute, epoch: int, step: int, weights: str, metrics: Mapping[str, Json]
     ) -> Header:
         """Returns the facts about a method's explanation that are known before its rows."""
         return Header(
@@ -289,7 +292,7 @@ class Runner:
             weights_digest=weights,
             probe_digest=self._share.digest,
             versions={**provenance.versions(), **compute.method.sources},
-            metrics={name: float(value) for name, value in metrics.items() if math.isfinite(value)},
+            metrics=metrics,
             git_commit=self._git_commit,
             attributed_to=compute.attributed_to,
             signed=compute.signed,

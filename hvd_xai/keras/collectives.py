@@ -188,11 +188,11 @@ def sendable(tensor: "tf.Tensor") -> "tf.Tensor":
 
 
 def reduce_values(values: Sequence[np.ndarray], *, op: int = Sum, name: str) -> list[np.ndarray]:
-    """Sums or averages arrays over the ranks, in float64. Collective: every rank must call this.
+    """Reduces arrays over the ranks, in float64. Collective: every rank must call this.
 
     Args:
         values: this rank's arrays; all ranks have the same number of arrays, with the same shapes.
-        op: `Sum` or `Average`.
+        op: `Sum`, `Average`, `Min` or `Max`.
         name: name of the reduction, the same on all ranks.
 
     Returns:

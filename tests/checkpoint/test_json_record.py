@@ -30,3 +30,13 @@ def test_an_optional_value_may_be_absent_or_null_but_not_of_another_type() -> No
         fields.optional("word", fields.number)
     with pytest.raises(CheckpointError, match="true or false under 'share'"):
         fields.claim("share")
+
+
+def test_metrics_are_numbers_or_lists_of_numbers_in_which_null_may_stand() -> None:
+    metrics: Any = {"loss": 1, "f1": [0.5, None, [2]]}
+    assert Fields({"metrics": metrics}, "here").numbers_or_lists("metrics") == metrics
+    for wrong in (None, "much", True, {"a": 1}, [True], [["much"]]):
+        with pytest.raises(
+            CheckpointError, match="an object of numbers, or of lists of numbers under"
+        ):
+            Fields({"metrics": {"loss": wrong}}, "here").numbers_or_lists("metrics")

@@ -9,6 +9,7 @@ from hvd_xai.checkpoint.retention import Retention, retain
 from hvd_xai.checkpoint.run_directory import open_run
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.checkpoint.writer import sweep
+from hvd_xai.errors import CheckpointError
 from tests.checkpoint.small import begin, make_attributions, make_rows
 
 LOSSES = {0: 0.5, 1: 0.1, 2: 0.3, 3: 0.1, 4: 0.4, 5: 0.6}
@@ -47,10 +48,19 @@ def test_policies_that_mean_nothing_are_refused(
         make()
 
 
+def test_a_metric_with_a_value_for_each_class_cannot_be_the_best() -> None:
+    with pytest.raises(CheckpointError, match="'f1' is a list of several"):
+        Retention(best=("f1", "max")).kept({0: {"f1": [0.5, 0.7]}})
+
+
 def _commit(explanations_dir: Path, epoch: int, method: str = "integrated_gradients") -> None:
     rows = make_rows(make_attributions(4, (2,)))
     writer = begin(
-        explanations_dir, rows, epoch=epoch, method=method, metrics={"loss": LOSSES[epoch]}
+        explanations_dir,
+        rows,
+        epoch=epoch,
+        method=method,
+        metrics={"loss": LOSSES[epoch], "f1": [0.5, None]},
     )
     writer.append(rows)
     writer.commit()
@@ -63,7 +73,8 @@ def test_epochs_are_removed_whole_and_the_rest_verifies(tmp_path: Path) -> None:
             _commit(explanations_dir, epoch, method)
     assert retain(explanations_dir, Retention(last=1, best=("loss", "min"))) == [0, 1, 2, 4]
     assert open_explanations(tmp_path).epochs == [3, 5]
-    assert open_explanations(tmp_path).explanation(3, "grad_cam").manifest.metrics == {"loss": 0.1}
+    kept = open_explanations(tmp_path).explanation(3, "grad_cam")
+    assert kept.manifest.metrics == {"loss": 0.1, "f1": [0.5, None]}
     assert verify(tmp_path, deep=True) == []
     assert sorted(path.name for path in (explanations_dir / "epochs").iterdir()) == [
         "000003",

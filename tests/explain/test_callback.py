@@ -53,6 +53,16 @@ def test_training_goes_on_unchanged(tmp_path: Path) -> None:
     np.testing.assert_equal(with_it.get_weights(), without.get_weights())
 
 
+def test_a_metric_with_a_value_for_each_class_is_a_list_in_the_manifest(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, activation="softmax")])
+    model.compile("sgd", "categorical_crossentropy", metrics=[keras.metrics.F1Score(name="f1")])
+    logs = model.fit(
+        X, np.eye(2, dtype="float32")[Y], verbose=0, callbacks=[explain_with(tmp_path)]
+    ).history
+    metrics = RunDirectory(tmp_path).explanations().explanation(0, "saliency").manifest.metrics
+    assert metrics == {"loss": logs["loss"][0], "f1": logs["f1"][0].tolist()}
+
+
 def test_the_mean_convergence_delta_is_logged(tmp_path: Path) -> None:
     explain = explain_with(tmp_path, "integrated_gradients")
     _, history = fit(explain, epochs=2)
