@@ -132,7 +132,8 @@ def join_batches(
     #     rank 0    1    1    2      3 batches
     #     rank 1    1    1    0      2 batches
     present = np.array([sum(count > step for count in counts) for step in range(n_steps)])
-    factors = np.where(np.arange(n_steps) < n_mine, world.size / present, 0).astype(np.float32)
+    factors = np.where(np.arange(n_steps) < n_mine, world.size / present, 0)
+    factors = factors.astype(_weight_dtype())
     rounds = tf.data.Dataset.zip(
         (
             # A rank that has no batch left repeats its first one, whose weights are then 0.
@@ -187,9 +188,14 @@ class _Steps:
             n_real: number of rows that all ranks have together in this step.
         """
         mine = tf.range(self.rank, self.together, self.size, dtype=tf.int64)
-        weight = tf.cast(self.together, tf.float32) / tf.cast(n_real, tf.float32)
+        weight = tf.cast(self.together, _weight_dtype()) / tf.cast(n_real, _weight_dtype())
         # Padding repeats rows from the step's beginning.
-        return mine % n_real, tf.where(mine < n_real, weight, 0.0)
+        return mine % n_real, tf.where(mine < n_real, weight, tf.zeros_like(weight))
+
+
+def _weight_dtype() -> str:
+    """Returns the dtype of the rows' weights, which must not be coarser than what trains."""
+    return "float64" if keras.config.floatx() == "float64" else "float32"
 
 
 def _from_arrays(
@@ -258,7 +264,11 @@ def _weighted(batch: Any, factor: "tf.Tensor") -> "tuple[Any, Any, tf.Tensor]":
     inputs, targets = batch[:2]
     rows = tf.shape(tf.nest.flatten(inputs)[0])[:1]
     weights = tf.broadcast_to(factor, rows)
-    return inputs, targets, weights * tf.cast(batch[2], tf.float32) if len(batch) > 2 else weights
+    return (
+        inputs,
+        targets,
+        weights * tf.cast(batch[2], weights.dtype) if len(batch) > 2 else weights,
+    )
 
 
 def _from_py_dataset(
@@ -316,7 +326,7 @@ class _Dealt(keras.utils.PyDataset):  # type: ignore[misc]  # keras ships no typ
                 f" {type(batch).__name__}"
             )
         factor = steps.size / len(together) if steps.rank < len(together) else 0.0
-        weights = np.full(len(batch[1]), factor, np.float32)
+        weights = np.full(len(batch[1]), factor, _weight_dtype())
         return (batch[0], batch[1], weights * np.asarray(batch[2]) if len(batch) > 2 else weights)
 
     def on_epoch_begin(self) -> None:

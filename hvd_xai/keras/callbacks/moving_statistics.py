@@ -5,16 +5,19 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
+import xxhash
 
 from hvd_xai.keras.collectives import reduce_values
-from hvd_xai.keras.horovod_names import Average
+from hvd_xai.keras.horovod_names import Average, Max
 from hvd_xai.keras.shared_variables import shared_variables
 
 
 def average_statistics(model: "keras.Model", *, local_variables: Sequence[Any] = ()) -> None:
     """Averages moving means and variances over the ranks. Collective: every rank must call this.
 
-    The averaged moving variance leaves out how much the ranks' means differ, which is little where
+    Weights that all ranks hold alike, such as those of a frozen layer, stay as they are. The
+    averaged moving variance leaves out how much the ranks' means differ, which is little where
     rows are shuffled over the ranks. `SyncBatchNormalization` gathers from all ranks to begin with.
 
     Args:
@@ -37,10 +40,28 @@ def average_statistics(model: "keras.Model", *, local_variables: Sequence[Any] =
         for variable in shared_variables(model.non_trainable_variables, local_variables)
         if "float" in keras.backend.standardize_dtype(variable.dtype)
     ]
+    mine = [np.asarray(variable.value.numpy()) for variable in gathered]
+    # What all ranks hold alike, as frozen weights, keeps every bit: an average over three ranks
+    # may differ from its three equal terms. It need not travel either.
+    differing = _differing(mine)
     averages = reduce_values(
-        [np.asarray(variable.value.numpy()) for variable in gathered],
-        op=Average,
-        name="hvd_xai.statistics",
+        [mine[index] for index in differing], op=Average, name="hvd_xai.statistics"
     )
-    for variable, average in zip(gathered, averages, strict=True):
-        variable.assign(average.astype(np.float32))
+    for index, average in zip(differing, averages, strict=True):
+        # Keras casts a tensor to the variable's own dtype.
+        gathered[index].assign(tf.constant(average))
+
+
+def _differing(values: Sequence[np.ndarray]) -> list[int]:
+    """Returns the places of the arrays that are not the same on all ranks.
+
+    Collective: every rank must call this.
+    """
+    if not values:
+        return []
+    # 52 bits, since float64, in which they travel, holds all whole numbers up to 2^53.
+    digests = np.array([xxhash.xxh3_64_intdigest(value.tobytes()) % 2**52 for value in values])
+    # Where all ranks have one digest, the largest of them is also the smallest, which is the
+    # negative of the largest of the negatives.
+    largest, negative = reduce_values([digests, -digests], op=Max, name="hvd_xai.differing")
+    return [int(index) for index in np.flatnonzero(largest != -negative)]

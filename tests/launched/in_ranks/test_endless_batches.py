@@ -146,3 +146,16 @@ def test_data_that_cannot_be_shared_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         hvd.batches(data, world=world, **options)
+
+
+def test_rows_weigh_in_double_precision_where_keras_trains_in_it(world: World) -> None:
+    n_rows, together = 2 * world.size - 1, 2 * world.size
+    keras.config.set_floatx("float64")
+    try:
+        padded, _ = hvd.batches(
+            np.zeros((n_rows, 3)), np.zeros(n_rows), batch_size=2, remainder="pad"
+        )
+        weights = next(iter(padded))[2].numpy()
+    finally:
+        keras.config.set_floatx("float32")
+    assert weights[0] == together / n_rows
