@@ -79,9 +79,7 @@ def reduce_before_overflow_check(optimizer: "keras.optimizers.LossScaleOptimizer
     """
     inner = optimizer.inner_optimizer
     distribution = inner.hvd_xai_distribution
-    if accumulates_in_keras(inner):
-        inner.allow_loss_scaling_around()
-    else:
+    if not accumulates_in_keras(inner):
         # What `distributed_class` put before Keras's own class, it takes away again.
         inner.__class__ = type(inner).__bases__[1]
     distribute_in_place(optimizer, distribution)

@@ -8,6 +8,7 @@ Keras calls an optimizer in one of three ways, and each has a mixin:
     loss scaling around an accumulating one       AgreesOnOverflow      check_finite, and inside
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
@@ -21,6 +22,8 @@ from hvd_xai.keras.reduction import Gradient, Reduction, overwrites
 from hvd_xai.keras.xla import refuse_xla
 
 OptimizerT = TypeVar("OptimizerT", bound="keras.optimizers.Optimizer")
+
+_LOSS_SCALING_FILE = keras.optimizers.LossScaleOptimizer.apply.__code__.co_filename
 
 LOSS_SCALING_AROUND = (
     "a LossScaleOptimizer is around your distributed optimizer, so that an overflow on one rank"
@@ -66,19 +69,6 @@ class Distributed(keras.optimizers.Optimizer):  # type: ignore[misc]  # keras sh
     """
 
     hvd_xai_distribution: ClassVar[Distribution]
-    _loss_scaling_around = False
-
-    def __setattr__(self, name: str, value: object) -> None:
-        # A LossScaleOptimizer turns off the loss scaling of the optimizer that it is put around, by
-        # this assignment. Nothing else tells the inner optimizer: it has no reference to the outer
-        # one. The first assignment is that of the optimizer's own __init__.
-        if name == "loss_scale_factor" and value is None and name in self.__dict__:
-            self._loss_scaling_around = True
-        super().__setattr__(name, value)
-
-    def allow_loss_scaling_around(self) -> None:
-        """Declares that the loss scaling around this optimizer agrees over the ranks."""
-        self._loss_scaling_around = False
 
     def register_local_var(self, var: object) -> None:
         """Leaves the gradient of a variable on its rank.
@@ -93,18 +83,48 @@ class Distributed(keras.optimizers.Optimizer):  # type: ignore[misc]  # keras sh
             )
         self.hvd_xai_distribution.reduction.keep_local([var])
 
-    def _refuse_what_hangs(self) -> None:
-        """Raises before anything is sent: while the step is traced, or at the first eager step."""
+    def _variables_for(
+        self, gradients: "Sequence[Gradient]", trainable_variables: "Sequence[Any] | None"
+    ) -> list[Any]:
+        """Returns the variables of the gradients.
+
+        It is called while the step is traced, or at the first eager step, before anything is sent,
+        and raises what would hang then.
+
+        Raises:
+            ValueError: if XLA compiles the step, loss scaling is around this optimizer, or there is
+                not one gradient for each variable.
+        """
         refuse_xla()
         # The outer optimizer would check this rank's gradients for overflow and, on a rank that
         # overflowed, never call the inner one, which the other ranks wait in.
-        if self._loss_scaling_around:
+        if _is_called_by_loss_scaling(self):
             raise ValueError(LOSS_SCALING_AROUND)
-
-    def _variables_or_own(self, trainable_variables: "Sequence[Any] | None") -> list[Any]:
-        return list(
+        variables = list(
             self._trainable_variables if trainable_variables is None else trainable_variables
         )
+        if len(gradients) != len(variables):
+            raise ValueError(
+                "apply needs one gradient for each variable, or None; got"
+                f" {len(gradients)} gradients for {len(variables)} variables. Without variables,"
+                " apply takes those that the optimizer was built with."
+            )
+        return variables
+
+
+def _is_called_by_loss_scaling(optimizer: Distributed) -> bool:
+    """Returns whether loss scaling that does not agree over the ranks calls the optimizer now."""
+    # The outer optimizer may be given the inner one at any time, and the inner one has no reference
+    # to it: only the calls that lead here tell.
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_filename == _LOSS_SCALING_FILE:
+            caller = frame.f_locals.get("self")
+            around = getattr(caller, "inner_optimizer", None) is optimizer
+            if around and not isinstance(caller, Distributed):
+                return True
+        frame = frame.f_back
+    return False
 
 
 class ReducesInApply(Distributed):
@@ -206,12 +226,7 @@ class ReducesInApply(Distributed):
         self, grads: "Sequence[Gradient]", trainable_variables: "Sequence[Any] | None" = None
     ) -> None:
         """Reduces gradients and applies them. Collective: every rank must call this."""
-        self._refuse_what_hangs()
-        variables = self._variables_or_own(trainable_variables)
-        if len(grads) != len(variables):
-            # The base class raises here, and says what is wrong.
-            super().apply(grads, trainable_variables)
-            return
+        variables = self._variables_for(grads, trainable_variables)
         self._apply_reduced(self._reduced(grads, variables), variables)
 
     def _reduced(
@@ -276,12 +291,7 @@ class ReducesAccumulated(Distributed):
 
         Collective: every rank must call this.
         """
-        self._refuse_what_hangs()
-        variables = self._variables_or_own(trainable_variables)
-        if len(grads) != len(variables):
-            # The base class raises here, and says what is wrong.
-            super().apply(grads, trainable_variables)
-            return
+        variables = self._variables_for(grads, trainable_variables)
         gradients = list(grads)
         # Values that overwrite their variable are not accumulated: Keras assigns them at each call.
         now = [index for index, variable in enumerate(variables) if overwrites(variable)]
@@ -346,7 +356,6 @@ class AgreesOnOverflow(Distributed):
             copy_state(inner_optimizer, distributed)
             inner_optimizer = distributed
         super().__init__(inner_optimizer, *args, **kwargs)
-        inner_optimizer.allow_loss_scaling_around()
 
     def register_local_var(self, var: object) -> None:
         """Leaves the gradient of a variable on its rank."""

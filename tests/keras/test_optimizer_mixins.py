@@ -62,12 +62,26 @@ def test_what_keras_accumulates_is_reduced_once(reduction: Counting) -> None:
     assert reduction.asked == [1]
 
 
-def test_loss_scaling_around_a_mixin_is_refused_when_it_is_applied(reduction: Counting) -> None:
+@pytest.mark.parametrize("when", ["at first", "later"])
+def test_loss_scaling_around_a_mixin_is_refused_when_it_is_applied(
+    reduction: Counting, when: str
+) -> None:
     own = distributed_class(ReducesInApply, keras.optimizers.SGD, Distribution(reduction))
-    around = keras.optimizers.LossScaleOptimizer(own(learning_rate=1.0))
+    inner = own(learning_rate=1.0)
+    around = keras.optimizers.LossScaleOptimizer(
+        inner if when == "at first" else keras.optimizers.SGD(1.0)
+    )
+    around.inner_optimizer = inner
     with pytest.raises(ValueError, match="LossScaleOptimizer is around"):
         _apply(around, 1.0)
     assert reduction.asked == []
+
+
+def test_one_gradient_for_each_variable_is_wanted(reduction: Counting) -> None:
+    for mixin in (ReducesInApply, ReducesAccumulated):
+        own = distributed_class(mixin, keras.optimizers.SGD, Distribution(reduction))
+        with pytest.raises(ValueError, match="got 1 gradients for 0 variables"):
+            own(learning_rate=1.0).apply([tf.ones(1)])
 
 
 def test_loss_scaling_that_agrees_over_the_ranks_may_be_around(reduction: Counting) -> None:
