@@ -33,7 +33,7 @@ def measure() -> None:
     from hvd_xai import Probe
     from hvd_xai.attributions.integrated_gradients import integrated_gradients
     from hvd_xai.checkpoint.run_directory import RunDirectory
-    from hvd_xai.explain.runner import explain
+    from hvd_xai.explain.once import explain
     from hvd_xai.sinks.tensorboard import TensorBoard
 
     world = hvd.init()

@@ -13,7 +13,7 @@ from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.attributions.smoothgrad import smoothgrad
 from hvd_xai.checkpoint.json_record import seal
 from hvd_xai.cli.main import main
-from hvd_xai.explain.runner import explain
+from hvd_xai.explain.once import explain
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Json, Methods
 from hvd_xai.ranks.world import World

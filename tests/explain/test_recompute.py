@@ -13,8 +13,8 @@ from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.attributions.smoothgrad import smoothgrad
 from hvd_xai.checkpoint.reader import Explanations
 from hvd_xai.errors import CheckpointError
+from hvd_xai.explain.once import explain
 from hvd_xai.explain.recompute import recompute
-from hvd_xai.explain.runner import explain
 from hvd_xai.probe.probe import Probe
 from hvd_xai.protocols import Methods
 from hvd_xai.provenance import git_commit

@@ -134,7 +134,7 @@ def _compare_with_one_rank(run: Explanations, folder: Path) -> None:
 
     from hvd_xai import Probe, World
     from hvd_xai.checkpoint.run_directory import RunDirectory
-    from hvd_xai.explain.runner import explain
+    from hvd_xai.explain.once import explain
 
     probe = run.probe()
     assert probe is not None

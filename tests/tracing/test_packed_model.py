@@ -18,8 +18,8 @@ from hvd_xai.attributions.integrated_gradients import integrated_gradients
 from hvd_xai.attributions.permutation_shap import permutation_shap
 from hvd_xai.attributions.smoothgrad import smoothgrad
 from hvd_xai.compute.attribute import Compute
+from hvd_xai.explain.once import explain
 from hvd_xai.explain.recompute import recompute
-from hvd_xai.explain.runner import explain
 from hvd_xai.primitives import coalitions
 from hvd_xai.scores import output
 from hvd_xai.tracing.packed_model import PackedModel, accept_packed

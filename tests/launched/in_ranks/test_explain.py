@@ -22,7 +22,8 @@ from hvd_xai.cli import explain as cli
 from hvd_xai.errors import CheckpointError, PeerError, RecipeError, RunExistsError
 from hvd_xai.explain.compiled_methods import CompiledMethods
 from hvd_xai.explain.estimate import estimate
-from hvd_xai.explain.runner import Runner, explain
+from hvd_xai.explain.once import explain
+from hvd_xai.explain.runner import Runner
 from hvd_xai.lookup.resolve import resolve
 from hvd_xai.protocols import Attribution, Methods
 from hvd_xai.ranks.world import World
