@@ -16,7 +16,7 @@ from hvd_xai.checkpoint.manifest import MANIFEST
 from hvd_xai.storage.paths import Place
 
 GAPS = "gaps"
-"""Key of the config: by method, the epochs that were explained and never committed."""
+"""Key of the config: by method, the epochs that were due and never committed."""
 
 
 def read_gaps(explanations_dir: Place) -> dict[str, list[int]]:
@@ -84,7 +84,7 @@ def list_problems(explanations_dir: Place) -> list[Problem]:
     return [
         Problem(
             explanations_dir / EPOCHS / f"{epoch:06d}" / method,
-            "was explained and never committed: the job ended, or failed, before that",
+            "was due and never committed: a job ended, or failed, before that",
         )
         for method, epochs in read_gaps(explanations_dir).items()
         for epoch in epochs

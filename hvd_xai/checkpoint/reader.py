@@ -108,7 +108,7 @@ class Explanations:
 
     @property
     def gaps(self) -> dict[str, list[int]]:
-        """Epochs by method that a job explained and never committed; empty for most runs."""
+        """Epochs, by method, that were due and never committed; empty for most runs."""
         return read_gaps(self.path)
 
     def explanation(self, epoch: int, method: str) -> Explanation:

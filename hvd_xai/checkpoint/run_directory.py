@@ -217,7 +217,7 @@ class RunDirectory:
         """Notes explanations that are lost, so that the run does not look whole.
 
         Args:
-            gaps: epochs that were explained and never committed, by method.
+            gaps: epochs that were due and never committed, by method.
 
         Raises:
             CheckpointError: if `run.json` is damaged, or cannot be written.

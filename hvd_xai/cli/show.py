@@ -118,7 +118,7 @@ def _tell_run(
     print_table(make_run_table(lines))
     say(*tell_lines(lines))
     for name, epochs in explanations.gaps.items():
-        say(f"{name} has a gap: epoch {write_ranges(epochs)} was explained and never committed")
+        say(f"{name} has a gap: epoch {write_ranges(epochs)} was due and never committed")
     example = int(chosen[-1].column("sample_id")[0])
     command = f"{program('hvd-xai')} show {shlex.quote(run)}"
     say(f"Look at one sample: {command} --sample {example} --epoch {lines[-1].epoch} --png out.png")

@@ -1,4 +1,4 @@
-"""Explains again, when training goes on, what the job before explained and never committed.
+"""Explains again, when training goes on, what was due in the job before and never committed.
 
 A job commits an epoch's explanation while the next epoch trains. If it is killed in between, and
 training goes on from a backup, the weights of that epoch may be at hand: they are what training

@@ -50,7 +50,7 @@ def test_a_gap_is_a_problem_until_it_is_closed(tmp_path: Path) -> None:
     assert explanations.epochs == [1]
     problems = [str(problem) for problem in verify(tmp_path)]
     assert len(problems) == 3
-    assert "epochs/000001/grad_cam was explained and never committed" in problems[0]
+    assert "epochs/000001/grad_cam was due and never committed" in problems[0]
     write(explanations_dir, make_rows(make_attributions(2, ())), epoch=2)
     assert explanations.gaps == {"grad_cam": [1], "integrated_gradients": [0]}
 

@@ -321,5 +321,5 @@ def test_what_it_says_to_look_at_can_be_typed(
 
 def test_a_gap_stands_below_the_table_and_in_json(show: Shell, run: Path) -> None:
     RunDirectory(run, mode="resume").add_gaps({"grad_cam": [0, 5, 6]})
-    assert "grad_cam has a gap: epoch 5-6 was explained and never committed" in show(run).out
+    assert "grad_cam has a gap: epoch 5-6 was due and never committed" in show(run).out
     assert json.loads(show(run, "--json").out)["gaps"] == {"grad_cam": [5, 6]}
