@@ -191,7 +191,9 @@ def _state(run: Path) -> dict[str, np.ndarray]:
 def test_a_killed_run_ends_as_one_that_was_not(runs: Runs) -> None:
     assert runs.left[0] == (["epoch-000000.keras"], [0])
     assert runs.left[1] == (["epoch-000001.keras"], [0, 1, 2])
-    assert "WARNING" not in runs.said["third"]
+    # three steps leave a gap, which is told as a doubt
+    warned = [line for line in runs.said["third"].splitlines() if "WARNING" in line]
+    assert all("samples have attributions that miss" in line for line in warned)
     _assert_equal(runs.killed, runs.whole)
 
 
