@@ -66,6 +66,20 @@ def describe_score(
     return " ".join(filter(None, [facts.unit or ("output" if told else ""), told]))
 
 
+def write_score(score: float, facts: ScoreFacts, digits: int = 4) -> str:
+    """Writes a score; a probability just below 1 says how far from 1 it is.
+
+    Example:
+        >>> write_score(0.98765, ScoreFacts("probability"))
+        '0.9877'
+        >>> write_score(0.9999998, ScoreFacts("probability"))
+        '1 - 2e-07'
+    """
+    text = f"{score:.{digits}g}"
+    is_rounded = facts.unit == "probability" and text == "1" and score < 1
+    return f"1 - {1 - score:.1g}" if is_rounded else text
+
+
 def explain_scores(scores: Sequence[tuple[str, ScoreFacts]]) -> str:
     """Says which classes the scores of methods belong to; empty where none is known.
 
@@ -108,7 +122,7 @@ def describe_sample(sample: Sample, class_names: Sequence[str], panel: Panel | N
     word = "" if right is None else " (right)" if right else " (wrong)"
     prediction = f"prediction {describe_value(panel.prediction, class_names)}{word}"
     colour = verdict_colour(panel.prediction, sample.target)
-    score = f"score {panel.score:.4g}"
+    score = f"score {write_score(panel.score, panel.score_facts)}"
     words = describe_score(panel.score_facts, panel.prediction, sample.target, class_names)
     if words:
         score = f"{score}, the {words}"
@@ -166,10 +180,10 @@ def explain_window(pictures: Sequence[pixels.Picture]) -> list[str]:
         # samples of no probe have a window each
         return ["Inputs: from black to white, each over its own range."] if windows else []
     if inputs[0].has_bars:
-        said = f"Inputs: the longest bars are {inputs[0].limit:.4g}"
+        said = f"Inputs: the longest bars are {inputs[0].limit:.3g}"
     else:
         low, high = windows.pop()
-        said = f"Inputs: {low:.4g} is black, {high:.4g} is white"
+        said = f"Inputs: {low:.3g} is black, {high:.3g} is white"
     share = max(picture.clipped for picture in inputs)
     if share == 0:
         return [f"{said}."]

@@ -16,6 +16,7 @@ from hvd_xai.views.captions import (
     explain_scores,
     is_right,
     verdict_colour,
+    write_score,
 )
 from hvd_xai.views.doubtful import draw, find_doubts, shared_limit
 from hvd_xai.views.kind import Arrangement, find_kind
@@ -125,8 +126,11 @@ def _count_right(samples: Sequence[Sample]) -> list[Line]:
     right = [is_right(sample.panels[-1].prediction, sample.target) for sample in samples]
     if None in right:
         return []
+    # captions describe the last panel
+    epoch = f" at epoch {samples[0].panels[-1].epoch}" * _has_epochs(samples[0])
     told = "" if all(right) else "; what was not is in red"
-    return [Line(f"{sum(map(bool, right))} of {len(samples)} predicted as the target{told}", FAINT)]
+    count = f"{sum(map(bool, right))} of {len(samples)}"
+    return [Line(f"{count} predicted as the target{epoch}{told}", FAINT)]
 
 
 def _draw_all(sample: Sample, arranged: Arrangement) -> list[pixels.Picture]:
@@ -170,7 +174,8 @@ def _join(sample: Sample, pictures: Sequence[pixels.Picture], class_names: Seque
         said += f", target {describe_value(sample.target, class_names)}"
     # a score that is not the target's says so; the legend tells the others' class
     of_other = panel.score_facts.of_class == "1" and sample.target != 1
-    said += f" (score {panel.score:.3g}{' of class 1' * of_other})"
+    score = write_score(panel.score, panel.score_facts, 3)
+    said += f" (score {score}{' of class 1' * of_other})"
     below = [
         *wrap(f"sample {sample.sample_id}", 13, width, FAINT),
         *wrap(said, 13, width, verdict_colour(panel.prediction, sample.target)),

@@ -11,6 +11,7 @@ from hvd_xai.views.captions import (
     describe_value,
     explain_colours,
     verdict_colour,
+    write_score,
 )
 from hvd_xai.views.kind import Arrangement, find_kind
 from hvd_xai.views.layout import (
@@ -142,4 +143,8 @@ def _verdict(panel: Panel, sample: Sample, class_names: Sequence[str]) -> list[L
 def _score(panel: Panel, sample: Sample, class_names: Sequence[str]) -> Line:
     """Says what a panel's score is, and of which class."""
     words = describe_score(panel.score_facts, panel.prediction, sample.target, class_names)
-    return Line(f"score {panel.score:.4g}" + (f", the {words}" if words else ""), FAINT)
+    return Line(
+        f"score {write_score(panel.score, panel.score_facts)}"
+        + (f", the {words}" if words else ""),
+        FAINT,
+    )
