@@ -38,6 +38,10 @@ class Statistics:
 def compute_statistics(run: Explanations, explanation: Explanation) -> Statistics:
     """Computes the statistics of an explanation in bounded memory.
 
+    Args:
+        run: explanations of the run, among which the earlier epoch for the drift is found.
+        explanation: explanation of that run.
+
     Raises:
         CheckpointError: if the explanation cannot be read.
     """
@@ -61,6 +65,7 @@ def compute_statistics(run: Explanations, explanation: Explanation) -> Statistic
 
 
 def _drift(run: Explanations, explanation: Explanation) -> Drift | None:
+    """Returns the drift since the newest earlier epoch; logs why, if the two do not compare."""
     method, epoch = explanation.manifest.method, explanation.manifest.epoch
     try:
         earlier = run.newest_before(epoch, method)
@@ -75,10 +80,13 @@ def _drift(run: Explanations, explanation: Explanation) -> Drift | None:
 
 
 def signs(explanations: Iterable[Explanation]) -> dict[str, bool | None]:
-    """Returns, by method, whether attributions that are shown side by side have a sign.
+    """Returns for each method whether its attributions have a sign; None if that is not known.
 
-    The value is None if that is not known. One signed explanation makes its method signed, so that
-    all explanations of a method have one colour scale.
+    Explanations that are shown side by side share one colour scale for each method, so that one
+    signed explanation makes its method signed.
+
+    Args:
+        explanations: explanations that are shown side by side, of any methods and epochs.
     """
     found: dict[str, list[bool | None]] = {}
     for explanation in explanations:
