@@ -85,6 +85,11 @@ def test_every_mistake_is_one_clear_line_on_all_ranks(
     (tmp_path / "full").mkdir()
     data = tmp_path / "data.npz"
     np.savez(data, inputs=np.zeros((2000, 4, 4, 1), np.float32), targets=np.zeros(2000, np.int32))
+    os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "images" / "cat").mkdir(parents=True)
+    (tmp_path / "images" / "cat" / "\x1b[31m.png").write_bytes(b"no image")
+    zeros = np.zeros((2, 4, 4, 1), np.float32)
+    np.savez(tmp_path / "texts.npz", inputs=zeros, targets=np.zeros(2), sample_ids=["a", "b"])
     unpacked = tmp_path / "busy" / "unfinished" / "data-0" / "inputs.npy"
     unpacked.parent.mkdir(parents=True)
     unpacked.write_text("of another job, which reads it")
@@ -168,6 +173,15 @@ def test_every_mistake_is_one_clear_line_on_all_ranks(
         "explain without a data set": (
             explain(data=tmp_path / "absent.npz"),
             "there is no data set .*absent.npz",
+        ),
+        "explain a pipe": (explain(data=tmp_path / "pipe.npz"), r"pipe\.npz' is a named pipe"),
+        "explain a broken image": (
+            explain(data=tmp_path / "images"),
+            r"images/cat/\\x1b\[31m\.png' cannot be read",
+        ),
+        "explain examples whose ids are texts": (
+            explain(data=tmp_path / "texts.npz"),
+            "sample_ids must be whole numbers",
         ),
         "explain into a file": (explain(run=data), "A file stands where a folder is needed"),
         "explain into a read-only place": (
