@@ -4,6 +4,7 @@ import logging
 import resource
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -57,10 +58,21 @@ def fill_disk(*_: object) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, LIMITS[1]))
 
 
-@pytest.fixture
-def _disk_as_it_was() -> Iterator[None]:
-    yield
+def empty_disk() -> None:
+    """Lets files grow again."""
     resource.setrlimit(resource.RLIMIT_FSIZE, LIMITS)
+
+
+@contextmanager
+def disk() -> Iterator[None]:
+    """A block in which the disk may fill.
+
+    No fixture: before fixtures end, pytest writes the test's outcome, which may go to a file.
+    """
+    try:
+        yield
+    finally:
+        empty_disk()
 
 
 class FullInEpoch(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no types
@@ -75,7 +87,7 @@ class FullInEpoch(keras.callbacks.Callback):  # type: ignore[misc]  # keras ship
             fill_disk()
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, LIMITS)
+        empty_disk()
 
 
 def saves_and_explains(
@@ -92,19 +104,17 @@ def saves_and_explains(
     return explain, SaveModel(run / "models", world, 0.01, [explain], anew=True)
 
 
-@pytest.mark.usefixtures("_disk_as_it_was")
 def test_a_full_disk_costs_an_epoch_its_explanation_and_its_model_where_losses_only_warn(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     recording = Recording(overlap=False, on_error="warn")
     explain, save = saves_and_explains(tmp_path, World.alone(), recording)
-    with caplog.at_level(logging.WARNING, "hvd_xai"):
+    with disk(), caplog.at_level(logging.WARNING, "hvd_xai"):
         _fit(FullInEpoch(1), explain, save, epochs=3)
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2
-    assert "epoch 1 has not all its explanations" in said[0]
+    lost, *_, unsaved = [record.getMessage() for record in caplog.records]
+    assert "epoch 1 has not all its explanations" in lost
     model = tmp_path / "models" / "epoch-000001.keras"
-    assert said[1].startswith(
+    assert unsaved.startswith(
         "the model of epoch 1 is not saved, and training goes on without it: cannot write"
         f" {model}: File too large."
     )
@@ -112,19 +122,19 @@ def test_a_full_disk_costs_an_epoch_its_explanation_and_its_model_where_losses_o
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["epoch-000002.keras"]
 
 
-@pytest.mark.usefixtures("_disk_as_it_was")
 def test_a_job_whose_last_model_cannot_be_saved_fails_though_losses_only_warn(
     tmp_path: Path,
 ) -> None:
     recording = Recording(overlap=False, on_error="warn")
     explain, save = saves_and_explains(tmp_path, World.alone(), recording)
-    with pytest.raises(CheckpointError, match=r"cannot write .*epoch-000001\.keras: File too"):
+    with (
+        disk(),
+        pytest.raises(CheckpointError, match=r"cannot write .*epoch-000001\.keras: File too"),
+    ):
         _fit(FullInEpoch(1), explain, save, epochs=2)
-    resource.setrlimit(resource.RLIMIT_FSIZE, LIMITS)
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["epoch-000000.keras"]
 
 
-@pytest.mark.usefixtures("_disk_as_it_was")
 def test_the_model_of_a_committed_epoch_is_published_when_the_next_epoch_fails(
     tmp_path: Path,
 ) -> None:
@@ -141,7 +151,10 @@ def test_the_model_of_a_committed_epoch_is_published_when_the_next_epoch_fails(
             if epoch == 1:
                 committing.set()
 
-    with pytest.raises(CheckpointError, match=r"cannot write .*000001/saliency") as caught:
+    with (
+        disk(),
+        pytest.raises(CheckpointError, match=r"cannot write .*000001/saliency") as caught,
+    ):
         _fit(Wait(), explain, save)
     world.finish(caught.value)
     assert open_explanations(tmp_path).epochs == [0]
