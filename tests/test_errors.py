@@ -102,6 +102,43 @@ def test_many_numbers_are_few_ranges() -> None:
     assert write_epochs({}) == "none yet"
 
 
+# Files whose functions commands alone call, so that the words are those of the command line; and
+# whole commands to type.
+OF_COMMANDS = (
+    *("cli", "environment", "train", "keras/model_files.py"),
+    *("lookup/settings.py", "lookup/methods.py"),
+)
+WHOLE_COMMANDS = re.compile(r"`hvd-xai [^`]*`|pip install .*|srun --\w+|horovodrun --gloo")
+OPTION = re.compile(r"(?<![\w-])--[a-z]")
+
+
+def _options_advised(tree: ast.AST) -> Iterator[str]:
+    """Yields raised texts that name an option of the command line, but for those of `advise`."""
+    chosen = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "advise"
+        for part in ast.walk(node)
+    }
+    raised = [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+    for node in (part for one in raised for part in ast.walk(one)):
+        if not isinstance(node, ast.Constant) or id(node) in chosen:
+            continue
+        if OPTION.search(WHOLE_COMMANDS.sub("", str(node.value))):
+            yield f"line {node.lineno}: {node.value!r}"
+
+
+def test_an_error_that_scripts_can_meet_advises_no_option_of_the_command_line() -> None:
+    folder = Path(errors.__file__).parent
+    found = [
+        f"{path.relative_to(folder)}: {one}"
+        for path in sorted(folder.rglob("*.py"))
+        if not str(path.relative_to(folder)).startswith(OF_COMMANDS)
+        for one in _options_advised(ast.parse(path.read_text("utf-8")))
+    ]
+    assert not found, f"say it with advise(script=..., command=...): {found}"
+
+
 # Annotations of what may be, or hold, an array.
 MAY_BE_LARGE = re.compile(r"ndarray|Tensor\b|\bScore\b|\bBaseline\b|\bAttribution\b|\bobject\b")
 

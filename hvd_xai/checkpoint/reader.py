@@ -43,8 +43,8 @@ def open_explanations(run: str | Place) -> "Explanations":
             return Explanations(explanations_dir)
     why = f"it has no folder '{EXPLANATIONS}'" if path.is_dir() else "there is no such folder"
     raise CheckpointError(
-        f"{path} is no run of hvd_xai: {why}. Give the folder that was the --output of `hvd-xai"
-        " train`."
+        f"{path} is no run of hvd_xai: {why}. Give the folder that a job wrote its run to, such"
+        " as runs/demo."
     )
 
 

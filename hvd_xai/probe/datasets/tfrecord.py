@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hvd_xai.errors import advise
 from hvd_xai.probe.dataset_format import Feature, Hints, Match
 from hvd_xai.probe.reading import reading
 from hvd_xai.probe.unpacked import ARRAYS, BATCH_ROWS, GrowingArray, array_file
@@ -35,13 +36,16 @@ def unpack(source: Path, folder: Path, hints: Hints) -> None:
     several = hints.find_several(list(features))
     if "inputs" not in features and not several:
         raise ValueError(
-            "TFRecord files do not say what is in them: give --feature inputs=key:kind:shape and"
-            " --feature targets=key:int64"
+            "TFRecord files do not say what is in them: give "
+            + advise(
+                script="Dataset(features={'inputs': Feature(key, kind, shape), 'targets': ...})",
+                command="--feature inputs=key:kind:shape and --feature targets=key:int64",
+            )
         )
     unknown = [name for name in features if name not in (*several, *ARRAYS)]
     if unknown:
         raise ValueError(
-            f"--feature {unknown[0]}=... names no array of a data set; names:"
+            f"the feature '{unknown[0]}' is no array of a data set; names:"
             f" {', '.join((*hints.inputs.names, *ARRAYS))}"
         )
     specification = {
@@ -74,7 +78,7 @@ def _parse(batch: "tf.Tensor", specification: Mapping[str, Any]) -> "dict[str, t
     try:
         parsed: dict[str, tf.Tensor] = tf.io.parse_example(batch, specification)
     except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"its records do not hold what --feature says: {error.message}") from error
+        raise ValueError(f"its records do not hold the features: {error.message}") from error
     return parsed
 
 
