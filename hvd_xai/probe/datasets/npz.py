@@ -7,6 +7,7 @@ The arrays `class_names`, `feature_names` and `vocabulary` of strings are taken 
 
 import zipfile
 from pathlib import Path
+from typing import IO
 
 from hvd_xai.probe.dataset_format import Hints, Match
 from hvd_xai.probe.reading import check_room, map_array, reading
@@ -42,9 +43,12 @@ def _copy(archive: zipfile.ZipFile, member: str, path: Path, source: Path) -> No
     """Copies a member of an archive to a file."""
     with reading(source / member):
         check_room(source, path.parent, archive.getinfo(member).file_size)
-        with archive.open(member) as packed, path.open("wb") as file:
-            while block := packed.read(BLOCK_BYTES):
-                # Not around the reading: a decompressor's `OSError` is no error of this disk.
-                with writing(path):
-                    file.write(block)
-                    file.flush()
+        with archive.open(member) as packed, writing(path), path.open("wb") as file:
+            while block := _read_block(packed, source / member):
+                file.write(block)
+
+
+def _read_block(packed: IO[bytes], named: Path) -> bytes:
+    # Within this, a decompressor's `OSError` is not taken for one of the disk that is written.
+    with reading(named):
+        return packed.read(BLOCK_BYTES)
