@@ -78,6 +78,23 @@ def list_methods(epoch_dir: Place) -> Listing:
     return _list(epoch_dir, lambda name: NAME_FORM.fullmatch(name) is not None)
 
 
+def find_renamed(epoch_dir: Place) -> list[Problem]:
+    """Finds folders with a manifest whose names no method has, which readers pass over."""
+    try:
+        names = [entry.name for entry in list_folder(epoch_dir) if not entry.obstacle]
+    except OSError:
+        # `list_epochs` and `list_methods` say that of it.
+        return []
+    return [
+        Problem(epoch_dir / name, "holds a manifest, and is not read: no method has this name")
+        for name in names
+        # What begins with a point is not committed yet, or being removed.
+        if not name.startswith(".")
+        and not NAME_FORM.fullmatch(name)
+        and is_present(epoch_dir / name / MANIFEST)
+    ]
+
+
 def list_committed(epoch_dir: Place) -> tuple[Place, ...]:
     """Returns the folders of an epoch's methods that have a manifest.
 

@@ -10,7 +10,7 @@ from hvd_xai.checkpoint.explanation import Explanation
 from hvd_xai.checkpoint.gaps import list_problems
 from hvd_xai.checkpoint.integrity import Problem, find_changes, find_damage, read_record
 from hvd_xai.checkpoint.layout import EPOCHS, RUN
-from hvd_xai.checkpoint.listing import is_present, list_epochs, list_methods
+from hvd_xai.checkpoint.listing import find_renamed, is_present, list_epochs, list_methods
 from hvd_xai.checkpoint.probe_reader import PROBE, ProbeReader
 from hvd_xai.checkpoint.reader import Explanations, open_explanations
 from hvd_xai.checkpoint.rows import content_hashes
@@ -85,7 +85,7 @@ def _find_units(explanations_dir: Place) -> tuple[list[Place], list[Problem]]:
     for epoch_dir in epochs.folders:
         methods = list_methods(epoch_dir)
         units += methods.folders
-        problems += methods.problems
+        problems += [*methods.problems, *find_renamed(epoch_dir)]
     return units, problems
 
 

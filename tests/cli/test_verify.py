@@ -66,7 +66,7 @@ def test_names_on_disk_forge_no_line_and_steer_no_terminal(
 ) -> None:
     evil = "\x1b]0;OWNED\x07\x1b[31m\n\rok: all whole\u202e"
     epochs = run / "explanations" / "epochs"
-    method = next((epochs / "000001").iterdir())
+    method = next((epochs / "000001").glob("*/manifest.json")).parent
     manifest = json.loads((method / "manifest.json").read_text())
     manifest.pop("digest")
     manifest["files"].append({"key": evil, "size": 1, "xxh3_128": "0" * 32})

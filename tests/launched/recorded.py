@@ -23,6 +23,7 @@ from hvd_xai.checkpoint.rows import encode, row_dtype
 from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.checkpoint.writer import Writer
 from hvd_xai.recording import recorder as recorder_module
+from hvd_xai.recording import written_part
 from hvd_xai.recording.recorder import Recorder, Recording
 from hvd_xai.recording.row_buffer import RowBuffer
 from hvd_xai.sinks.checkpoint import Checkpoint
@@ -36,13 +37,13 @@ SIDE = 16
 PLACES: dict[str, tuple[object, str]] = {
     "beginning": (Writer, "append"),
     "merging": (recorder_module, "merge"),
-    "writing": (recorder_module, "write_shards"),
+    "writing": (written_part, "write_shards"),
     "committing": (Writer, "commit"),
     "publishing": (Staging, "publish"),
     "showing": (Checkpoint, "__call__"),
 }
 SLOW: dict[str, tuple[object, str]] = {
-    "together": (recorder_module, "write_shards"),
+    "together": (written_part, "write_shards"),
     "alone": (Writer, "commit"),
 }
 
