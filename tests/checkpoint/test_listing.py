@@ -161,7 +161,7 @@ def test_a_name_is_free_only_where_nothing_stands(tmp_path: Path) -> None:
 def test_a_checkpoint_under_a_name_that_no_method_has_is_a_problem(explanations_dir: Path) -> None:
     method = explanations_dir / "epochs" / "000001" / "grad_cam"
     renamed = method.rename(method.with_name("grad cam (copy)"))
-    (method.parent / "notes").mkdir()
+    (method.parent / "my notes").mkdir()
     (problem,) = verify(explanations_dir.parent)
     assert problem.path == renamed
     assert "holds a manifest, and is not read" in problem.what
