@@ -346,21 +346,27 @@ def resolve(score: str | Score) -> Score:
         raise TypeError(
             f"a score is a name, or a function of outputs and targets; got {type(score).__name__}"
         )
-    named = {
-        name: value
-        for name, value in globals().items()
-        if inspect.isfunction(value)
-        and not name.startswith("_")
-        and [*inspect.signature(value).parameters][:2] == ["outputs", "targets"]
-    }
+    named = _scores_by_name()
     if score not in named:
         names = ", ".join(map(repr, named))
         raise ValueError(
             f"unknown score {shorten(score)}; pass score= one of {names}, or a function of outputs"
             " and targets"
         )
-    found: Score = named[score]
-    return found
+    return named[score]
+
+
+# Kept, because a name is resolved for every micro-batch, and signatures are slow to read.
+@functools.cache
+def _scores_by_name() -> dict[str, Score]:
+    """Returns all scores of this module by their names."""
+    return {
+        name: value
+        for name, value in globals().items()
+        if inspect.isfunction(value)
+        and not name.startswith("_")
+        and [*inspect.signature(value).parameters][:2] == ["outputs", "targets"]
+    }
 
 
 def evaluate(
