@@ -128,12 +128,21 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         )
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Checks everything before the first epoch. Collective: every rank must call this."""
+        """Checks everything before the first epoch. Collective: every rank must call this.
+
+        A model that has no weights yet is checked after its first batch.
+        """
         self._begins = True
+        # Asked on all ranks: some may have joined an elastic job that others were in before.
+        built = all(self._world.allgather("looking at the model", bool(self.model.built)))
         if self._runner is not None:
             # The last `fit` was broken off, which happens when an elastic job loses a host.
             self._runner.connect()
-            return
+        elif built:
+            self._open()
+
+    def _open(self) -> Runner:
+        """Checks methods, probe and run. Collective: every rank must call this."""
         self._runner = Runner(
             CompiledMethods(self.model, self._probe, self._methods, precision=self._precision),
             world=self._world,
@@ -142,6 +151,7 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
             recording=self._recording,
             progress=self._progress,
         )
+        return self._runner
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts to count batches at zero; before the first epoch, explains what was lost.
@@ -161,10 +171,13 @@ class Explain(keras.callbacks.Callback):  # type: ignore[misc]  # keras ships no
         The ranks compare notes after 1, 2, 4, 8, ... batches. That is too seldom to cost time, and
         often enough that a job that dies loses at most the work of half an epoch.
         """
+        # A model that `fit` builds begins anew: no explanations of before were lost.
+        self._begins = False
+        runner = self._runner or self._open()
         self._n_batches += 1
         # n & (n - 1) clears the lowest bit of n: the rest is 0 if n is a power of two.
-        if self._runner is not None and self._n_batches & (self._n_batches - 1) == 0:
-            self._runner.advance()
+        if self._n_batches & (self._n_batches - 1) == 0:
+            runner.advance()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Explains every `every`-th epoch, and the last. Collective: every rank must call this."""

@@ -3,13 +3,13 @@
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import horovod.tensorflow as horovod
 import keras
 import tensorflow as tf
 from jaxtyping import Float
 
+from hvd_xai.keras.collectives import Calls, count_call
 from hvd_xai.keras.horovod_names import Sum
 from hvd_xai.keras.start import require_started
 
@@ -69,7 +69,7 @@ class SyncBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[m
         # Horovod pairs tensors by name. The layer's own name would not do: it counts what this
         # process has built, which may differ between ranks.
         self._reduction = f"hvd_xai.batch_normalization.{next(_MADE)}"
-        self._calls: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._calls: Calls = weakref.WeakKeyDictionary()
         super().build(input_shape)
 
     def _moments(
@@ -106,12 +106,8 @@ class SyncBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[m
 
     def _sum_over_ranks(self, values: Float[tf.Tensor, "v"]) -> Float[tf.Tensor, "v"]:
         # One name for each call in a step: a shared layer would otherwise send two tensors of one
-        # name at once. The calls of each graph are counted by themselves, since a rank may trace
-        # more often than the others.
-        graph = tf.compat.v1.get_default_graph()
-        call = self._calls.get(graph, 0) if not tf.executing_eagerly() else 0
-        if not tf.executing_eagerly():
-            self._calls[graph] = call + 1
+        # name at once.
+        call = count_call(self._calls)
         name = f"{self._reduction}.{call}"
 
         @tf.custom_gradient  # type: ignore[untyped-decorator]  # tensorflow ships no types

@@ -1,7 +1,8 @@
 """Collectives on values and on variables, under the names of `horovod.tensorflow.keras`."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import weakref
+from collections.abc import Iterable, MutableMapping, Sequence
+from typing import Any, TypeAlias
 
 import horovod.tensorflow as horovod
 import keras
@@ -11,6 +12,10 @@ from horovod.tensorflow.compression import Compressor
 
 from hvd_xai.keras.horovod_names import Average, Compression, Sum
 from hvd_xai.keras.start import init
+
+Calls: TypeAlias = MutableMapping[Any, int]  # numbers of calls, by TensorFlow's graph
+
+_BROADCASTS: Calls = weakref.WeakKeyDictionary()
 
 
 def allreduce(
@@ -121,7 +126,9 @@ def broadcast_variables(
     """Assigns one rank's values to all ranks' variables. Collective: every rank must call this.
 
     Leave out the states of seed generators: if they were equal, every rank would drop out the same
-    units. `BroadcastGlobalVariablesCallback` leaves them out.
+    units. Call `finalize_state()` afterwards on layers that have it and hold variables, such as
+    Normalization: they compute with what they have made of their variables beforehand.
+    `BroadcastGlobalVariablesCallback` does both.
 
     Args:
         variables: Keras's or TensorFlow's variables, in the same order on all ranks.
@@ -137,15 +144,16 @@ def broadcast_variables(
         [1.0]
     """
     variables = list(variables)
+    # Our own names: Horovod pairs tensors by name, and Keras's names count what a process has
+    # built, which may differ between ranks.
+    name = f"hvd_xai.broadcast.{count_call(_BROADCASTS)}"
 
     def received() -> "list[tf.Tensor]":
         return [
-            # Our own names: Horovod pairs tensors by name, and Keras's names count what a process
-            # has built, which may differ between ranks.
             horovod.broadcast(
                 sendable(tf.convert_to_tensor(variable)),
                 root_rank,
-                name=f"hvd_xai.broadcast.{index}",
+                name=f"{name}.{index}",
                 ignore_name_scope=True,
             )
             for index, variable in enumerate(variables)
@@ -180,6 +188,29 @@ def broadcast_global_variables(root_rank: int) -> None:
         f" *model.optimizer.variables], root_rank={root_rank}), or pass"
         f" BroadcastGlobalVariablesCallback({root_rank}) to fit"
     )
+
+
+def count_call(calls: Calls) -> int:
+    """Returns how many calls before this one were counted in the graph that is being traced.
+
+    Two collectives of one graph may run at once, so that they need two names. The calls of each
+    graph are counted by themselves: a rank may trace more often than others, and what it traces has
+    the same calls. Where nothing is traced, one call ends before the next begins, and all are 0.
+
+    Args:
+        calls: numbers of calls so far, by graph; changed in place.
+    """
+    if tf.executing_eagerly():
+        return 0
+    graph = tf.compat.v1.get_default_graph()
+    # The branches of a condition are graphs of their own within the function that is traced:
+    #
+    #     step:  broadcast 0, if first: [ broadcast 1, broadcast 2 ]
+    while hasattr(getattr(graph, "outer_graph", None), "outer_graph"):
+        graph = graph.outer_graph
+    number = calls.get(graph, 0)
+    calls[graph] = number + 1
+    return number
 
 
 def sendable(tensor: "tf.Tensor") -> "tf.Tensor":

@@ -1,6 +1,8 @@
 """Wraps a gradient tape so that it returns the gradients of all ranks."""
 
+import weakref
 from collections.abc import Iterable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -9,6 +11,7 @@ import keras
 import tensorflow as tf
 from horovod.tensorflow.compression import Compressor
 
+from hvd_xai.keras.collectives import Calls, count_call
 from hvd_xai.keras.horovod_names import Average, Compression
 from hvd_xai.keras.reduction import (
     Gradient,
@@ -18,6 +21,8 @@ from hvd_xai.keras.reduction import (
     trainable_variables_in,
 )
 from hvd_xai.keras.xla import refuse_xla
+
+_GRADIENTS: Calls = weakref.WeakKeyDictionary()
 
 
 def DistributedGradientTape(  # noqa: N802, PLR0913  # Horovod's name and signature
@@ -75,8 +80,7 @@ def DistributedGradientTape(  # noqa: N802, PLR0913  # Horovod's name and signat
     return DistributedTape(
         gradtape,
         Reduction(
-            # One name for all tapes: a loop makes a tape at each step, and within one graph
-            # TensorFlow numbers the names itself.
+            # One name for all tapes, since a loop makes a tape at each step.
             name="hvd_xai.tape",
             op=op,
             compression=compression,
@@ -231,7 +235,10 @@ class DistributedTape:
         refuse_xla()
         flat = [_tensorflow_variable(source) for source in tf.nest.flatten(sources)]
         gradients = self._tape.gradient(target, flat, output_gradients)
-        return tf.nest.pack_sequence_as(sources, self._reduction.reduce(gradients, flat))
+        # Tapes of one step, as of a generator and a discriminator, may be at work at once.
+        name = f"{self._reduction.name}.{count_call(_GRADIENTS)}"
+        reduced = replace(self._reduction, name=name).reduce(gradients, flat)
+        return tf.nest.pack_sequence_as(sources, reduced)
 
     def register_local_source(self, source: object) -> None:
         """Leaves the gradient of a source on its rank."""

@@ -8,17 +8,16 @@ import keras
 import tensorflow as tf
 
 from hvd_xai.keras.callbacks.moving_statistics import average_statistics
-from hvd_xai.keras.callbacks.same_model import check_same_model
 from hvd_xai.keras.callbacks.stop_vote import StopVote
-from hvd_xai.keras.callbacks.watched_step import stop_watching, watch_steps
-from hvd_xai.keras.collectives import broadcast_variables
+from hvd_xai.keras.callbacks.unbuilt_model import build_for, is_whole
+from hvd_xai.keras.callbacks.watched_step import stop_watching, trace_anew, watch_steps
 from hvd_xai.keras.distribute import (
     distribution_of,
     reduce_before_overflow_check,
     reduces_after_overflow_check,
 )
 from hvd_xai.keras.equal_steps import agree_steps
-from hvd_xai.keras.shared_variables import shared_variables
+from hvd_xai.keras.shared_state import share_state
 from hvd_xai.keras.start import init, require_started
 from hvd_xai.ranks.world import World
 
@@ -34,10 +33,14 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):  # type: ignor
     Collective: every rank must pass it to `fit`, as its first callback.
 
     Before training it checks that the ranks hold the same model and take the same number of steps
-    and epochs, then gives every rank the root's weights and optimizer state. Before each validation
-    and at the end of each epoch it averages the moving statistics of normalisation layers, which
-    each rank gathers from its own data; otherwise validation, explanations and saved models would
-    depend on the rank.
+    and epochs, then gives every rank the root's weights and optimizer state. A model without
+    weights is built for its first batch, and gets the root's before it trains on that. Vocabularies
+    and bins that layers have adapted, and TensorFlow's variables in layers, are the root's too, and
+    a layer that computes with something made of its weights, as Normalization, makes it anew.
+
+    Before each validation and at the end of each epoch it averages the moving statistics of
+    normalisation layers, which each rank gathers from its own data; otherwise validation,
+    explanations and saved models would depend on the rank.
 
     A stop is a vote. Where a callback of any rank sets `model.stop_training`, all ranks leave `fit`
     at the same place: at the end of the epoch if it was set there, and otherwise, as by
@@ -88,6 +91,7 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):  # type: ignor
         for variable in local_variables if several else [local_variables]:
             self.register_local_var(variable)
         self._begun = False
+        self._shared: tuple[int, int] | None = None  # how many variables, until the first batch
         self._vote: StopVote | None = None
 
     def register_local_var(self, variable: Any) -> None:
@@ -137,31 +141,90 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):  # type: ignor
         """
         agree_steps(self._world, self.params.get("steps"))
         _agree_on(self._world, "comparing the epochs", "epochs to train", self.params.get("epochs"))
-        optimizer = self.model.optimizer
-        with self._world.together("looking for the model's weights"):
-            if not self.model.variables:
-                raise ValueError(
-                    f"model '{self.model.name}' has no weights yet, though it calls itself built;"
-                    " call it on one batch, as model(x[:1]), before fit, so that all ranks begin"
-                    " with the same"
-                )
-        # A rank that has loaded its model has a built optimizer, and broadcasts its variables; the
-        # others must have them too.
-        if not optimizer.built:
-            optimizer.build(self.model.trainable_variables)
-        variables = shared_variables([*self.model.variables, *optimizer.variables], self._local)
-        check_same_model(self._world, variables)
-        with tf.device(self.device):
-            broadcast_variables(variables, self.root_rank)
-        self._begun = True
-        self._vote = StopVote(self._world, self.model)
         # A fit that was broken off has never ended its watch.
         stop_watching(self.model)
-        watch_steps(self.model, self._world)
+        self._shared = None
+        # The root may have loaded a model that the others have yet to build.
+        built = all(self._world.allgather("looking at the model", is_whole(self.model)))
+        if built:
+            self._share()
+        else:
+            self._require_batches()
+        self._begun = True
+        self._vote = StopVote(self._world, self.model)
+        watch_steps(self.model, self._world, None if built else self._build_and_share)
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Broadcasts again, once, if the first batch has made weights that were not there before.
+
+        Collective: every rank must call this.
+        """
+        if self._shared is None:
+            return
+        before, self._shared = self._shared, None
+        now = self._count()
+        counts = self._world.allgather("counting the variables", (before, now))
+        if all(had == has for had, has in counts):
+            return
+        if any(had[0] != has[0] for had, has in counts):
+            log.warning(
+                "model '%s' made weights in its first training step, which began with other values"
+                " on each rank; after it all ranks get those of rank %d. Let the model make them"
+                " before fit, as by model(x[:1]), and all ranks begin with the same.",
+                self.model.name,
+                self.root_rank,
+            )
+        self._share()
+        self._shared = None
 
     def on_train_end(self, logs: Logs = None) -> None:
         """Stops watching the training steps."""
         stop_watching(self.model)
+
+    def _require_batches(self) -> None:
+        """Raises on every rank unless `fit` is about to show batches to the model.
+
+        Collective: every rank must call this.
+        """
+        with self._world.together("looking for the model's weights"):
+            if self.model.train_function is None:
+                raise ValueError(
+                    f"model '{self.model.name}' has no weights yet, or not all of them; call it on"
+                    " one batch, as model(x[:1]), so that all ranks begin with the same"
+                )
+
+    def _build_and_share(self, batches: Any) -> None:
+        """Builds the model for the batches to come, then gives every rank the root's state.
+
+        Collective: every rank must call this.
+        """
+        build_for(self.model, batches.element_spec)
+        self._share()
+
+    def _share(self) -> None:
+        """Gives every rank the root's state. Collective: every rank must call this."""
+        optimizer = self.model.optimizer
+        # A rank that has loaded its model has a built optimizer, and broadcasts its variables; the
+        # others must have them too. But an optimizer that is built for some weights refuses the
+        # others: if there may be more to come, it is left to the first step.
+        built = any(self._world.allgather("looking at the optimizer", bool(optimizer.built)))
+        has_all = bool(self.model.trainable_variables) and (built or is_whole(self.model))
+        if has_all and not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
+        if share_state(
+            self.model,
+            optimizer,
+            root_rank=self.root_rank,
+            local=self._local,
+            device=self.device,
+        ):
+            trace_anew(self.model)
+        self._shared = self._count()
+
+    def _count(self) -> tuple[int, int]:
+        """Returns the number of the model's weights, and that of them and the optimizer's."""
+        n_weights = len(self.model.weights)
+        return n_weights, n_weights + len(self.model.optimizer.variables)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Checks that all ranks begin at the same epoch, which BackupAndRestore may break.

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 import keras
+import tensorflow as tf
 import xxhash
 
 from hvd_xai.ranks.world import World
 
 
-def check_same_model(world: World, variables: "Sequence[keras.Variable]") -> None:
+def check_same_model(world: World, variables: "Sequence[keras.Variable | tf.Variable]") -> None:
     """Raises on every rank unless all ranks' variables match in number, shape and dtype.
 
     Collective: every rank must call this. Horovod waits for ever for a variable that one rank does
@@ -30,7 +31,11 @@ def check_same_model(world: World, variables: "Sequence[keras.Variable]") -> Non
     digests = world.allgather(phase, xxhash.xxh3_128_hexdigest("\n".join(mine).encode()))
     if len(set(digests)) == 1:
         return
-    named = [f"'{variable.path}' {shape}" for variable, shape in zip(variables, mine, strict=True)]
+    named = [
+        # TensorFlow's own variables have no path
+        f"'{getattr(variable, 'path', variable.name)}' {shape}"
+        for variable, shape in zip(variables, mine, strict=True)
+    ]
     models = world.allgather(phase, (mine, named))
     rank = next(rank for rank, (theirs, _) in enumerate(models) if theirs != models[0][0])
     both = zip_longest(models[0][0], models[rank][0])

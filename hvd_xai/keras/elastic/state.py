@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from horovod.common.elastic import ObjectState
 
-from hvd_xai.keras.callbacks.same_model import check_same_model
-from hvd_xai.keras.collectives import broadcast_variables
-from hvd_xai.keras.shared_variables import shared_variables, unique
+from hvd_xai.keras.callbacks.watched_step import trace_anew
+from hvd_xai.keras.shared_state import share_state
+from hvd_xai.keras.shared_variables import unique
 from hvd_xai.keras.start import init, require_started
 from hvd_xai.ranks.transport import ROOT
 
@@ -56,7 +56,8 @@ class KerasState(ObjectState):  # type: ignore[misc]  # horovod ships no types
     ) -> None:
         require_started("KerasState")
         optimizer = optimizer if optimizer is not None else getattr(model, "optimizer", None)
-        if not model.built:
+        # Dropout has the state of its seed before any layer has weights.
+        if not model.built or (model.variables and not model.weights):
             raise ValueError(
                 "KerasState copies the model's variables, and this model has none yet: call"
                 " model.build(input_shape) first."
@@ -100,16 +101,15 @@ class KerasState(ObjectState):  # type: ignore[misc]  # horovod ships no types
         self._set_attrs()
 
     def sync(self) -> None:
-        """Gives every rank the root's variables and its committed attributes, and commits.
+        """Gives every rank the root's state and its committed attributes, and commits.
 
         Collective: every rank must call this.
 
         Raises:
             ValueError: on every rank, if the ranks' models or optimizers differ.
         """
-        shared = shared_variables([*self.model.variables, *self.optimizer.variables])
-        check_same_model(init(), shared)
-        broadcast_variables(shared, ROOT)
+        if share_state(self.model, self.optimizer):
+            trace_anew(self.model)
         self._saved_state = _broadcast_object(self._saved_state)
         self._set_attrs()
         self.save()

@@ -47,3 +47,32 @@ def test_variables_of_keras_and_tensorflow_are_broadcast(world: World) -> None:
     ]
     with pytest.raises(RuntimeError, match="broadcast_variables"):
         hvd.broadcast_global_variables(0)
+
+
+def test_several_broadcasts_and_tapes_of_one_step_do_not_mix(world: World) -> None:
+    """In the step itself, in the branch of a condition, and in functions within it."""
+    variables = [tf.Variable(10.0 * number + world.rank) for number in range(4)]
+
+    @tf.function  # type: ignore[untyped-decorator]  # tensorflow ships no types
+    def slope(of: tf.Tensor) -> tf.Tensor:
+        with hvd.DistributedGradientTape(tf.GradientTape()) as tape:
+            tape.watch(of)
+            loss = (world.rank + 1.0) * of**2
+        return tape.gradient(loss, of)
+
+    @tf.function  # type: ignore[untyped-decorator]  # as above
+    def step(*, first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        hvd.broadcast_variables(variables[:1], root_rank=0)
+        if first:
+            hvd.broadcast_variables(variables[1:2], root_rank=0)
+            hvd.broadcast_variables(variables[2:3], root_rank=0)
+        else:
+            hvd.broadcast_variables(variables[3:], root_rank=0)
+        return slope(tf.constant(3.0)), slope(tf.constant([3.0]))[0]
+
+    mean = (world.size + 1) / 2
+    first, second = step(first=tf.constant(value=True))
+    assert (float(first), float(second)) == (6 * mean, 6 * mean)
+    assert [float(variable) for variable in variables] == [0.0, 10.0, 20.0, 30.0 + world.rank]
+    step(first=tf.constant(value=False))
+    assert float(variables[3]) == 30.0
