@@ -25,25 +25,35 @@ def read_gaps(explanations_dir: Place) -> dict[str, list[int]]:
     Raises:
         CheckpointError: if `run.json` is damaged.
     """
-    noted = _read_noted(explanations_dir)
-    missing = {
-        method: [
-            epoch
-            for epoch in epochs
-            if not is_present(explanations_dir / EPOCHS / f"{epoch:06d}" / method / MANIFEST)
-        ]
-        for method, epochs in noted.items()
-    }
-    return {method: epochs for method, epochs in missing.items() if epochs}
+    return _missing(explanations_dir, _read_noted(explanations_dir))
 
 
 def merge_gaps(explanations_dir: Path, gaps: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-    """Returns the gaps that a run has noted together with others, for its config."""
+    """Returns the gaps that a run has noted together with others, for its config.
+
+    What is committed is no gap: a sink may have failed after the commit, and retention may remove
+    the epoch later.
+    """
     noted = _read_noted(explanations_dir)
-    return {
+    merged = {
         method: sorted({*noted.get(method, ()), *gaps.get(method, ())})
         for method in sorted({*noted, *gaps})
     }
+    return _missing(explanations_dir, merged)
+
+
+def prune_gaps(explanations_dir: Path, removed: Sequence[int]) -> dict[str, list[int]] | None:
+    """Returns the gaps that are left once retention has removed epochs; None if all are left.
+
+    A gap goes with its epoch, and with every older one: the run is no longer asked for them.
+    """
+    noted = _read_noted(explanations_dir)
+    left = {
+        method: [epoch for epoch in epochs if epoch > max(removed, default=-1)]
+        for method, epochs in noted.items()
+    }
+    left = {method: epochs for method, epochs in left.items() if epochs}
+    return None if left == noted else left
 
 
 def find_gaps(explanations_dir: Place, method: str, *, before: int, every: int) -> list[int]:
@@ -89,6 +99,19 @@ def list_problems(explanations_dir: Place) -> list[Problem]:
         for method, epochs in read_gaps(explanations_dir).items()
         for epoch in epochs
     ]
+
+
+def _missing(explanations_dir: Place, gaps: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """Returns the gaps that are not closed by a commit."""
+    missing = {
+        method: [
+            epoch
+            for epoch in epochs
+            if not is_present(explanations_dir / EPOCHS / f"{epoch:06d}" / method / MANIFEST)
+        ]
+        for method, epochs in gaps.items()
+    }
+    return {method: epochs for method, epochs in missing.items() if epochs}
 
 
 def _read_noted(explanations_dir: Place) -> dict[str, list[int]]:

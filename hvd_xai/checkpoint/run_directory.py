@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from hvd_xai.checkpoint.explanation import Explanation
-from hvd_xai.checkpoint.gaps import GAPS, merge_gaps
+from hvd_xai.checkpoint.gaps import GAPS, merge_gaps, prune_gaps
 from hvd_xai.checkpoint.integrity import read_record
 from hvd_xai.checkpoint.json_record import SCHEMA, seal, unseal
 from hvd_xai.checkpoint.layout import EPOCHS, EXPLANATIONS, RUN
@@ -211,7 +211,13 @@ class RunDirectory:
         Raises:
             CheckpointError: if an epoch cannot be removed.
         """
-        return [] if self.retention is None else retain(self.explanations_dir, self.retention)
+        if self.retention is None:
+            return []
+        removed = retain(self.explanations_dir, self.retention)
+        left = prune_gaps(self.explanations_dir, removed)
+        if left is not None:
+            add_to_config(self.explanations_dir, {GAPS: {**left}})
+        return removed
 
     def add_gaps(self, gaps: Mapping[str, Sequence[int]]) -> None:
         """Notes explanations that are lost, so that the run does not look whole.

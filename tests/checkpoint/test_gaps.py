@@ -6,6 +6,7 @@ import pytest
 
 from hvd_xai.checkpoint.gaps import find_gaps
 from hvd_xai.checkpoint.reader import open_explanations
+from hvd_xai.checkpoint.retention import Retention
 from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.checkpoint.verify import verify
 from hvd_xai.errors import CheckpointError
@@ -61,3 +62,18 @@ def test_gaps_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         _ = open_explanations(tmp_path).gaps
     (problem,) = verify(tmp_path)
     assert "a list of integers" in problem.what
+
+
+def test_what_was_committed_is_no_gap_and_a_gap_goes_with_the_epochs_that_are_removed(
+    tmp_path: Path,
+) -> None:
+    run = RunDirectory(tmp_path, retention=Retention(last=1))
+    explanations_dir = run.open()
+    write(explanations_dir, make_rows(make_attributions(2, ())), epoch=1)
+    # A sink failed after the commit of epoch 1; of epoch 2 one method was lost, and epoch 4 is.
+    run.add_gaps({"integrated_gradients": [1, 4], "grad_cam": [2]})
+    for epoch in (2, 3):
+        write(explanations_dir, make_rows(make_attributions(2, ())), epoch=epoch)
+    assert open_explanations(tmp_path).gaps == {"grad_cam": [2], "integrated_gradients": [4]}
+    assert run.retain() == [1, 2]
+    assert open_explanations(tmp_path).gaps == {"integrated_gradients": [4]}
