@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import zipfile
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -238,17 +238,18 @@ def test_a_damaged_or_foreign_file_is_refused(world: World, tmp_path: Path) -> N
     model.save(path)
     with pytest.raises(CheckpointError, match="was not saved by a run"):
         read_trained(tmp_path)
-    good = Trained(0, 3, world.size, 0.01, [])
-    for forged in (
-        replace(good, size=0),
-        replace(good, epoch="0"),  # type: ignore[arg-type]  # as whoever forges it
-        replace(good, learning_rate=[]),  # type: ignore[arg-type]
-        replace(good, seeds=None),  # type: ignore[arg-type]
-        replace(good, seeds=[[["a"]]] * world.size),  # type: ignore[list-item]
-    ):
+    good = asdict(Trained(0, 3, world.size, 0.01, []))
+    forgeries: list[dict[str, object]] = [
+        {"size": 0},
+        {"epoch": "0"},
+        {"learning_rate": []},
+        {"seeds": None},
+        {"seeds": [[["a"]]] * world.size},
+    ]
+    for forged in forgeries:
         model.save(path)
         with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr("hvd_xai.json", json.dumps(asdict(forged)))
+            archive.writestr("hvd_xai.json", json.dumps({**good, **forged}))
         with pytest.raises(CheckpointError, match="was not saved by a run"):
             read_trained(tmp_path)
     path.unlink()
