@@ -359,7 +359,7 @@ CASES: dict[str, tuple[Make, str, Hints]] = {
     ),
     "records without the feature": (
         records(),
-        r"a-good\.tfrecord' cannot be read: its records do not hold what --feature says",
+        r"a-good\.tfrecord' cannot be read: its records do not hold",
         PICTURE,
     ),
     "records of a broken image": (records(p=b"\x89PNG"), r"a-good\.tfrecord' cannot be", PICTURE),

@@ -6,8 +6,8 @@ The arrays `class_names`, `feature_names` and `vocabulary` of strings are taken 
 """
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from hvd_xai.probe.dataset_format import Hints, Match
 from hvd_xai.probe.reading import check_room, map_array, reading
@@ -44,11 +44,11 @@ def _copy(archive: zipfile.ZipFile, member: str, path: Path, source: Path) -> No
     with reading(source / member):
         check_room(source, path.parent, archive.getinfo(member).file_size)
         with archive.open(member) as packed, writing(path), path.open("wb") as file:
-            while block := _read_block(packed, source / member):
+            while block := _read_block(packed.read, source / member):
                 file.write(block)
 
 
-def _read_block(packed: IO[bytes], named: Path) -> bytes:
+def _read_block(read: Callable[[int], bytes], named: Path) -> bytes:
     # Within this, a decompressor's `OSError` is not taken for one of the disk that is written.
     with reading(named):
-        return packed.read(BLOCK_BYTES)
+        return read(BLOCK_BYTES)
