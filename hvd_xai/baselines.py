@@ -3,7 +3,8 @@
 Each public function of this module whose first parameter is `inputs` can be given by its name; its
 options are bound with `functools.partial`. A baseline returns one reference for each input, `[n,
 ...]`, or several, `[b, n, ...]`, over which a method averages. A baseline with an option `ids` gets
-the sample ids, to seed its random numbers.
+the sample ids, to seed its random numbers. A baseline with an option `channels` that is left open
+gets where the model has the channels of its inputs.
 """
 
 import inspect
@@ -16,8 +17,9 @@ import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai.errors import shorten
-from hvd_xai.protocols import Baseline
+from hvd_xai.protocols import Baseline, Channels
 from hvd_xai.tracing import packed_model
+from hvd_xai.tracing.channels import check_channels, place_axes, settle_channels
 
 # Reach of a blur to each side, in standard deviations.
 _WIDTH = 4.0
@@ -61,21 +63,31 @@ def constant(
     return tf.zeros_like(inputs) + tf.constant(one)
 
 
-def mean(inputs: Float32[tf.Tensor, "n ..."]) -> Float32[tf.Tensor, "n ..."]:
+def mean(
+    inputs: Float32[tf.Tensor, "n ..."], *, channels: Channels | None = None
+) -> Float32[tf.Tensor, "n ..."]:
     """Returns each example's own mean, channel by channel.
 
     The mean is taken over its places, or over all features where there are no places.
+
+    Args:
+        inputs: examples `[n, ...]`.
+        channels: `last`, `first`, or `none` if every axis has places; by default, where the model
+            that is explained has them.
+
+    Raises:
+        ValueError: if nobody says where channels are.
 
     Example:
         >>> mean(tf.constant([[1.0, 2.0], [4.0, 8.0]])).numpy().tolist()
         [[1.5, 1.5], [6.0, 6.0]]
     """
-    places = list(range(1, max(2, inputs.shape.rank - 1)))
+    places = _places("mean", inputs, channels)
     return tf.zeros_like(inputs) + tf.reduce_mean(inputs, axis=places, keepdims=True)
 
 
 def blurred(
-    inputs: Float32[tf.Tensor, "n ..."], *, sigma: float = 10.0
+    inputs: Float32[tf.Tensor, "n ..."], *, sigma: float = 10.0, channels: Channels | None = None
 ) -> Float32[tf.Tensor, "n ..."]:
     """Returns each example blurred by a Gaussian over its places.
 
@@ -83,14 +95,17 @@ def blurred(
     to 1: what is of one colour stays so.
 
     Args:
-        inputs: series, images or volumes, channels last.
+        inputs: series, images or volumes.
         sigma: standard deviation in places, above 0.
+        channels: `last`, `first`, or `none` if every axis has places; by default, where the model
+            that is explained has them.
 
     Raises:
-        ValueError: if the inputs have no places, or sigma is not above 0.
+        ValueError: if the inputs have no places, nobody says where channels are, or sigma is not
+            above 0.
 
     Example:
-        >>> pictures = blurred(tf.constant(inputs), sigma=2.0)
+        >>> pictures = blurred(tf.constant(inputs), sigma=2.0, channels="last")
         >>> pictures.shape.as_list()
         [4, 8, 8, 1]
         >>> bool(np.ptp(pictures) < np.ptp(inputs))
@@ -103,7 +118,7 @@ def blurred(
         )
     if sigma <= 0:
         raise ValueError(f"baseline 'blurred' needs sigma > 0 places; got {sigma}")
-    for axis in range(1, inputs.shape.rank - 1):
+    for axis in _places("blurred", inputs, channels):
         places = np.arange(inputs.shape[axis])
         weights = np.exp(-0.5 * (np.subtract.outer(places, places) / sigma) ** 2)
         weights[np.abs(np.subtract.outer(places, places)) > max(1.0, _WIDTH * sigma)] = 0
@@ -241,24 +256,43 @@ def resolve(baseline: str | Baseline) -> Baseline:
 
 
 def references(
-    baseline: str | Baseline, inputs: Float32[tf.Tensor, "n ..."], ids: Int64[tf.Tensor, "n"]
+    baseline: str | Baseline,
+    model: keras.Model,
+    inputs: Float32[tf.Tensor, "n ..."],
+    ids: Int64[tf.Tensor, "n"],
+    channels: Channels | None = None,
 ) -> Float32[tf.Tensor, "b m ..."]:
     """Returns the references of inputs in the one form that all methods use.
 
     Args:
         baseline: name of a baseline, or function of the inputs.
+        model: model to explain, which tells where the inputs have their channels.
         inputs: examples `[n, ...]`.
         ids: sample ids, `[n]`.
+        channels: where the inputs have their channels, for a method that knows; the model is asked
+            if None.
 
     Returns:
         References `[b, n, ...]`, at least one of each input; `[b, 1, ...]` where all inputs share
         them.
 
     Raises:
-        ValueError: if they have another shape.
+        ValueError: if they have another shape, or the baseline needs to know where channels are and
+            the model does not tell.
     """
     function: Callable[..., Any] = resolve(baseline)
-    options = {"ids": ids} if "ids" in inspect.signature(function).parameters else {}
+    parameters = inspect.signature(function).parameters
+    options: dict[str, Any] = {"ids": ids} if "ids" in parameters else {}
+    # The signature of a `functools.partial` has what is bound for a default: that stays.
+    open_ones = (None, inspect.Parameter.empty)
+    if "channels" in parameters and parameters["channels"].default in open_ones:
+        options["channels"] = settle_channels(
+            model,
+            tuple(inputs.shape[1:]),
+            channels,
+            asker=f"baseline {getattr(function, '__name__', baseline)}",
+            setting="baseline.channels",
+        )
     returned = tf.cast(function(inputs, **options), tf.float32)
     # One reference each is a list of one.
     several = returned if returned.shape.rank == inputs.shape.rank + 1 else returned[None]
@@ -273,14 +307,20 @@ def references(
 
 
 def reference(
-    baseline: str | Baseline, inputs: Float32[tf.Tensor, "n ..."], ids: Int64[tf.Tensor, "n"]
+    baseline: str | Baseline,
+    model: keras.Model,
+    inputs: Float32[tf.Tensor, "n ..."],
+    ids: Int64[tf.Tensor, "n"],
+    channels: Channels | None = None,
 ) -> Float32[tf.Tensor, "n ..."]:
     """Returns the one reference of each input, for methods that do not average over several.
 
+    Args are those of `references`.
+
     Raises:
-        ValueError: if the references have another shape, or there are several of an input.
+        ValueError: as `references`, or if there are several of an input.
     """
-    several = references(baseline, inputs, ids)
+    several = references(baseline, model, inputs, ids, channels)
     if several.shape[0] != 1:
         raise ValueError(
             f"this method takes one reference of each input, and {shorten(baseline)} returned"
@@ -305,3 +345,22 @@ def held(
     """
     is_whole = packed_model.whole_numbers(model)
     return references if is_whole is None else tf.where(is_whole, inputs, references)
+
+
+def _places(name: str, inputs: tf.Tensor, channels: Channels | None) -> list[int]:
+    """Returns the axes of inputs that have places.
+
+    Raises:
+        ValueError: if that is not known.
+    """
+    rank = inputs.shape.rank
+    if rank < 3:
+        return list(range(1, rank))
+    if channels is None:
+        raise ValueError(
+            f"baseline '{name}' needs to know where inputs of shape {tuple(inputs.shape)} have"
+            " their channels. Pass channels='last', 'first' or 'none'; a method that is given the"
+            " baseline asks the model."
+        )
+    check_channels(channels)
+    return place_axes(channels, rank)

@@ -44,7 +44,8 @@ class Baseline(Protocol):
     """The reference inputs of a batch: `inputs -> [n, ...]`.
 
     It is `[b, n, ...]` where each input has several references. A baseline with an option `ids`
-    gets the sample ids; methods ask through `hvd_xai.baselines.references`.
+    gets the sample ids, one with an option `channels` where the model has its channels; methods ask
+    through `hvd_xai.baselines.references`.
 
     Example:
         >>> from hvd_xai.attributions.integrated_gradients import integrated_gradients
@@ -58,6 +59,10 @@ class Baseline(Protocol):
     def __call__(self, inputs: "tf.Tensor", /) -> "tf.Tensor":
         """Returns the references of the inputs `[n, ...]`, in the inputs' dtype."""
 
+
+Channels: TypeAlias = Literal["last", "first", "none"]
+"""Where inputs have the axis of their channels; "none" says that each axis has places, as where an
+image is `[h, w]`."""
 
 ScoreUnit: TypeAlias = Literal["probability", "logit", "log-odds"]
 """Unit of a score, where it is known."""

@@ -32,6 +32,9 @@ def explain(
 ) -> Computed:
     """Returns attributions of the inputs for the model's only output; sample ids count from 0."""
     n = len(inputs)
+    if inputs.ndim > 2:
+        # A function tells nobody where it takes channels to be.
+        options = {"channels": "last", **options}
     return Compute(model, partial(method, **options))(
         inputs, np.zeros(n, np.int64), np.arange(n) if ids is None else ids
     )

@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvd_xai.protocols import Channels
+
 INPUT_SHAPE = (8, 8, 1)
 N_CLASSES = 3
 N_TOKENS, N_WORDS, N_UNITS = 6, 9, 4
@@ -462,3 +464,19 @@ def assert_same_state(got: dict[str, Any], want: dict[str, Any]) -> None:
     assert len(got["layers"]) == len(want["layers"])
     if got["layers"] == want["layers"]:
         assert got["config"] == want["config"]
+
+
+def of_places(channels: Channels) -> keras.Model:
+    """A network of images of 6 x 5 places and 2 channels, the same wherever these are."""
+    is_first = channels == "first"
+    options = {"data_format": "channels_first" if is_first else "channels_last"}
+    keras.utils.set_random_seed(4)
+    return keras.Sequential(
+        [
+            keras.Input((2, 6, 5) if is_first else (6, 5, 2)),
+            keras.layers.Conv2D(4, 3, activation="relu", **options),
+            keras.layers.MaxPooling2D(2, name="pool", **options),
+            keras.layers.GlobalAveragePooling2D(**options),
+            keras.layers.Dense(3),
+        ]
+    )

@@ -3,6 +3,7 @@
 import inspect
 from functools import partial
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,6 +12,7 @@ from hvd_xai import baselines
 from hvd_xai.protocols import Baseline
 
 RANDOM = np.random.default_rng(0)
+TABLE = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
 
 
 def test_zero_is_zero_of_the_same_shape() -> None:
@@ -68,7 +70,7 @@ def test_constant_is_a_value_or_a_colour() -> None:
 )
 def test_mean_is_each_examples_own(shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
     inputs = RANDOM.normal(size=shape).astype(np.float32)
-    got = baselines.mean(tf.constant(inputs)).numpy()
+    got = baselines.mean(tf.constant(inputs), channels="last").numpy()
     np.testing.assert_allclose(
         got, np.broadcast_to(inputs.mean(axis=axes, keepdims=True), shape), atol=1e-6
     )
@@ -77,7 +79,7 @@ def test_mean_is_each_examples_own(shape: tuple[int, ...], axes: tuple[int, ...]
 def test_blurred_is_a_gaussian_mean_of_neighbours() -> None:
     impulse = np.zeros((1, 31, 2), np.float32)
     impulse[0, 15, 0] = 1
-    got = baselines.blurred(tf.constant(impulse), sigma=2.0).numpy()
+    got = baselines.blurred(tf.constant(impulse), sigma=2.0, channels="last").numpy()
     gaussian = np.exp(-((np.arange(31) - 15) ** 2) / 8)
     # cut off at 4 sigma: 6e-5 is beyond
     np.testing.assert_allclose(got[0, 7:24, 0], (gaussian / gaussian.sum())[7:24], atol=1e-4)
@@ -86,16 +88,17 @@ def test_blurred_is_a_gaussian_mean_of_neighbours() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 9, 3), (2, 6, 9, 3), (2, 4, 6, 9, 3)])
 def test_blurred_keeps_what_is_of_one_colour_and_the_order_of_axes(shape: tuple[int, ...]) -> None:
+    blurred = partial(baselines.blurred, channels="last")
     colours = np.broadcast_to(
         np.arange(6.0, dtype=np.float32).reshape(2, *[1] * (len(shape) - 2), 3), shape
     )
-    np.testing.assert_allclose(
-        baselines.blurred(tf.constant(colours), sigma=3.0), colours, rtol=1e-6
-    )
+    np.testing.assert_allclose(blurred(tf.constant(colours), sigma=3.0), colours, rtol=1e-6)
     images = RANDOM.normal(size=shape).astype(np.float32)
-    np.testing.assert_allclose(baselines.blurred(tf.constant(images), sigma=0.1), images, atol=1e-6)
-    smooth = baselines.blurred(tf.constant(images), sigma=1000.0).numpy()
-    np.testing.assert_allclose(smooth, baselines.mean(tf.constant(images)), atol=1e-4)
+    np.testing.assert_allclose(blurred(tf.constant(images), sigma=0.1), images, atol=1e-6)
+    smooth = blurred(tf.constant(images), sigma=1000.0).numpy()
+    np.testing.assert_allclose(
+        smooth, baselines.mean(tf.constant(images), channels="last"), atol=1e-4
+    )
 
 
 def test_uniform_is_seeded_by_sample_id() -> None:
@@ -116,11 +119,13 @@ def test_references_are_one_or_several_of_each_input() -> None:
     inputs, ids = tf.ones((3, 2)), tf.range(3, dtype=tf.int64)
     data = np.arange(10.0).reshape(5, 2)
     shapes = {"zero": (1, 3, 2), "black_and_white": (2, 3, 2), "uniform": (1, 3, 2)}
-    assert {name: tuple(baselines.references(name, inputs, ids).shape) for name in shapes} == shapes
-    got = baselines.references(partial(baselines.samples, data=data), inputs, ids)
+    assert {
+        name: tuple(baselines.references(name, TABLE, inputs, ids).shape) for name in shapes
+    } == shapes
+    got = baselines.references(partial(baselines.samples, data=data), TABLE, inputs, ids)
     np.testing.assert_array_equal(got[:, 0], data)
     np.testing.assert_array_equal(
-        baselines.references("black_and_white", inputs, ids)[:, 0], [[0, 0], [1, 1]]
+        baselines.references("black_and_white", TABLE, inputs, ids)[:, 0], [[0, 0], [1, 1]]
     )
 
 
@@ -141,4 +146,4 @@ def test_references_are_one_or_several_of_each_input() -> None:
 )
 def test_baselines_that_do_not_fit_are_refused(baseline: str | Baseline, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        baselines.references(baseline, tf.ones((3, 2)), tf.range(3, dtype=tf.int64))
+        baselines.references(baseline, TABLE, tf.ones((3, 2)), tf.range(3, dtype=tf.int64))

@@ -77,7 +77,7 @@ def deep_lift(
     micro_batches.check_micro_batch(micro_batch)
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
-        x_start = baselines.held(model, x, baselines.reference(baseline, x, sample_id))
+        x_start = baselines.held(model, x, baselines.reference(baseline, model, x, sample_id))
         # From here on `x` is a copy: the baseline was made of the inputs themselves, and the walk
         # from `x` to the score must not pass through it.
         x = tf.identity(x)
@@ -93,8 +93,7 @@ def deep_lift(
         if multipliers is None:
             raise ValueError(
                 "`deep_lift` needs a score that depends smoothly on the inputs; this one does not."
-                " A model of integer inputs (tokens, a cast) has none: take"
-                " `layer_integrated_gradients` at its embedding."
+                " Tokens never do: take `layer_integrated_gradients` at their embedding."
             )
         # C_{Δx_i} = m_{Δx_i} · Δx_i
         attributions = multipliers * (x - x_start)

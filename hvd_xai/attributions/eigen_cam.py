@@ -59,7 +59,7 @@ def eigen_cam(
         The paper leaves the sign open.
     """
     del targets, ids
-    activations, _ = cam.activations(model, inputs, layer, asker="eigen_cam")
+    activations = cam.activations(model, inputs, layer, asker="eigen_cam")
     n_places = math.prod(activations.shape[1:-1])
     matrix = tf.reshape(activations, [-1, n_places, activations.shape[-1]])
     is_finite = tf.reduce_all(tf.math.is_finite(matrix), axis=[1, 2], keepdims=True)

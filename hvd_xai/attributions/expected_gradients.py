@@ -142,7 +142,7 @@ def _background(
     )
 
     def start(x: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-        several = baselines.held(model, x, baselines.references(baseline, x, ids))
+        several = baselines.held(model, x, baselines.references(baseline, model, x, ids))
         return tf.transpose(several, [1, 0, *range(2, several.shape.rank)])
 
     of_one = (tf.TensorSpec([1, *shape], tf.float32), tf.TensorSpec([1], tf.int64))

@@ -8,8 +8,9 @@ from jaxtyping import Float32, Int32, Int64, Shaped
 from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
 from hvd_xai.primitives.axes import inputs_or_places
-from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Channels, Score
 from hvd_xai.tracing import micro_batches
+from hvd_xai.tracing.channels import settle_channels
 
 
 def feature_permutation(
@@ -23,6 +24,7 @@ def feature_permutation(
     n_samples: int = 32,
     patch: int | tuple[int, ...] | None = None,
     baseline: str | Baseline = "zero",
+    channels: Channels | None = None,
     score: str | Score = "output",
     seed: int = 0,
     micro_batch: int = 256,
@@ -39,8 +41,8 @@ def feature_permutation(
 
     Args:
         model: any built Keras model of one input.
-        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, or series, images and
-            volumes with channels last.
+        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, series, images or
+            volumes.
         targets: what the score selects for each example, such as a class id, `[n]`.
         ids: sample ids, `[n]`, which with the seed decide which examples of the background are
             drawn.
@@ -54,6 +56,8 @@ def feature_permutation(
             equal sides.
         baseline: replacement where no background is given: name of a baseline in
             `hvd_xai.baselines`, or function of the inputs.
+        channels: where the inputs have their channels: `last`, `first`, or `none` if every axis has
+            places; by default, where the model has them.
         score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
             targets.
         seed: seed of the random numbers.
@@ -65,7 +69,8 @@ def feature_permutation(
         float32, signed, in the units of the score.
 
     Raises:
-        ValueError: if an option is out of range, or background or baseline have another shape.
+        ValueError: if an option is out of range, background or baseline have another shape, or the
+            model does not tell where channels are.
 
     Example:
         >>> method = partial(feature_permutation, background=inputs, patch=4)
@@ -88,18 +93,19 @@ def feature_permutation(
             f"`feature_permutation` needs a background of shape {('b', *shape)}, b >= 1; got"
             f" {background.shape}"
         )
-    cells = coalitions.divide(shape, patch)
+    where = settle_channels(model, shape, channels, asker="feature_permutation")
+    cells = coalitions.divide(shape, patch, where)
     n_drawn = min(n_samples, 1 if background is None else len(background))
     cut = coalitions.cut(1 + n_drawn * cells.n_features, micro_batch)
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor:
         if background is None:
-            others = baselines.reference(baseline, x, sample_id)[:, None]
+            others = baselines.reference(baseline, model, x, sample_id, where)[:, None]
         else:
             others = _draw(background, n_drawn, seed, sample_id)
 
         def points(row: tf.Tensor) -> tf.Tensor:
-            return _replace(x, others, cells, row)
+            return _replace(x, others, cells, row, where)
 
         values = coalitions.evaluate_rows(model, points, target, score, cut)
         # Row 0 is F(x); rows 1 + k m + j fall into [example drawn, feature].
@@ -128,6 +134,7 @@ def _replace(
     others: Float32[tf.Tensor, "n k ..."],
     cells: coalitions.Cells,
     row: Int32[tf.Tensor, "r"],
+    channels: Channels,
 ) -> Float32[tf.Tensor, "n r ..."]:
     """Returns the inputs of some micro-batch rows, in which one feature comes from another example.
 
@@ -142,4 +149,4 @@ def _replace(
     replaced = (tf.range(m) == (row[:, None] - 1) % m) & (row[:, None] > 0)
     present = coalitions.spread(cells, ~replaced[None])
     other = tf.gather(others, tf.maximum(row - 1, 0) // m, axis=1)
-    return coalitions.mix(x, other, present)
+    return coalitions.mix(x, other, present, channels)

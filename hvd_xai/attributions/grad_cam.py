@@ -31,7 +31,8 @@ def grad_cam(
         targets: what the score selects for each example, such as a class id, `[n]`.
         ids: sample ids, `[n]`; not used, because nothing here is random.
         layer: name of a layer, or as much of its path as identifies it, such as `backbone/conv`; by
-            default the last layer with a spatial output, which is what the paper recommends.
+            default the last layer with a spatial output that leads to the score, as the paper
+            recommends.
         score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
             targets.
 

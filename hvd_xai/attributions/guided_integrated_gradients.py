@@ -81,7 +81,7 @@ def guided_integrated_gradients(
             f" max_distance <= 1; got {n_steps}, {fraction} and {max_distance}"
         )
     x = tf.cast(inputs, tf.float32)
-    start = baselines.held(model, x, baselines.reference(baseline, x, ids))
+    start = baselines.held(model, x, baselines.reference(baseline, model, x, ids))
     n_features = x.shape[1:].num_elements()
     difference = x - start
     # The L1 distance is shared among the features: steps of equal length cover equal shares of it.

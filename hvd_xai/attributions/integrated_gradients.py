@@ -105,7 +105,7 @@ def integrated_gradients(
         return gradients.differentiate(model, points, of, score)
 
     if tolerance is not None:
-        paths = baselines.held(model, x, baselines.references(start, x, ids))
+        paths = baselines.held(model, x, baselines.references(start, model, x, ids))
         to_tolerance = functools.partial(
             _refined, model, score, gradient, x, targets, tolerance, micro_batch
         )
@@ -120,7 +120,7 @@ def integrated_gradients(
             at_end, at_start = _ends(model, score, x, x_start, target)
             return attributions, _total(attributions) - (at_end - at_start)
 
-        paths = baselines.held(model, x, baselines.references(start, x, sample_id))
+        paths = baselines.held(model, x, baselines.references(start, model, x, sample_id))
         total, gap = _sum(of_path, paths)
         return Attributed(
             total / paths.shape[0],

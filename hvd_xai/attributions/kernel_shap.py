@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float64, Int, Int64, Shaped
 from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
 from hvd_xai.primitives.axes import inputs_or_places
-from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Channels, Score
 from hvd_xai.tracing import micro_batches
+from hvd_xai.tracing.channels import settle_channels
 
 
 def kernel_shap(
@@ -25,6 +26,7 @@ def kernel_shap(
     patch: int | tuple[int, ...] | None = None,
     n_samples: int = 512,
     baseline: str | Baseline = "zero",
+    channels: Channels | None = None,
     score: str | Score = "output",
     seed: int = 0,
     micro_batch: int = 256,
@@ -39,8 +41,8 @@ def kernel_shap(
 
     Args:
         model: any built Keras model of one input.
-        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, or series, images and
-            volumes with channels last.
+        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, series, images or
+            volumes.
         targets: what the score selects for each example, such as a class id, `[n]`.
         ids: sample ids, `[n]`, which with the seed decide an example's coalitions.
         patch: side of a feature in places, one number for all axes or one for each; by default a
@@ -49,6 +51,8 @@ def kernel_shap(
         n_samples: largest number of coalitions of an example, at least `2 m + 2`, or all there are.
         baseline: values of absent features: name of a baseline in `hvd_xai.baselines`, or function
             of the inputs.
+        channels: where the inputs have their channels: `last`, `first`, or `none` if every axis has
+            places; by default, where the model has them.
         score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
             targets.
         seed: seed of the random numbers.
@@ -61,8 +65,8 @@ def kernel_shap(
         shape, and `standard_error` `[n]`, the largest among an example's features.
 
     Raises:
-        ValueError: if there is but one feature, too few samples for the features, or the baseline
-            has another shape.
+        ValueError: if there is but one feature, too few samples for the features, the baseline has
+            another shape, or the model does not tell where channels are.
 
     Example:
         >>> computed = Compute(model, partial(kernel_shap, patch=4))(inputs, targets, ids)
@@ -81,7 +85,9 @@ def kernel_shap(
         The standard errors are ours: those of the fit if its pairs were drawn again, zero where all
         coalitions are listed. They hold if a few dozen pairs are drawn.
     """
-    cells = coalitions.divide(tuple(inputs.shape[1:]), patch)
+    shape = tuple(inputs.shape[1:])
+    where = settle_channels(model, shape, channels, asker="kernel_shap")
+    cells = coalitions.divide(shape, patch, where)
     n_features = cells.n_features
     least = min(2 * n_features + 2, 2**n_features - 2)
     if n_features < 2 or n_samples < least:
@@ -104,11 +110,11 @@ def kernel_shap(
         # Rows 0 and 1 are F(0) and F(1), for the constraint; the coalitions of the fit follow.
         ends = tf.tile(tf.constant([[[False], [True]]]), [cut.n_examples, 1, n_features])
         with_ends = tf.concat([ends, present], axis=1)
-        absent = baselines.reference(baseline, x, sample_id)
+        absent = baselines.reference(baseline, model, x, sample_id, where)
         values = coalitions.evaluate_rows(
             model,
             lambda row: coalitions.mix(
-                x, absent, coalitions.spread(cells, tf.gather(with_ends, row, axis=1))
+                x, absent, coalitions.spread(cells, tf.gather(with_ends, row, axis=1)), where
             ),
             target,
             score,

@@ -42,7 +42,7 @@ def layer_conductance(
         targets: what the score selects for each example, such as a class id, `[n]`.
         ids: sample ids, `[n]`, which seed random baselines.
         layer: name of a layer, or as much of its path as identifies it; by default the last layer
-            with a spatial output.
+            with a spatial output that leads to the score.
         n_steps: number of points of the path, at least 1.
         rule: quadrature rule, `midpoint` or `gauss_legendre`; neither evaluates the ends of the
             path.
@@ -82,12 +82,12 @@ def layer_conductance(
     n_examples, n_nodes = blocks.n_examples, blocks.nodes.shape[1]
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
-        x_start = baselines.held(model, x, baselines.reference(baseline, x, sample_id))
+        x_start = baselines.held(model, x, baselines.reference(baseline, model, x, sample_id))
         difference = x - x_start
         # The first run finds the layer's shape, and the scores at both ends of the path.
         with layers.tap(model) as calls:
             both = scores.evaluate(model, tf.concat([x, x_start], 0), tf.tile(target, [2]), score)
-        call = _called(calls, layer, n_rows=2 * n_examples)
+        call = _called(calls, layer, both)
         change_of_row, target_of_row = (
             tf.repeat(difference, n_nodes, axis=0),
             tf.repeat(target, n_nodes),
@@ -122,14 +122,23 @@ def layer_conductance(
     return attributed
 
 
-def _called(calls: list[layers.Call], layer: str | None, *, n_rows: int) -> layers.Call:
-    """Returns the call of the named layer, or of the last one with places, of that many rows."""
+def _called(calls: list[layers.Call], layer: str | None, values: tf.Tensor) -> layers.Call:
+    """Returns the call of the named layer, or of the last one with places that leads to the scores.
+
+    The layer returns a row for each of the scores.
+    """
     if layer is None:
-        call = layers.spatial(calls, None, _NAME, otherwise=". Pass layer= one of these.")
+        call = layers.spatial(
+            calls,
+            None,
+            _NAME,
+            leading=layers.leading_to(calls, values),
+            otherwise=". Pass layer= one of these.",
+        )
     else:
         call = layers.single(calls, layer, _NAME)
     output: tf.Tensor = call.output
-    if output.shape[0] != n_rows:
+    if output.shape[0] != values.shape[0]:
         raise ValueError(
             f"`{_NAME}` needs a layer that returns one row an example; layer {call.path!r} does not"
         )

@@ -5,8 +5,8 @@ import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai import baselines, scores
-from hvd_xai.primitives import layers, quadrature
-from hvd_xai.protocols import Attributed, AttributedTo, Baseline, Score
+from hvd_xai.primitives import cam, layers, quadrature
+from hvd_xai.protocols import Attributed, AttributedTo, Baseline, Channels, Score
 from hvd_xai.tracing import micro_batches
 
 _NAME = "layer_integrated_gradients"
@@ -47,18 +47,18 @@ def layer_integrated_gradients(
         baseline: start of the paths, in the space of the layer's output: name of a baseline in
             `hvd_xai.baselines`, or function of that output. A whole number stands for what the
             layer returns when all of the model's input is that number: the embedding of one token.
-        is_summed: whether to sum the last axis, the components of a token, so that each token has
-            one attribution.
+        is_summed: whether to sum the components of each token, or the channels of each place, so
+            that a token or a place has one attribution.
         score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
             targets.
         micro_batch: largest number of (example x point) micro-batch rows that go through the model
             at once; it bounds the memory and leaves the attributions as they are.
 
     Returns:
-        Attributions of the shape of the layer's output without its last axis, `[n, tokens]` of an
-        embedding, or with it if it is not summed; signed, float32, in the units of the score. In
-        `per_sample` `convergence_delta` `[n]`, the sum of an example's attributions minus what the
-        score gains from the baseline to the layer's output.
+        Attributions of the shape of the layer's output without its channels, `[n, tokens]` of an
+        embedding, or with them if they are not summed; signed, float32, in the units of the score.
+        In `per_sample` `convergence_delta` `[n]`, the sum of an example's attributions minus what
+        the score gains from the baseline to the layer's output.
 
     Raises:
         ValueError: if an option is out of range, the model has no such layer, several match, the
@@ -85,11 +85,12 @@ def layer_integrated_gradients(
         with layers.tap(model) as calls:
             at_end = scores.evaluate(model, x, target, score)
         call = _called(calls, layer, n_rows=n_examples)
-        end = tf.cast(call.output, tf.float32)
+        end, axis = tf.cast(call.output, tf.float32), cam.channel_axis(calls, call)
+        where: Channels = "first" if 1 == axis < end.shape.rank - 1 else "last"
         begin = (
             tf.cast(_output(model, call, tf.fill(x.shape, baseline)), tf.float32)
             if isinstance(baseline, int)
-            else baselines.reference(baseline, end, sample_id)
+            else baselines.reference(baseline, model, end, sample_id, where)
         )
         difference = end - begin
         x_of_row, target_of_row = tf.repeat(x, n_nodes, axis=0), tf.repeat(target, n_nodes)
@@ -111,7 +112,7 @@ def layer_integrated_gradients(
             at_start = scores.evaluate(model, x, target, score)
         summed = tf.reduce_sum(attributions, axis=list(range(1, end.shape.rank)))
         if is_summed:
-            attributions = tf.reduce_sum(attributions, axis=-1)
+            attributions = tf.reduce_sum(attributions, axis=axis)
         return Attributed(
             attributions,
             {"convergence_delta": summed - (at_end - at_start)},

@@ -7,8 +7,9 @@ from jaxtyping import Float64, Int64, Shaped
 from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
 from hvd_xai.primitives.axes import inputs_or_places
-from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Channels, Score
 from hvd_xai.tracing import micro_batches
+from hvd_xai.tracing.channels import settle_channels
 
 
 def lime(
@@ -23,6 +24,7 @@ def lime(
     kernel_width: float = 0.25,
     ridge: float = 1.0,
     baseline: str | Baseline = "zero",
+    channels: Channels | None = None,
     score: str | Score = "output",
     seed: int = 0,
     micro_batch: int = 256,
@@ -38,8 +40,8 @@ def lime(
 
     Args:
         model: any built Keras model of one input.
-        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, or series, images and
-            volumes with channels last.
+        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, series, images or
+            volumes.
         targets: what the score selects for each example, such as a class id, `[n]`.
         ids: sample ids, `[n]`, which with the seed decide which features are taken away.
         patch: side of a feature in places, one number for all axes or one for each; by default a
@@ -53,6 +55,8 @@ def lime(
             `n_samples`.
         baseline: values of absent features: name of a baseline in `hvd_xai.baselines`, or function
             of the inputs.
+        channels: where the inputs have their channels: `last`, `first`, or `none` if every axis has
+            places; by default, where the model has them.
         score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
             targets.
         seed: seed of the random numbers.
@@ -65,7 +69,8 @@ def lime(
         weighted share of the score's variance that the linear model explains.
 
     Raises:
-        ValueError: if an option is out of range, or the baseline has another shape.
+        ValueError: if an option is out of range, the baseline has another shape, or the model does
+            not tell where channels are.
 
     Example:
         >>> computed = Compute(model, partial(lime, patch=4))(inputs, targets, ids)
@@ -86,18 +91,20 @@ def lime(
     for name, value in (("kernel_width", kernel_width), ("ridge", ridge)):
         if not value > 0:
             raise ValueError(f"`lime` needs {name} > 0; got {value}")
-    cells = coalitions.divide(tuple(inputs.shape[1:]), patch)
+    shape = tuple(inputs.shape[1:])
+    where = settle_channels(model, shape, channels, asker="lime")
+    cells = coalitions.divide(shape, patch, where)
     cut = coalitions.cut(n_samples, micro_batch)
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> Attributed:
         drawn = coalitions.uniform(seed, sample_id, (n_samples - 1, cells.n_features)) < 0.5
         # Row 0 is the whole example; in the others each feature is present by the toss of a coin.
         present = tf.concat([tf.fill([cut.n_examples, 1, cells.n_features], True), drawn], axis=1)
-        absent = baselines.reference(baseline, x, sample_id)
+        absent = baselines.reference(baseline, model, x, sample_id, where)
         values = coalitions.evaluate_rows(
             model,
             lambda row: coalitions.mix(
-                x, absent, coalitions.spread(cells, tf.gather(present, row, axis=1))
+                x, absent, coalitions.spread(cells, tf.gather(present, row, axis=1)), where
             ),
             target,
             score,

@@ -8,8 +8,9 @@ from jaxtyping import Bool, Int64, Shaped
 from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
 from hvd_xai.primitives.axes import inputs_or_places
-from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Channels, Score
 from hvd_xai.tracing import micro_batches
+from hvd_xai.tracing.channels import settle_channels
 
 
 def occlusion(
@@ -22,6 +23,7 @@ def occlusion(
     patch: int | tuple[int, ...] | None = None,
     stride: int | tuple[int, ...] | None = None,
     baseline: str | Baseline = "zero",
+    channels: Channels | None = None,
     score: str | Score = "output",
     micro_batch: int = 256,
 ) -> Attributed:
@@ -35,8 +37,8 @@ def occlusion(
 
     Args:
         model: any built Keras model of one input.
-        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, or series, images and
-            volumes with channels last.
+        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, series, images or
+            volumes.
         targets: what the score selects for each example, such as a class id, `[n]`.
         ids: sample ids, `[n]`, which seed random baselines.
         patch: side of the patch in places, one number for all axes or one for each; by default a
@@ -46,6 +48,8 @@ def occlusion(
             itself, which is the least work. The last position of an axis ends where the axis does.
         baseline: values of covered places: name of a baseline in `hvd_xai.baselines`, or function
             of the inputs.
+        channels: where the inputs have their channels: `last`, `first`, or `none` if every axis has
+            places; by default, where the model has them.
         score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
             targets.
         micro_batch: largest number of (example x position) micro-batch rows that go through the
@@ -56,7 +60,8 @@ def occlusion(
         float32, signed, in the units of the score.
 
     Raises:
-        ValueError: if patch or stride do not fit the inputs, or the baseline has another shape.
+        ValueError: if patch or stride do not fit the inputs, the baseline has another shape, or the
+            model does not tell where channels are.
 
     Example:
         >>> method = partial(occlusion, patch=4, stride=2)
@@ -70,14 +75,11 @@ def occlusion(
         position; here it is the drop, and averaged where positions overlap.
     """
     shape = tuple(inputs.shape[1:])
+    where = settle_channels(model, shape, channels, asker="occlusion")
+    sizes, sides = coalitions.places(shape, where), coalitions.sides(shape, patch, where)
     covers = [
         _positions(size, side, step)
-        for size, side, step in zip(
-            coalitions.places(shape),
-            coalitions.sides(shape, patch),
-            _strides(shape, patch, stride),
-            strict=True,
-        )
+        for size, side, step in zip(sizes, sides, _strides(sides, stride), strict=True)
     ]
     counts = tuple(len(cover) for cover in covers)
     cut = coalitions.cut(1 + int(np.prod(counts)), micro_batch)
@@ -98,9 +100,13 @@ def occlusion(
         return is_covered
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor:
-        absent = baselines.reference(baseline, x, sample_id)
+        absent = baselines.reference(baseline, model, x, sample_id, where)
         values = coalitions.evaluate_rows(
-            model, lambda row: coalitions.mix(x, absent, ~covered(row)[None]), target, score, cut
+            model,
+            lambda row: coalitions.mix(x, absent, ~covered(row)[None], where),
+            target,
+            score,
+            cut,
         )
         # Row 0 is F(x); the other rows fall into the positions along h and along w.
         drops = tf.reshape(values[:, :1] - values[:, 1:], [cut.n_examples, *counts])
@@ -117,17 +123,12 @@ def occlusion(
     return Attributed(drops, attributed_to=inputs_or_places(drops, inputs), signed=True)
 
 
-def _strides(
-    shape: tuple[int, ...],
-    patch: int | tuple[int, ...] | None,
-    stride: int | tuple[int, ...] | None,
-) -> tuple[int, ...]:
+def _strides(sides: tuple[int, ...], stride: int | tuple[int, ...] | None) -> tuple[int, ...]:
     """Returns the stride along each axis.
 
     Raises:
         ValueError: if there is not one for each axis, or one leaves out places.
     """
-    sides = coalitions.sides(shape, patch)
     steps = (
         sides
         if stride is None

@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float64, Int32, Int64, Shaped
 from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
 from hvd_xai.primitives.axes import inputs_or_places
-from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Channels, Score
 from hvd_xai.tracing import micro_batches
+from hvd_xai.tracing.channels import settle_channels
 
 # Number of orders between two looks at the standard error, which fewer would not tell.
 _PERMUTATIONS_OF_A_ROUND = 5
@@ -31,6 +32,7 @@ def permutation_shap(
     n_permutations: int = 10,
     tolerance: float | None = None,
     baseline: str | Baseline = "zero",
+    channels: Channels | None = None,
     score: str | Score = "output",
     seed: int = 0,
     micro_batch: int = 256,
@@ -45,8 +47,8 @@ def permutation_shap(
 
     Args:
         model: any built Keras model of one input.
-        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, or series, images and
-            volumes with channels last.
+        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, series, images or
+            volumes.
         targets: what the score selects for each example, such as a class id, `[n]`.
         ids: sample ids, `[n]`, which with the seed decide an example's orders.
         patch: side of a feature in places, one number for all axes or one for each; by default a
@@ -60,6 +62,8 @@ def permutation_shap(
             to it, is the most. By default all of them are taken.
         baseline: values of absent features: name of a baseline in `hvd_xai.baselines`, or function
             of the inputs.
+        channels: where the inputs have their channels: `last`, `first`, or `none` if every axis has
+            places; by default, where the model has them.
         score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
             targets.
         seed: seed of the random numbers.
@@ -73,7 +77,8 @@ def permutation_shap(
         `[n]`, the number of orders that it took.
 
     Raises:
-        ValueError: if an option is out of range, or the baseline has another shape.
+        ValueError: if an option is out of range, the baseline has another shape, or the model does
+            not tell where channels are.
 
     Example:
         Twelve orders, each also backwards, are all 4! orders of four features, so that the values
@@ -100,7 +105,9 @@ def permutation_shap(
         raise ValueError(
             f"tolerance is a standard error in the units of the score, more than 0; got {tolerance}"
         )
-    cells = coalitions.divide(tuple(inputs.shape[1:]), patch)
+    shape = tuple(inputs.shape[1:])
+    where = settle_channels(model, shape, channels, asker="permutation_shap")
+    cells = coalitions.divide(shape, patch, where)
     rounds = _plan_rounds(cells.n_features, n_permutations, tolerance)
     rows = _rows(rounds.n_orders, cells.n_features)
     cut = coalitions.cut(len(rows.order), micro_batch)
@@ -113,10 +120,11 @@ def permutation_shap(
         They are `[n, 2, m]`, float64.
         """
         place = _draw_orders(rounds, seed, sample_id, number)
-        absent = baselines.reference(baseline, x, sample_id)
+        absent = baselines.reference(baseline, model, x, sample_id, where)
 
         def points(row: tf.Tensor) -> tf.Tensor:
-            return coalitions.mix(x, absent, coalitions.spread(cells, rows.present(row, place)))
+            present = coalitions.spread(cells, rows.present(row, place))
+            return coalitions.mix(x, absent, present, where)
 
         values = coalitions.evaluate_rows(model, points, target, score, cut)
         gains = _gains(tf.cast(values, tf.float64), place)

@@ -8,8 +8,9 @@ from jaxtyping import Float32, Int64, Shaped
 from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
 from hvd_xai.primitives.axes import inputs_or_places
-from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Channels, Score
 from hvd_xai.tracing import micro_batches
+from hvd_xai.tracing.channels import settle_channels
 
 
 def rise(
@@ -23,6 +24,7 @@ def rise(
     n_masks: int = 500,
     probability: float = 0.5,
     baseline: str | Baseline = "zero",
+    channels: Channels | None = None,
     score: str | Score = "output",
     seed: int = 0,
     micro_batch: int = 256,
@@ -36,8 +38,8 @@ def rise(
 
     Args:
         model: any built Keras model of one input.
-        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, or series, images and
-            volumes with channels last.
+        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, series, images or
+            volumes.
         targets: what the score selects for each example, such as a class id, `[n]`.
         ids: sample ids, `[n]`, which with the seed decide an example's masks.
         patch: side of a cell of the coarse masks in places, one number for all axes or one for
@@ -47,6 +49,8 @@ def rise(
         probability: probability E[M] that a cell is shown, between 0 and 1.
         baseline: values of hidden places: name of a baseline in `hvd_xai.baselines`, or function of
             the inputs.
+        channels: where the inputs have their channels: `last`, `first`, or `none` if every axis has
+            places; by default, where the model has them.
         score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
             targets.
         seed: seed of the random numbers.
@@ -58,7 +62,8 @@ def rise(
         float32, in the units of the score.
 
     Raises:
-        ValueError: if an option is out of range, or the baseline has another shape.
+        ValueError: if an option is out of range, the baseline has another shape, or the model does
+            not tell where channels are.
 
     Example:
         >>> method = partial(rise, patch=2, n_masks=100)
@@ -79,7 +84,8 @@ def rise(
     if not 0 < probability < 1:
         raise ValueError(f"`rise` needs a probability between 0 and 1; got {probability}")
     shape = tuple(inputs.shape[1:])
-    sizes, sides = coalitions.places(shape), coalitions.sides(shape, patch)
+    where = settle_channels(model, shape, channels, asker="rise")
+    sizes, sides = coalitions.places(shape, where), coalitions.sides(shape, patch, where)
     # One cell more than covers an axis, because masks are shifted by up to a cell.
     corners = tuple(-(-size // side) + 1 for size, side in zip(sizes, sides, strict=True))
     n_cells, n_places = int(np.prod(corners)), int(np.prod(sizes))
@@ -92,7 +98,7 @@ def rise(
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor:
         # Of each mask: its cells, then its shift along each axis.
         drawn = coalitions.uniform(seed, sample_id, (n_masks, n_cells + len(sizes)))
-        absent = baselines.reference(baseline, x, sample_id)
+        absent = baselines.reference(baseline, model, x, sample_id, where)
 
         def weighted_masks(number: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
             of_masks = tf.gather(drawn, tf.cast(number, tf.int32), axis=1)
@@ -106,7 +112,9 @@ def rise(
             masks = coalitions.settled(
                 model, tf.reshape(masks, [blocks.n_examples, number.shape[0], *sizes])
             )
-            values = coalitions.evaluate(model, coalitions.mix(x, absent, masks), target, score)
+            values = coalitions.evaluate(
+                model, coalitions.mix(x, absent, masks, where), target, score
+            )
             return tf.matmul(
                 (weight * values)[:, None], tf.reshape(masks, [*values.shape, n_places])
             )[:, 0]

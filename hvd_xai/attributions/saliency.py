@@ -34,7 +34,7 @@ def saliency(
 
     Returns:
         Attributions of the shape of the inputs, signed, float32, in units of the score per unit of
-        the inputs.
+        the inputs: of bytes per 1 of 255, also if the model begins with a Rescaling.
 
     Raises:
         ValueError: if the score has no gradient at the inputs.

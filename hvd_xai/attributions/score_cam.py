@@ -6,9 +6,10 @@ import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai import baselines, scores
-from hvd_xai.primitives import cam
-from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.primitives import cam, coalitions
+from hvd_xai.protocols import Attributed, Baseline, Channels, Score
 from hvd_xai.tracing import micro_batches
+from hvd_xai.tracing.channels import channel_axis, settle_channels
 
 
 def score_cam(
@@ -20,6 +21,7 @@ def score_cam(
     ids: Int64[tf.Tensor, "n"],
     layer: str | None = None,
     n_channels: int | None = None,
+    channels: Channels | None = None,
     baseline: str | Baseline = "zero",
     score: str | Score = "output",
     micro_batch: int = 256,
@@ -40,9 +42,11 @@ def score_cam(
         targets: what the score selects for each example, such as a class id, `[n]`.
         ids: sample ids, `[n]`, which seed random baselines.
         layer: name of a layer, or as much of its path as identifies it, such as `backbone/conv`; by
-            default the last layer with a spatial output.
+            default the last layer with a spatial output that leads to the score.
         n_channels: number of channels to look at in each example, those with the largest
             activations; by default all.
+        channels: where the inputs have their channels: `last`, `first`, or `none` if every axis has
+            places; by default, where the model has them.
         baseline: inputs where a channel lets nothing through: name of a baseline in
             `hvd_xai.baselines`, or function of the inputs.
         score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
@@ -57,7 +61,8 @@ def score_cam(
 
     Raises:
         ValueError: if an option is out of range, the layer is not there, is not one, or has no
-            spatial output, or its maps do not fit the inputs.
+            spatial output, its maps do not fit the inputs, or the model does not tell where
+            channels are.
 
     Example:
         >>> method = partial(score_cam, score="logit")
@@ -77,32 +82,31 @@ def score_cam(
         raise ValueError(f"`score_cam` needs n_channels >= 1; got {n_channels}")
     micro_batches.check_micro_batch(micro_batch)
 
-    def activations_of(x: tf.Tensor) -> tuple[tf.Tensor, int]:
-        return cam.activations(model, x, layer, asker="score_cam")
+    def activations_of(x: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+        return cam.activations(model, x, layer, asker="score_cam", targets=target, score=score)
 
     # How many examples make a micro-batch depends on the layer, which is known once the model was
     # traced.
     traced = tf.function(activations_of, autograph=False).get_concrete_function(
-        tf.TensorSpec([1, *inputs.shape[1:]], tf.float32)
+        tf.TensorSpec([1, *inputs.shape[1:]], tf.float32), tf.TensorSpec([1], targets.dtype)
     )
-    shape = traced.structured_outputs[0].shape
+    shape = traced.structured_outputs.shape
+    size, axis = _places(model, inputs, shape, channels)
     n_kept = min(n_channels or shape[-1], shape[-1])
     n_examples = max(1, micro_batch // n_kept)
     n_rows = n_examples * n_kept
     n_rows_at_once = micro_batches.size_of_parts(n_rows, micro_batch)
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor:
-        activations, channel = activations_of(x)
-        size = _size(x, activations, channel)
-        activations = _strongest(activations, n_kept)
+        activations = _strongest(activations_of(x, target), n_kept)
         maps = _one_row_each(activations)
-        x_start = baselines.reference(baseline, x, sample_id)
+        x_start = baselines.reference(baseline, model, x, sample_id, channels)
 
         def score_of(row: tf.Tensor) -> tf.Tensor:
             # H_k = s(up(A^k)); row r stands for channel r % n_kept of example r // n_kept
             mask = _between_0_and_1(_resized(tf.gather(maps, row), size))
-            if x.shape.rank > mask.shape.rank:
-                mask = tf.expand_dims(mask, channel)
+            if axis is not None:
+                mask = tf.expand_dims(mask, axis)
             x_of_row, x_start_of_row, target_of_row = (
                 tf.gather(values, row // n_kept) for values in (x, x_start, target)
             )
@@ -142,22 +146,30 @@ def _one_row_each(activations: tf.Tensor) -> tf.Tensor:
     return tf.reshape(by_channel, [n_examples * n_channels, *places])
 
 
-def _size(inputs: tf.Tensor, activations: tf.Tensor, channel: int) -> tuple[int, ...]:
-    """Returns the number of places that the inputs have along each axis of the layer's places.
+def _places(
+    model: keras.Model, inputs: tf.Tensor, of_layer: tf.TensorShape, channels: Channels | None
+) -> tuple[tuple[int, ...], int | None]:
+    """Returns the lengths of the inputs' axes of places, and the axis of their channels.
 
-    The inputs' channels are taken to stand on the same axis as the layer's channels.
+    The layer's activations, of shape `of_layer`, have their channels last.
+
+    Raises:
+        ValueError: if the layer has another number of axes of places than the inputs, or nobody
+            says where channels are.
     """
-    size = list(inputs.shape[1:])
-    n_axes = len(cam.places(activations))
-    if len(size) == n_axes + 1:
-        del size[channel - 1]
-    if len(size) != n_axes:
+    shape, rank, n_axes = tuple(inputs.shape[1:]), inputs.shape.rank, len(of_layer) - 2
+    # The layer has an axis of places for each of the inputs' axes, or for each but one.
+    where: Channels | None = "none" if rank - 1 == n_axes else None
+    if rank - 2 == n_axes:
+        where = settle_channels(model, shape, channels, asker="score_cam")
+    size = () if where is None else coalitions.places(shape, where)
+    if where is None or len(size) != n_axes:
         raise ValueError(
             "`score_cam` needs a layer whose maps can be laid over the inputs; inputs have shape"
-            f" {(None, *inputs.shape[1:])}, and the maps {(None, *activations.shape[1:-1])}. Pass"
-            " layer= one with an axis for each of the inputs'."
+            f" {(None, *shape)}, and the maps {(None, *of_layer[1:-1])}. Pass layer= one with an"
+            " axis for each of the inputs'."
         )
-    return tuple(size)
+    return size, channel_axis(where, rank)
 
 
 def _resized(

@@ -8,8 +8,9 @@ from jaxtyping import Float64, Int64, Shaped
 from hvd_xai import baselines
 from hvd_xai.primitives import coalitions
 from hvd_xai.primitives.axes import inputs_or_places
-from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Channels, Score
 from hvd_xai.tracing import micro_batches
+from hvd_xai.tracing.channels import settle_channels
 
 
 def sobol(
@@ -22,6 +23,7 @@ def sobol(
     patch: int | tuple[int, ...] | None = None,
     n_designs: int = 32,
     baseline: str | Baseline = "zero",
+    channels: Channels | None = None,
     score: str | Score = "output",
     seed: int = 0,
     micro_batch: int = 256,
@@ -37,8 +39,8 @@ def sobol(
 
     Args:
         model: any built Keras model of one input.
-        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, or series, images and
-            volumes with channels last.
+        inputs: examples `[n, ...]`, computed in float32: tables `[n, f]`, series, images or
+            volumes.
         targets: what the score selects for each example, such as a class id, `[n]`.
         ids: sample ids, `[n]`, which seed random baselines; all examples share one design.
         patch: side of a feature in places, one number for all axes or one for each; by default a
@@ -48,6 +50,8 @@ def sobol(
             1)` micro-batch rows.
         baseline: values that features are dimmed to: name of a baseline in `hvd_xai.baselines`, or
             function of the inputs.
+        channels: where the inputs have their channels: `last`, `first`, or `none` if every axis has
+            places; by default, where the model has them.
         score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
             targets.
         seed: seed of the design.
@@ -59,7 +63,8 @@ def sobol(
         table), float32, never negative; 0 where the score does not vary.
 
     Raises:
-        ValueError: if an option is out of range, or the baseline has another shape.
+        ValueError: if an option is out of range, the baseline has another shape, or the model does
+            not tell where channels are.
 
     Example:
         >>> computed = Compute(model, partial(sobol, patch=4))(inputs, targets, ids)
@@ -78,14 +83,16 @@ def sobol(
     """
     if n_designs < 2:
         raise ValueError(f"`sobol` needs n_designs >= 2; got {n_designs}")
-    cells = coalitions.divide(tuple(inputs.shape[1:]), patch)
+    shape = tuple(inputs.shape[1:])
+    where = settle_channels(model, shape, channels, asker="sobol")
+    cells = coalitions.divide(shape, patch, where)
     n_features = cells.n_features
     # Both points of a design come from one cube of 2 m axes, so that they are independent.
     a, b = np.split(_latin_hypercube(seed, n_designs, 2 * n_features), 2, axis=1)
     cut = coalitions.cut(n_designs * (n_features + 1), micro_batch)
 
     def attribute(x: tf.Tensor, target: tf.Tensor, sample_id: tf.Tensor) -> tf.Tensor:
-        absent = baselines.reference(baseline, x, sample_id)
+        absent = baselines.reference(baseline, model, x, sample_id, where)
 
         def points(row: tf.Tensor) -> tf.Tensor:
             """Returns the inputs of some micro-batch rows.
@@ -104,7 +111,7 @@ def sobol(
                 tf.gather(tf.constant(a, tf.float32), design),
             )
             return coalitions.mix(
-                x, absent, coalitions.settled(model, coalitions.spread(cells, dimmed[None]))
+                x, absent, coalitions.settled(model, coalitions.spread(cells, dimmed[None])), where
             )
 
         values = tf.cast(coalitions.evaluate_rows(model, points, target, score, cut), tf.float64)

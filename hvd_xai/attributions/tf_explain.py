@@ -50,10 +50,11 @@ import tensorflow as tf
 from jaxtyping import Bool, Float64, Int64, Shaped
 
 from hvd_xai import baselines, scores
-from hvd_xai.primitives import cam, gradients, noisy_copies
+from hvd_xai.primitives import cam, coalitions, gradients, noisy_copies
 from hvd_xai.primitives.axes import inputs_or_places
-from hvd_xai.protocols import Attributed, Baseline, Score
+from hvd_xai.protocols import Attributed, Baseline, Channels, Score
 from hvd_xai.tracing import micro_batches
+from hvd_xai.tracing.channels import channel_axis, settle_channels
 
 try:
     from tf_explain import core
@@ -79,6 +80,7 @@ def tf_explain(
     layer: str | None = None,
     use_guided_grads: bool = False,
     baseline: str | Baseline = "zero",
+    channels: Channels | None = None,
     seed: int = 0,
     score: str | Score = "output",
     micro_batch: int = 256,
@@ -93,7 +95,7 @@ def tf_explain(
     Args:
         model: any built Keras model of one input.
         inputs: examples `[n, ...]`, computed in float32; `OcclusionSensitivity` takes images, `[n,
-            h, w]` or `[n, h, w, channels]`.
+            h, w]`, `[n, h, w, c]` or `[n, c, h, w]`.
         targets: what the score selects for each example, such as a class id, `[n]`.
         ids: sample ids, `[n]`, which seed the noise of `SmoothGrad` and random baselines.
         explainer: name of the explainer: `VanillaGradients`, `GradientsInputs`,
@@ -112,6 +114,8 @@ def tf_explain(
         baseline: start of the paths of `IntegratedGradients`, and values of the patches of
             `OcclusionSensitivity`: name of a baseline in `hvd_xai.baselines`, or function of the
             inputs.
+        channels: where the inputs of `OcclusionSensitivity` have their channels, `last` or `first`;
+            by default, where the model has them. `[n, h, w]` have none.
         seed: seed of the noise of `SmoothGrad`.
         score: scalar to explain: name of a score in `hvd_xai.scores`, or function of outputs and
             targets.
@@ -143,6 +147,9 @@ def tf_explain(
         https://github.com/sicara/tf-explain, version 0.3.1, where the papers are named.
     """
     start = baselines.resolve(baseline)
+    where: Channels = "none"
+    if explainer == "OcclusionSensitivity" and inputs.shape.rank == 4:
+        where = settle_channels(model, tuple(inputs.shape[1:]), channels, asker="tf_explain")
     explainers: dict[str, Callable[[_Asked], tf.Tensor | Attributed]] = {
         "VanillaGradients": partial(_gradients, core.VanillaGradients.compute_gradients),
         "GradientsInputs": partial(_gradients, core.GradientsInputs.compute_gradients),
@@ -150,7 +157,11 @@ def tf_explain(
         "SmoothGrad": partial(_smooth_grad, n_samples=n_samples, noise=noise, seed=seed),
         "GradCAM": partial(_grad_cam, layer=layer, use_guided_grads=use_guided_grads),
         "OcclusionSensitivity": partial(
-            _occlusion_sensitivity, patch_size=patch_size, start=start, micro_batch=micro_batch
+            _occlusion_sensitivity,
+            patch_size=patch_size,
+            start=start,
+            where=where,
+            micro_batch=micro_batch,
         ),
     }
     _check_explainer(explainer, list(explainers), inputs)
@@ -167,7 +178,7 @@ def tf_explain(
     n_rows = {
         "IntegratedGradients": n_steps,
         "SmoothGrad": n_samples,
-        "OcclusionSensitivity": math.prod(_n_patches(inputs, patch_size)),
+        "OcclusionSensitivity": math.prod(_n_patches(inputs, patch_size, where)),
     }.get(explainer, 1)
     returned = micro_batches.map_blocks(
         attribute, (tf.cast(inputs, tf.float32), targets, ids), max(1, micro_batch // n_rows)
@@ -196,8 +207,8 @@ def _check_explainer(explainer: str, known: list[str], inputs: tf.Tensor) -> Non
         )
     if explainer == "OcclusionSensitivity" and inputs.shape.rank not in {3, 4}:
         raise ValueError(
-            "`tf_explain`: OcclusionSensitivity needs images, (n, h, w) or (n, h, w, channels);"
-            f" got {tuple(inputs.shape)}"
+            "`tf_explain`: OcclusionSensitivity needs images, (n, h, w) or with channels; got"
+            f" {tuple(inputs.shape)}"
         )
 
 
@@ -278,7 +289,9 @@ def _gradients(compute_gradients: Callable[..., tf.Tensor | None], asked: _Asked
 def _integrated_gradients(asked: _Asked, *, n_steps: int, start: Baseline) -> Attributed:
     x, x_start = (
         asked.x,
-        baselines.held(asked.model, asked.x, baselines.reference(start, asked.x, asked.sample_id)),
+        baselines.held(
+            asked.model, asked.x, baselines.reference(start, asked.model, asked.x, asked.sample_id)
+        ),
     )
     # A path of equal steps that includes its ends, from half a step in to half a step before the
     # end, has the nodes of the midpoint rule.
@@ -325,11 +338,12 @@ def _grad_cam(asked: _Asked, *, layer: str | None, use_guided_grads: bool) -> tf
 
 
 def _occlusion_sensitivity(
-    asked: _Asked, *, patch_size: int, start: Baseline, micro_batch: int
+    asked: _Asked, *, patch_size: int, start: Baseline, where: Channels, micro_batch: int
 ) -> tf.Tensor:
-    x, x_start = asked.x, baselines.reference(start, asked.x, asked.sample_id)
-    n_examples, height, width = x.shape[:3]
-    n_down, n_across = _n_patches(x, patch_size)
+    x, n_examples = asked.x, asked.x.shape[0]
+    x_start = baselines.reference(start, asked.model, x, asked.sample_id, where)
+    height, width = coalitions.places(tuple(x.shape[1:]), where)
+    n_down, n_across = _n_patches(x, patch_size, where)
     n_patches = n_down * n_across
     hidden = tf.constant(
         _hidden(max(n_down, n_across))[:n_down, :n_across, :n_down, :n_across].reshape(
@@ -343,7 +357,8 @@ def _occlusion_sensitivity(
         is_hidden = tf.repeat(
             tf.repeat(tf.gather(hidden, patch), patch_size, axis=1), patch_size, axis=2
         )[:, :height, :width]
-        is_hidden = tf.reshape(is_hidden, [-1, height, width, *[1] * (x.shape.rank - 3)])
+        axis = channel_axis(where, x.shape.rank)
+        is_hidden = is_hidden if axis is None else tf.expand_dims(is_hidden, axis)
         patched = tf.where(is_hidden, tf.gather(x_start, example), tf.gather(x, example))
         score_of_rest = scores.evaluate(
             asked.model, patched, tf.gather(asked.target, example), asked.score
@@ -386,9 +401,10 @@ def _hidden(side: int) -> Bool[np.ndarray, "side side side side"]:
     return is_hidden
 
 
-def _n_patches(inputs: tf.Tensor, patch_size: int) -> list[int]:
-    """Returns how many patches it takes to cover the first two axes of an example."""
-    return [-(-length // patch_size) for length in inputs.shape[1:3]]
+def _n_patches(inputs: tf.Tensor, patch_size: int, channels: Channels) -> list[int]:
+    """Returns how many patches it takes to cover the first two axes of places of an example."""
+    size = coalitions.places(tuple(inputs.shape[1:]), channels)[:2]
+    return [-(-length // patch_size) for length in size]
 
 
 def _one_row_each(copies: tf.Tensor) -> tf.Tensor:

@@ -11,8 +11,14 @@ from hvd_xai.protocols import Score
 
 
 def activations(
-    model: keras.Model, inputs: Shaped[tf.Tensor, "n ..."], layer: str | None, *, asker: str
-) -> tuple[Float32[tf.Tensor, "n *places channels"], int]:
+    model: keras.Model,
+    inputs: Shaped[tf.Tensor, "n ..."],
+    layer: str | None,
+    *,
+    asker: str,
+    targets: Shaped[tf.Tensor, "n"] | None = None,
+    score: str | Score | None = None,
+) -> Float32[tf.Tensor, "n *places channels"]:
     """Runs the model in inference mode and returns what a layer returns.
 
     Args:
@@ -21,20 +27,25 @@ def activations(
         layer: name of a layer, or as much of its path as identifies it; by default the last layer
             with a spatial output.
         asker: name of the method that asks, for the error.
+        targets: what the score selects for each example, `[n]`.
+        score: scalar that the layer must lead to; None for a method that explains none.
 
     Returns:
-        Activations with their channels on the last axis, and the axis on which the layer itself has
-        them.
+        Activations with their channels on the last axis, wherever the layer has them.
 
     Raises:
-        ValueError: if the model has no such layer, several match, or the layer has no spatial
-            output.
+        ValueError: if the model has no such layer, several match, the layer has no spatial output,
+            or the score does not depend on it.
     """
     with layers.tap(model) as calls:
-        model(inputs, training=False)
-    call = layers.spatial(calls, layer, asker)
-    channel = _channel_axis(calls, call)
-    return _channels_last(call.output, channel), channel
+        if score is None:
+            model(inputs, training=False)
+            leading = calls
+        else:
+            values = scores.evaluate(model, inputs, targets, score)
+            leading = layers.leading_to(calls, values)
+    call = layers.spatial(calls, layer, asker, leading=leading)
+    return _channels_last(call.output, channel_axis(calls, call))
 
 
 def activations_and_gradient(
@@ -57,7 +68,7 @@ def activations_and_gradient(
         score: scalar to explain: name of a score in `hvd_xai.scores`, or a function of outputs and
             targets.
         layer: name of a layer, or as much of its path as identifies it; by default the last layer
-            with a spatial output.
+            with a spatial output that leads to the score.
         asker: name of the method that asks, for the error.
 
     Returns:
@@ -72,14 +83,14 @@ def activations_and_gradient(
         layers.tap(model, tape.watch, layer) as calls,
     ):
         total = tf.reduce_sum(scores.evaluate(model, inputs, targets, score))
-    call = layers.spatial(calls, layer, asker)
+    call = layers.spatial(calls, layer, asker, leading=layers.leading_to(calls, total))
     gradient = tape.gradient(total, call.output)
     if gradient is None:
         raise ValueError(
-            f"`{asker}` needs a layer that the score depends on; it does not depend on layer"
-            f" {call.path!r}"
+            f"`{asker}` needs a layer that the score depends on smoothly; it does not depend so on"
+            f" layer {call.path!r}, behind which the model stops gradients"
         )
-    channel = _channel_axis(calls, call)
+    channel = channel_axis(calls, call)
     return _channels_last(call.output, channel), _channels_last(gradient, channel)
 
 
@@ -88,7 +99,7 @@ def places(maps: Float32[tf.Tensor, "n *places channels"]) -> list[int]:
     return list(range(1, maps.shape.rank - 1))
 
 
-def _channel_axis(calls: list[Call], call: Call) -> int:
+def channel_axis(calls: list[Call], call: Call) -> int:
     """Returns the axis of a layer's channels.
 
     Activations, normalisations and sums do not say where their channels are: the channels are where

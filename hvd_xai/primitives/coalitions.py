@@ -16,8 +16,9 @@ import tensorflow as tf
 from jaxtyping import Float32, Int, Int32, Int64, Shaped
 
 from hvd_xai import scores
-from hvd_xai.protocols import Score
+from hvd_xai.protocols import Channels, Score
 from hvd_xai.tracing import micro_batches, packed_model
+from hvd_xai.tracing.channels import channel_axis, place_axes
 
 # where nothing else is asked for: 49 features of an image, which a few hundred rows tell apart
 CELLS_OF_AN_AXIS = 7
@@ -55,10 +56,14 @@ class Cut(NamedTuple):
     n_at_once: int
 
 
-def places(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the axes of an input along which it has places.
+def places(shape: tuple[int, ...], channels: Channels) -> tuple[int, ...]:
+    """Returns the lengths of the axes of an input along which it has places.
 
     A table's row has places along its only axis; everything else along all axes but the channels.
+
+    Args:
+        shape: shape of one input, without the axis of examples.
+        channels: where the input has its channels, as `tracing.channels` settles it.
 
     Raises:
         ValueError: if an input is a single number.
@@ -67,22 +72,25 @@ def places(shape: tuple[int, ...]) -> tuple[int, ...]:
         raise ValueError(
             "an input of shape () has no parts that could be taken away; give it an axis"
         )
-    return shape if len(shape) == 1 else shape[:-1]
+    return tuple(shape[axis - 1] for axis in place_axes(channels, len(shape) + 1))
 
 
-def sides(shape: tuple[int, ...], patch: int | tuple[int, ...] | None) -> tuple[int, ...]:
+def sides(
+    shape: tuple[int, ...], patch: int | tuple[int, ...] | None, channels: Channels
+) -> tuple[int, ...]:
     """Returns the sides of a patch, in places, for inputs of a shape.
 
     Args:
         shape: shape of an input, without the examples.
         patch: side of a patch along every axis, or along each; if left out, a seventh of each axis,
             and single values of tabular inputs.
+        channels: where the inputs have their channels, as for `places`.
 
     Raises:
         ValueError: if a patch has another number of sides than the input has axes of places, or a
             side does not fit its axis.
     """
-    sizes = places(shape)
+    sizes = places(shape, channels)
     if patch is None:
         return (1,) if len(shape) == 1 else tuple(-(-size // CELLS_OF_AN_AXIS) for size in sizes)
     lengths = (patch,) * len(sizes) if isinstance(patch, int) else tuple(patch)
@@ -96,7 +104,9 @@ def sides(shape: tuple[int, ...], patch: int | tuple[int, ...] | None) -> tuple[
     return lengths
 
 
-def divide(shape: tuple[int, ...], patch: int | tuple[int, ...] | None) -> Cells:
+def divide(
+    shape: tuple[int, ...], patch: int | tuple[int, ...] | None, channels: Channels
+) -> Cells:
     """Divides the places of an input into cells of about the size of a patch.
 
     Each axis gets as many cells as patches are needed to cover it, as equal as can be: their sides
@@ -105,12 +115,15 @@ def divide(shape: tuple[int, ...], patch: int | tuple[int, ...] | None) -> Cells
     Args:
         shape: shape of one input, without the axis of examples.
         patch: side of a feature in places, as for `sides`.
+        channels: where the inputs have their channels, as for `places`.
 
     Raises:
         ValueError: as `sides`.
     """
-    sizes = places(shape)
-    counts = tuple(-(-size // side) for size, side in zip(sizes, sides(shape, patch), strict=True))
+    sizes = places(shape, channels)
+    counts = tuple(
+        -(-size // side) for size, side in zip(sizes, sides(shape, patch, channels), strict=True)
+    )
     return Cells(
         tuple(np.arange(size) * count // size for size, count in zip(sizes, counts, strict=True)),
         counts,
@@ -147,6 +160,7 @@ def mix(
     inputs: Float32[tf.Tensor, "n ..."],
     absent: Float32[tf.Tensor, "n ..."],
     present: Shaped[tf.Tensor, "a r ..."],
+    channels: Channels,
 ) -> Float32[tf.Tensor, "n r ..."]:
     """Returns a version of each input for each coalition.
 
@@ -159,11 +173,14 @@ def mix(
             values for each coalition.
         present: whether, or how much from 0 to 1, each place is present: `[n, r, h, w]`, or `[1, r,
             h, w]` where all inputs share the coalitions.
+        channels: where the inputs have their channels, all of which a place shows or hides.
     """
+    axis = channel_axis(channels, inputs.shape.rank)
     if absent.shape.rank == inputs.shape.rank:
         absent = absent[:, None]
-    if inputs.shape.rank > 2:
-        present = present[..., None]
+    if axis is not None:
+        # [a, r, h, w] lacks the channels, and has the rows, which the inputs have not.
+        present = tf.expand_dims(present, axis + 1)
     if present.dtype.is_bool:
         # Not a sum of products: 0 times an infinity is NaN, and rounding would change the input.
         return tf.where(present, inputs[:, None], absent)

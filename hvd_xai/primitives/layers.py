@@ -154,7 +154,34 @@ def put(at: Call, function: Callable[[tf.Tensor], tf.Tensor]) -> Iterator[None]:
         yield
 
 
-def spatial(calls: list[Call], layer: str | None, asker: str, *, otherwise: str = "") -> Call:
+def leading_to(calls: list[Call], value: tf.Tensor) -> list[Call]:
+    """Returns the calls whose outputs a value depends on.
+
+    Of a model of several heads, these are the layers that lead to the head which is explained.
+    Outside of a graph nobody remembers what a value was made of: all calls are returned then.
+
+    Args:
+        calls: calls that `tap` collected in one forward pass.
+        value: tensor that was computed from the outputs of the model in that pass.
+    """
+    if tf.executing_eagerly():
+        return calls
+    found, ends = {value.ref()}, [value]
+    while ends:
+        new = [tensor for tensor in ends.pop().op.inputs if tensor.ref() not in found]
+        found.update(tensor.ref() for tensor in new)
+        ends += new
+    return [call for call in calls if call.output is not None and call.output.ref() in found]
+
+
+def spatial(
+    calls: list[Call],
+    layer: str | None,
+    asker: str,
+    *,
+    leading: list[Call] | None = None,
+    otherwise: str = "",
+) -> Call:
     """Returns the call of the named layer, or the last call whose output has places.
 
     Such an output has rank 3 (series), 4 (images) or 5 (volumes).
@@ -165,18 +192,26 @@ def spatial(calls: list[Call], layer: str | None, asker: str, *, otherwise: str 
             followed by the number of the call where a layer is called several times, `conv[0]`;
             None for the last call that will do.
         asker: name of the method that asks, for the error.
+        leading: those of the calls that lead to the score; others are not looked at by default, nor
+            advised in errors. All calls if None.
         otherwise: text that the error adds where no layer has a spatial output.
 
     Raises:
-        ValueError: if there is no such layer, it has no spatial output, several layers have the
-            name, or it was called several times and the name does not say which call is meant.
+        ValueError: if there is no such layer, it has no spatial output, the score does not depend
+            on it, several layers have the name, or it was called several times and the name does
+            not say which call is meant.
     """
+    leading = calls if leading is None else leading
     fit = [call for call in calls if call.shape is not None and len(call.shape) in _SPATIAL_RANKS]
+    advised = [call for call in fit if call in leading]
     if layer is None:
+        fit = advised
         if not any(call.is_new for call in fit):
-            given = ", ".join(_shown(calls, calls)) or "no layer at all"
+            given = ", ".join(_shown(leading, calls)) or "no layer at all"
+            is_all = len(leading) == sum(call.output is not None for call in calls)
             raise ValueError(
-                f"`{asker}` needs a layer with a spatial output, of rank 3 to 5, and the model has"
+                f"`{asker}` needs a layer with a spatial output, of rank 3 to 5, and"
+                f" {'the model' if is_all else 'the part of the model that leads to the score'} has"
                 f" none; it has {given}{otherwise}"
             )
         # A layer that hands another's output on, as dropout does in inference, is not the last one.
@@ -184,7 +219,13 @@ def spatial(calls: list[Call], layer: str | None, asker: str, *, otherwise: str 
         return _only(
             [call for call in fit if call.layer is last.layer and call.is_new], calls, asker
         )
-    return _named(calls, layer, asker, fit, "a spatial output, of rank 3 to 5")
+    call = _named(calls, layer, asker, fit, "a spatial output, of rank 3 to 5", advised)
+    if call not in leading:
+        raise ValueError(
+            f"`{asker}` needs a layer that the score depends on; it does not depend on layer"
+            f" {call.path!r}. {advice(advised, calls)}"
+        )
+    return call
 
 
 def single(calls: list[Call], layer: str, asker: str) -> Call:
@@ -207,20 +248,24 @@ def single(calls: list[Call], layer: str, asker: str) -> Call:
     return _named(calls, layer, asker, fit, "one output of floats")
 
 
-def _named(calls: list[Call], layer: str, asker: str, fit: list[Call], wanted: str) -> Call:
-    """Returns the one call of that name, or of the layer of that name, among those that fit."""
+def _named(
+    calls: list[Call],
+    layer: str,
+    asker: str,
+    fit: list[Call],
+    wanted: str,
+    advised: list[Call] | None = None,
+) -> Call:
+    """Returns the one call of that name, or of the layer of that name, among those that fit.
+
+    The error names those that are advised, which are all that fit if None.
+    """
     named = [call for call in calls if layer in {call.path, call.name}] or [
         call for call in calls if call.answers_to(layer)
     ]
-    advice = (
-        f"Pass layer= one of {', '.join(_shown(fit, calls))}."
-        if fit
-        else "The model has no layer that would do."
-    )
+    names = advice(fit if advised is None else advised, calls)
     if not named:
-        raise ValueError(
-            f"`{asker}` finds no layer {layer!r} among those the model calls. {advice}"
-        )
+        raise ValueError(f"`{asker}` finds no layer {layer!r} among those the model calls. {names}")
     if len({id(call.layer) for call in named}) > 1:
         paths = ", ".join(map(repr, dict.fromkeys(call.path for call in named)))
         raise ValueError(
@@ -235,9 +280,16 @@ def _named(calls: list[Call], layer: str, asker: str, fit: list[Call], wanted: s
             else str(named[0].shape)
         )
         raise ValueError(
-            f"`{asker}` needs a layer with {wanted}; layer {layer!r} gives {given}. {advice}"
+            f"`{asker}` needs a layer with {wanted}; layer {layer!r} gives {given}. {names}"
         )
     return _only(fitting, calls, asker)
+
+
+def advice(fit: list[Call], calls: list[Call]) -> str:
+    """Returns the sentence that advises one of the calls that fit, by name and shape."""
+    if not fit:
+        return "The model has no layer that would do."
+    return f"Pass layer= one of {', '.join(_shown(fit, calls))}."
 
 
 def _only(of_layer: list[Call], calls: list[Call], asker: str) -> Call:

@@ -272,7 +272,7 @@ def test_a_layer_that_the_score_does_not_depend_on_is_refused() -> None:
     )
     unused = keras.layers.Reshape((32,))(side)
     model = keras.Model(inputs, ignored([keras.layers.Dense(1)(unused), inputs]))
-    with pytest.raises(ValueError, match=r"it does not depend on layer '.*/side'"):
+    with pytest.raises(ValueError, match=r"does not depend so on layer '.*/side', behind which"):
         Compute(model, partial(grad_cam, layer="side")).check(
             np.zeros((1, 6, 6, 1), np.float32), np.zeros(1, np.int64)
         )

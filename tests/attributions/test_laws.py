@@ -24,6 +24,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from hvd_xai.attributions.integrated_gradients import integrated_gradients
+from hvd_xai.attributions.layer_integrated_gradients import layer_integrated_gradients
+from hvd_xai.attributions.tf_explain import tf_explain
+from hvd_xai.baselines import blurred
 from hvd_xai.compute.attribute import Compute, Computed
 from hvd_xai.protocols import Attributed, Attribution
 from tests import models_under_test as models
@@ -189,6 +193,36 @@ def test_the_same_examples_get_the_same_bits(case: Case) -> None:
     np.testing.assert_array_equal(again.attributions, case.everything.attributions)
     for name, values in case.everything.per_sample.items():
         np.testing.assert_array_equal(again.per_sample[name], values)
+
+
+PLACED = [name for name in METHODS if "channels" in inspect.signature(CASES[name]).parameters]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *(CASES[name] for name in PLACED),
+        partial(tf_explain, explainer="OcclusionSensitivity", patch_size=2, baseline="mean"),
+        partial(integrated_gradients, n_steps=3, baseline="mean"),
+        partial(integrated_gradients, n_steps=3, baseline=partial(blurred, sigma=1.0)),
+        partial(layer_integrated_gradients, n_steps=3, layer="pool", baseline="mean"),
+    ],
+    ids=[*PLACED, "patches", "mean", "blurred", "layer"],
+)
+def test_attributions_of_a_channels_first_model_are_the_transposed_ones(
+    method: Attribution,
+) -> None:
+    last, first = models.of_places("last"), models.of_places("first")
+    inputs = np.random.default_rng(4).uniform(0.5, 2, size=(3, 6, 5, 2)).astype(np.float32)
+    targets, ids = np.array([0, 2, 1]), np.array([5, 6, 9])
+    want = Compute(last, method)(inputs, targets, ids).attributions
+    got = Compute(first, method)(inputs.transpose(0, 3, 1, 2), targets, ids).attributions
+    if want.ndim == 4:
+        got = got.transpose(0, 2, 3, 1)
+    assert got.shape == want.shape
+    assert np.abs(want).max() > 0
+    # Other kernels sum in another order, and fits and differences make more of it.
+    assert np.abs(got - want).max() <= 1e-4 * np.abs(want).max()
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,6 @@ def test_wrong_options_are_refused_before_anything_runs(
     options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        Compute(model_of(curved, 8, 8, 1), partial(occlusion, **options)).check(
+        Compute(model_of(curved, 8, 8, 1), partial(occlusion, channels="last", **options)).check(
             np.zeros((0, 8, 8, 1), np.float32), np.zeros(0, np.int64)
         )

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from hvd_xai import scores
 from hvd_xai.attributions.eigen_cam import eigen_cam
 from hvd_xai.attributions.grad_cam import grad_cam
 from hvd_xai.attributions.grad_cam_plus_plus import grad_cam_plus_plus
@@ -102,3 +103,37 @@ def test_errors_name_the_method(method: Cam) -> None:
         ValueError, match=f"`{method.__name__}` finds no layer 'conv9' among those the model calls"
     ):
         Compute(models.functional(), partial(method, layer="conv9")).check(inputs, targets, ids)
+
+
+def two_heads() -> keras.Model:
+    keras.utils.set_random_seed(6)
+    inputs = keras.Input((6, 5, 1))
+    shared = keras.layers.Conv2D(3, 2, activation="relu", name="shared")(inputs)
+    of_first = keras.layers.Conv2D(4, 2, activation="relu", name="of_first")(shared)
+    of_second = keras.layers.Conv2D(2, 3, activation="relu", name="of_second")(shared)
+    return keras.Model(
+        inputs,
+        {
+            name: keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(features))
+            for name, features in (("first", of_first), ("second", of_second))
+        },
+    )
+
+
+@pytest.mark.parametrize("method", [grad_cam, score_cam])
+def test_the_last_layer_is_that_of_the_head_which_is_explained(method: Cam) -> None:
+    model, inputs = two_heads(), np.random.default_rng(6).normal(size=(3, 6, 5, 1))
+    for head, layer in (("first", "of_first"), ("second", "of_second")):
+        explained = partial(method, score=partial(scores.output, head=head))
+        by_default, named = (
+            explain(model, one, inputs.astype(np.float32))
+            for one in (explained, partial(explained, layer=layer))
+        )
+        np.testing.assert_array_equal(by_default, named)
+    message = (
+        rf"`{method.__name__}` needs a layer that the score depends on; it does not depend on layer"
+        r" 'functional\w*/of_first'\. Pass layer= one of 'shared' \(None, 5, 4, 3\), 'of_second'"
+        r" \(None, 3, 2, 2\)\."
+    )
+    with pytest.raises(ValueError, match=message):
+        explain(model, partial(explained, layer="of_first"), inputs.astype(np.float32))

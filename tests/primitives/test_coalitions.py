@@ -10,6 +10,7 @@ import tensorflow as tf
 from hvd_xai.attributions.occlusion import occlusion
 from hvd_xai.compute.attribute import Compute
 from hvd_xai.primitives import coalitions
+from hvd_xai.protocols import Channels
 
 
 @pytest.mark.parametrize("shape", [(30,), (50, 2), (28, 28, 1), (9, 5, 13, 1), (3, 100, 3)])
@@ -17,12 +18,13 @@ from hvd_xai.primitives import coalitions
 def test_cells_are_contiguous_and_equal_up_to_one_place(
     shape: tuple[int, ...], patch: int | None
 ) -> None:
-    cells = coalitions.divide(shape, patch)
+    channels: Channels = "none" if len(shape) == 1 else "last"
+    cells = coalitions.divide(shape, patch, channels)
     for cell, count, size, side in zip(
         cells.along,
         cells.counts,
-        coalitions.places(shape),
-        coalitions.sides(shape, patch),
+        coalitions.places(shape, channels),
+        coalitions.sides(shape, patch, channels),
         strict=True,
     ):
         n_places = np.bincount(cell)
@@ -34,8 +36,10 @@ def test_cells_are_contiguous_and_equal_up_to_one_place(
 
 
 def test_left_out_a_patch_is_a_seventh_of_an_image_and_one_value_of_a_table() -> None:
-    assert coalitions.divide((224, 28, 3), None).counts == (7, 7)
-    assert coalitions.divide((30,), None).counts == (30,)
+    assert coalitions.divide((224, 28, 3), None, "last").counts == (7, 7)
+    assert coalitions.divide((3, 224, 28), None, "first").counts == (7, 7)
+    assert coalitions.divide((224, 28), None, "none").counts == (7, 7)
+    assert coalitions.divide((30,), None, "none").counts == (30,)
 
 
 @pytest.mark.parametrize(
@@ -45,25 +49,28 @@ def test_a_patch_that_does_not_fit_is_refused(patch: int | tuple[int, ...], show
     with pytest.raises(
         ValueError, match=rf"one side for each of the axes \(4, 8\), .* got patch={shown}"
     ):
-        coalitions.divide((4, 8, 3), patch)
+        coalitions.divide((4, 8, 3), patch, "last")
 
 
 def test_a_single_number_has_no_parts() -> None:
     with pytest.raises(ValueError, match="no parts that could be taken away"):
-        coalitions.divide((), None)
+        coalitions.divide((), None, "none")
 
 
 @pytest.mark.parametrize("dtype", [bool, np.float32])
 def test_a_coalition_shows_its_cells_with_all_their_channels(dtype: type) -> None:
     inputs = np.arange(1, 2 * 4 * 5 * 2 + 1, dtype=np.float32).reshape(2, 4, 5, 2)
     absent = -inputs
-    cells = coalitions.divide((4, 5, 2), (2, 3))  # cells of 2 x 3 and 2 x 2 places
+    cells = coalitions.divide((4, 5, 2), (2, 3), "last")  # cells of 2 x 3 and 2 x 2 places
     present: np.ndarray = np.array(
         [[[1, 1, 1, 1], [0, 0, 0, 0], [0, 1, 0, 0]], [[0, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 1]]],
         dtype,
     )
     points = coalitions.mix(
-        tf.constant(inputs), tf.constant(absent), coalitions.spread(cells, tf.constant(present))
+        tf.constant(inputs),
+        tf.constant(absent),
+        coalitions.spread(cells, tf.constant(present)),
+        "last",
     ).numpy()
     np.testing.assert_array_equal(points[0, 0], inputs[0])
     np.testing.assert_array_equal(points[0, 1], absent[0])
@@ -80,7 +87,8 @@ def test_a_feature_may_be_half_there() -> None:
     points = coalitions.mix(
         inputs,
         0 * inputs,
-        coalitions.spread(coalitions.divide((2,), None), tf.constant([[[0.5, 0.25]]])),
+        coalitions.spread(coalitions.divide((2,), None, "none"), tf.constant([[[0.5, 0.25]]])),
+        "none",
     )
     np.testing.assert_array_equal(points, [[[1.0, 1.0]]])
 
@@ -88,7 +96,7 @@ def test_a_feature_may_be_half_there() -> None:
 def test_each_row_may_have_a_baseline_of_its_own() -> None:
     inputs = tf.constant([[2.0, 4.0]])
     points = coalitions.mix(
-        inputs, tf.constant([[[7.0, 7.0], [8.0, 8.0]]]), tf.constant([[[True, False]] * 2])
+        inputs, tf.constant([[[7.0, 7.0], [8.0, 8.0]]]), tf.constant([[[True, False]] * 2]), "none"
     )
     np.testing.assert_array_equal(points, [[[2.0, 7.0], [2.0, 8.0]]])
 
