@@ -23,7 +23,8 @@ import tensorflow as tf
 from jaxtyping import Float32, Int64, Shaped
 
 from hvd_xai.errors import advise, shorten
-from hvd_xai.protocols import Score
+from hvd_xai.protocols import Channels, Score
+from hvd_xai.tracing.float_inputs import floats_kept
 from hvd_xai.tracing.layer_patching import unwrapped
 from hvd_xai.tracing.logits import Activation, find_logits
 
@@ -273,6 +274,7 @@ def segmentation(
     *,
     mask: np.ndarray | None = None,
     threshold: float = 0.5,
+    channels: Channels = "last",
     head: str | int | None = None,
     at: Outputs | None = None,
 ) -> Float32[tf.Tensor, "n"]:
@@ -281,11 +283,13 @@ def segmentation(
     By default the region is where the target is the most likely class of the example.
 
     Args:
-        outputs: what the model returns, `[n, h, w, k]`, or as many places as the data have.
+        outputs: what the model returns, `[n, h, w, k]` or `[n, k, h, w]`, or as many places as the
+            data have.
         targets: class ids in 0 to k - 1; not read where each place has one output.
         mask: region `[h, w]` that all examples share; its weights are not negative.
         threshold: value above which a place with one output is in the region: 0.5 for
             probabilities, 0 for logits.
+        channels: axis of the classes in the outputs, `last` or `first`.
         head: key or place of the array to explain, where the model returns several.
         at: what the model returns for the examples themselves, where the region is found; by
             default `outputs`.
@@ -304,7 +308,7 @@ def segmentation(
         >>> segmentation(probabilities, tf.constant([0])).numpy().tolist()
         [0.75]
     """
-    values = tf.cast(one_head(outputs, head), tf.float32)
+    values = tf.cast(classes_last(one_head(outputs, head), channels), tf.float32)
     if values.shape.rank < 3:
         raise ValueError(
             f"score 'segmentation' needs outputs of shape (n, h, w, k); got {tuple(values.shape)}"
@@ -314,7 +318,8 @@ def segmentation(
         _check_class_ids(targets, values.shape[-1], "segmentation")
     of_target = values[..., 0] if is_one_output else _places_of(values, targets)
     if mask is None:
-        chosen = tf.cast(one_head(outputs if at is None else at, head), tf.float32)
+        there = one_head(outputs if at is None else at, head)
+        chosen = tf.cast(classes_last(there, channels), tf.float32)
         ids = tf.reshape(tf.cast(targets, tf.int64), [-1] + [1] * (values.shape.rank - 2))
         region = tf.cast(
             chosen[..., 0] > threshold if is_one_output else tf.argmax(chosen, axis=-1) == ids,
@@ -383,7 +388,7 @@ def evaluate(
     Raises:
         ValueError: if the score is not one number an example.
     """
-    with unwrapped(model):
+    with unwrapped(model), floats_kept(model):
         outputs = model(inputs, training=False)
     values = resolve(score)(outputs, targets)
     if values.shape.rank != 1:
@@ -444,6 +449,11 @@ class AtExamples:
         return values
 
 
+def is_one_array(returned: Outputs) -> bool:
+    """Returns whether a model returned one array, by itself or in a dict or list of one."""
+    return isinstance(returned, tf.Tensor) or len(returned) == 1
+
+
 def one_head(returned: Outputs, head: str | int | None) -> tf.Tensor:
     """Returns the array to explain among those that a model returned.
 
@@ -458,17 +468,29 @@ def one_head(returned: Outputs, head: str | int | None) -> tf.Tensor:
         return returned
     pairs = returned.items() if isinstance(returned, Mapping) else enumerate(returned)
     there: dict[str | int | None, tf.Tensor] = dict(pairs)
+    if head is None and is_one_array(returned):
+        return next(iter(there.values()))
     if head not in there:
+        count = "one array" if len(there) == 1 else "several arrays"
         asked = "" if head is None else f", and none is {shorten(head)}"
         names = ", ".join(map(repr, there))
         raise ValueError(
-            f"the model returns several arrays{asked}; "
+            f"the model returns {count}{asked}; "
             + advise(
                 script=f"bind head= one of {names} to the score",
                 command=f"give --set score.head= one of {names}",
             )
         )
     return there[head]
+
+
+def classes_last(array: tf.Tensor, channels: Channels) -> tf.Tensor:
+    """Returns outputs of places, `[n, k, h, w]` if channels come first, as `[n, h, w, k]`."""
+    if channels == "last" or array.shape.rank < 3:
+        return array
+    if channels != "first":
+        raise ValueError(f"classes of outputs are on the axis 'last' or 'first'; got {channels!r}")
+    return tf.transpose(array, [0, *range(2, array.shape.rank), 1])
 
 
 def _logits_and_activation(

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from hvd_xai import scores
 from hvd_xai.attributions.integrated_gradients import integrated_gradients
+from hvd_xai.attributions.saliency import saliency
 from hvd_xai.compute.attribute import Compute
 from hvd_xai.compute.predict import Predict
 from hvd_xai.errors import advising_command_line
@@ -345,6 +346,31 @@ def test_segmentation_averages_over_where_the_example_has_the_class() -> None:
         Predict(model, score="segmentation").check(images, targets + 2)
 
 
+def test_classes_of_places_may_come_first() -> None:
+    def segment(data_format: str, shape: tuple[int, ...]) -> keras.Model:
+        keras.utils.set_random_seed(5)
+        conv = keras.layers.Conv2D(3, 3, padding="same", data_format=data_format)
+        return keras.Sequential([keras.Input(shape), conv])
+
+    images = np.random.default_rng(1).normal(size=(4, 6, 5, 2)).astype(np.float32)
+    targets, score = np.arange(4) % 3, partial(scores.segmentation, channels="first")
+    last, first = segment("channels_last", (6, 5, 2)), segment("channels_first", (2, 6, 5))
+    turned = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    wanted = Predict(last, score="segmentation")(images, targets)
+    got = Predict(first, score=score)(turned, targets)
+    np.testing.assert_array_equal(got.predictions, wanted.predictions)
+    np.testing.assert_allclose(got.scores, wanted.scores, atol=ROUNDING)
+    slopes = [
+        Compute(model, partial(saliency, score=of))(values, targets, np.arange(4)).attributions
+        for model, of, values in ((first, score, turned), (last, "segmentation", images))
+    ]
+    np.testing.assert_allclose(slopes[0].transpose(0, 2, 3, 1), slopes[1], atol=ROUNDING)
+    with pytest.raises(ValueError, match="targets must be class ids 0 to 2"):
+        Predict(first, score=score).check(turned, targets + 2)
+    with pytest.raises(ValueError, match="on the axis 'last' or 'first'; got 'none'"):
+        scores.segmentation(tf.zeros((1, 2, 2, 2)), tf.constant([0]), channels="none")
+
+
 def test_segmentation_takes_a_mask() -> None:
     outputs = tf.reshape(tf.range(24.0), (2, 2, 3, 2))
     mask = np.array([[1, 0, 0], [0, 0, 1]])
@@ -397,6 +423,21 @@ def test_one_of_several_outputs_is_explained(as_dict: bool, head: str | int) -> 
         pytest.raises(ValueError, match=r"several arrays; give --set score\.head= one of"),
     ):
         Predict(model).check(INPUTS, TARGETS)
+
+
+@pytest.mark.parametrize("wrap", [lambda one: {"only": one}, lambda one: [one]])
+def test_a_dict_or_list_of_one_output_is_one_output(wrap: Callable[[Any], Any]) -> None:
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((4,))
+    outputs = keras.layers.Dense(3, "softmax")(inputs)
+    model, single = keras.Model(inputs, wrap(outputs)), keras.Model(inputs, outputs)
+    for got, want in zip(explained(model, "logit"), explained(single, "logit"), strict=True):
+        np.testing.assert_allclose(got, want, atol=ROUNDING)
+    np.testing.assert_array_equal(
+        Predict(model)(INPUTS, TARGETS).predictions, Predict(single)(INPUTS, TARGETS).predictions
+    )
+    with pytest.raises(ValueError, match="the model has 3 outputs"):
+        Predict(model).check(INPUTS, TARGETS + 9)
 
 
 def test_a_head_of_a_model_with_one_output_is_refused() -> None:

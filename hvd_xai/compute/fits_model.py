@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvd_xai import scores
-from hvd_xai.protocols import Score
+from hvd_xai.protocols import Channels, Score
 from hvd_xai.tracing.compiled import ExampleSignature, read_signature
 
 
@@ -67,6 +67,12 @@ def find_head(score: Score) -> str | int | None:
     return head
 
 
+def find_classes(score: Score) -> Channels:
+    """Returns where the classes are in the array that a score selects from, as the score says."""
+    option = inspect.signature(score).parameters.get("channels")
+    return "first" if option is not None and option.default == "first" else "last"
+
+
 def _count_outputs(model: keras.Model, inputs: np.ndarray, score: Score) -> int | None:
     """Returns the number of classes in the array that a score selects from; None without one."""
     dtype, _ = read_signature(inputs, inputs)[1:]
@@ -75,10 +81,11 @@ def _count_outputs(model: keras.Model, inputs: np.ndarray, score: Score) -> int 
     )
     outputs = traced.structured_outputs
     head = find_head(score)
-    if not isinstance(outputs, tf.Tensor) and head is None:
+    if head is None and not scores.is_one_array(outputs):
         return None
     array = scores.one_head(outputs, head)
-    n_outputs: int | None = array.shape[-1] if array.shape.rank >= 2 else 1
+    axis = 1 if find_classes(score) == "first" and array.shape.rank > 2 else -1
+    n_outputs: int | None = array.shape[axis] if array.shape.rank >= 2 else 1
     return n_outputs
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from jaxtyping import Float32, Shaped
 
 from hvd_xai import scores
-from hvd_xai.compute.fits_model import TargetCheck, check_inputs, find_head
+from hvd_xai.compute.fits_model import TargetCheck, check_inputs, find_classes, find_head
 from hvd_xai.compute.told_score import tell_score
 from hvd_xai.protocols import Score, ScoreFacts
 from hvd_xai.tracing import micro_batches
@@ -151,9 +151,10 @@ def _prediction(
 ) -> tf.Tensor:
     """Returns each example's prediction, as `Predicted` defines it."""
     head = find_head(score)
-    if not isinstance(outputs, tf.Tensor) and head is None:
+    if head is None and not scores.is_one_array(outputs):
         return tf.cast(values, tf.float32)
-    array = tf.cast(scores.one_head(outputs, head), tf.float32)
+    array = scores.classes_last(scores.one_head(outputs, head), find_classes(score))
+    array = tf.cast(array, tf.float32)
     if array.shape.rank == 1 or array.shape[1:] == [1]:
         value = tf.reshape(array, [-1])
         is_probability = is_binary and ends_in_sigmoid(array)

@@ -29,8 +29,9 @@ def differentiate(
     if gradient is None:
         raise ValueError(
             "gradients need a score that depends smoothly on the inputs; this one has no gradient"
-            " there. A model of integer inputs (tokens, a cast) has none: take"
-            " `layer_integrated_gradients` at its embedding."
+            " there. Tokens have none: take `layer_integrated_gradients` at their embedding. Images"
+            " of integers have one if the model begins with a Rescaling, a Normalization or"
+            " keras.ops.cast, or if its Input is of float32."
         )
     return gradient
 
