@@ -14,6 +14,7 @@ from hvd_xai.checkpoint.rows import encode, row_dtype
 from hvd_xai.checkpoint.run_directory import open_run
 from hvd_xai.checkpoint.writer import Writer
 from hvd_xai.probe.probe import Probe
+from hvd_xai.protocols import Channels
 
 CLASS_NAMES = ("ant", "bee", "cat")
 
@@ -75,6 +76,7 @@ def add_explanation(
     *,
     last: bool = False,
     score: np.ndarray | None = None,
+    channels: Channels | None = None,
 ) -> np.ndarray:
     """Commits one explanation; returns its attributions before they were stored."""
     signed = method == "integrated_gradients"
@@ -87,9 +89,6 @@ def add_explanation(
         else {}
     )
     wrong = (np.arange(len(probe)) % 3 == 0) & (not last)
-    dtype = row_dtype(
-        sample_shape, per_sample={name: values.dtype for name, values in per_sample.items()}
-    )
     header = Header(
         run="test",
         epoch=epoch,
@@ -104,6 +103,13 @@ def add_explanation(
         probe_digest="0" * 32,
         versions={},
         attributed_to="inputs" if sample_shape == probe.inputs.shape[1:] else "places",
+        channels=channels,
+    )
+    channels_first = header.channels_first
+    dtype = row_dtype(
+        sample_shape,
+        per_sample={name: values.dtype for name, values in per_sample.items()},
+        channels_first=channels_first,
     )
     writer = Writer(explanations_dir, header, dtype)
     columns = {
@@ -113,6 +119,6 @@ def add_explanation(
         "score": np.linspace(0.5, 1.0, len(probe), dtype=np.float32) if score is None else score,
         **per_sample,
     }
-    writer.append(encode(dtype, attributions, rank=0, **columns))
+    writer.append(encode(dtype, attributions, rank=0, channels_first=channels_first, **columns))
     writer.commit()
     return attributions

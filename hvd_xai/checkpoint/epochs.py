@@ -122,7 +122,14 @@ class EpochStack:
             # Attributions lie on disk as float16 and are read with their scale applied.
             dtype = np.dtype(np.float32) if name == "attributions" else field.base
             self.variables[name] = Variable(
-                name, ("epoch", "sample", *axes_of(name, len(field.shape))), shape, dtype
+                name,
+                (
+                    "epoch",
+                    "sample",
+                    *axes_of(name, len(field.shape), channels_first=first.channels_first),
+                ),
+                shape,
+                dtype,
             )
 
     @property

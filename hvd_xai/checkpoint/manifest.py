@@ -15,7 +15,14 @@ import numpy as np
 from hvd_xai.checkpoint.json_record import SCHEMA, Fields, seal, unseal
 from hvd_xai.checkpoint.rows import BUILT_IN, NAME_FORM, dtypes_of, row_dtype
 from hvd_xai.errors import CheckpointError
-from hvd_xai.protocols import AttributedTo, Json, ScoreClass, ScoreFacts, ScoreUnit
+from hvd_xai.protocols import (
+    AttributedTo,
+    Channels,
+    Json,
+    ScoreClass,
+    ScoreFacts,
+    ScoreUnit,
+)
 from hvd_xai.storage.durable import FileEntry
 
 MANIFEST = "manifest.json"
@@ -67,6 +74,8 @@ class Header:
         score_facts: unit of the score, and class that it belongs to, as far as they are known.
         doubts: number of samples by each reason to doubt their attributions, as
             `hvd_xai.analysis.doubts` names it; without reasons that no sample has.
+        channels: where the inputs, and attributions of them, have their channels; None if the model
+            does not tell.
         precision: precision of the computation, such as `bfloat16`; None for the model's own.
         precision_error: relative L2 error that the precision makes on the first examples; None if
             it was not measured, or is not finite.
@@ -94,8 +103,18 @@ class Header:
     signed: bool | None = None
     score_facts: ScoreFacts = field(default_factory=ScoreFacts)
     doubts: Mapping[str, int] = field(default_factory=dict)
+    channels: Channels | None = None
     precision: str | None = None
     precision_error: float | None = None
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether the first axis of one sample's attributions has channels."""
+        return (
+            self.channels == "first"
+            and self.attributed_to == "inputs"
+            and len(self.sample_shape) > 1
+        )
 
     def __post_init__(self) -> None:
         check_name(self.method)
@@ -160,6 +179,7 @@ class Manifest(Header):
                 target=self.dtypes["target"],
                 prediction=self.dtypes["prediction"],
                 per_sample=per_sample,
+                channels_first=self.channels_first,
             )
         except (KeyError, ValueError, TypeError) as error:
             raise CheckpointError(
@@ -240,10 +260,13 @@ class Manifest(Header):
                 metrics=record.numbers_or_lists("metrics") if "metrics" in record.values else {},
                 git_commit=record.optional("git_commit", record.text),
                 function=record.text("function") if "function" in record.values else "",
-                attributed_to=_attributed_to(record),
+                attributed_to=cast(
+                    AttributedTo | None, _word(record, "attributed_to", get_args(AttributedTo))
+                ),
                 signed=record.optional("signed", record.claim),
                 score_facts=_score_facts(record),
                 doubts=_doubts(record),
+                channels=cast(Channels | None, _word(record, "channels", get_args(Channels))),
                 precision=record.optional("precision", record.text),
                 precision_error=record.optional("precision_error", record.number),
                 dtypes=record.texts("dtypes"),
@@ -259,17 +282,14 @@ class Manifest(Header):
         return manifest
 
 
-def _attributed_to(record: Fields) -> AttributedTo | None:
-    said = record.optional("attributed_to", record.text)
-    for word in get_args(AttributedTo):
-        if said == word:
-            return cast(AttributedTo, word)
-    if said is not None:
-        known = ", ".join(map(repr, get_args(AttributedTo)))
+def _word(record: Fields, name: str, known: tuple[str, ...]) -> str | None:
+    said = record.optional(name, record.text)
+    if said is not None and said not in known:
         raise CheckpointError(
-            f"{record.where} must have one of {known}, or null under 'attributed_to'; got {said!r}"
+            f"{record.where} must have one of {', '.join(map(repr, known))}, or null under"
+            f" '{name}'; got {said!r}"
         )
-    return None
+    return said
 
 
 def _score_facts(record: Fields) -> ScoreFacts:

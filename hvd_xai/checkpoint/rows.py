@@ -38,6 +38,11 @@ _SAMPLE_AXES = {
     3: ("y", "x", "channel"),
     4: ("z", "y", "x", "channel"),
 }
+_CHANNELS_FIRST = {
+    2: ("channel", "x"),
+    3: ("channel", "y", "x"),
+    4: ("channel", "z", "y", "x"),
+}
 NAME_FORM = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
 
 
@@ -47,6 +52,7 @@ def row_dtype(
     target: npt.DTypeLike = "<i4",
     prediction: npt.DTypeLike = "<i4",
     per_sample: Mapping[str, npt.DTypeLike] | None = None,
+    channels_first: bool = False,
 ) -> np.dtype:
     """Returns the dtype of one row.
 
@@ -57,6 +63,7 @@ def row_dtype(
         prediction: dtype of predictions: an integer dtype for class ids, a floating one for values.
         per_sample: dtypes of further values that each sample has, by name, such as
             `convergence_delta`; `standard_errors` have the shape of the attributions.
+        channels_first: whether the first axis of one sample's attributions has channels.
 
     Raises:
         ValueError: if the shape, a name or a dtype cannot be stored.
@@ -91,7 +98,7 @@ def row_dtype(
             ("score", "<f4"),
             ("rank", "<i4"),
             ("content_hash", "<u8"),
-            ("thumbnail", "<f4", thumbnail_shape(tuple(sample_shape))),
+            ("thumbnail", "<f4", thumbnail_shape(tuple(sample_shape), channels_first)),
             *(
                 (name, plain_dtypes[name], sample_shape if name == STANDARD_ERRORS else ())
                 for name in extra
@@ -100,17 +107,22 @@ def row_dtype(
     )
 
 
-def axes_of(name: str, ndim: int) -> tuple[str, ...]:
+def axes_of(name: str, ndim: int, *, channels_first: bool = False) -> tuple[str, ...]:
     """Returns the names of an array's `ndim` axes after the first, which is `sample`."""
     if name in ("attributions", STANDARD_ERRORS):
-        return _SAMPLE_AXES[ndim]
+        return (_CHANNELS_FIRST if channels_first else _SAMPLE_AXES)[ndim]
     if name == "thumbnail":
         return ("thumbnail_y", "thumbnail_x") if ndim == 2 else ("thumbnail_block",)
     return ()
 
 
 def encode(
-    dtype: np.dtype, attributions: Float32[np.ndarray, "n ..."], *, rank: int, **columns: np.ndarray
+    dtype: np.dtype,
+    attributions: Float32[np.ndarray, "n ..."],
+    *,
+    rank: int,
+    channels_first: bool = False,
+    **columns: np.ndarray,
 ) -> np.ndarray:
     """Packs attributions, and the numbers of each sample, into rows.
 
@@ -122,6 +134,8 @@ def encode(
         dtype: dtype of the rows, from `row_dtype`.
         attributions: attributions, `[n, *sample_shape]`; n may be 0.
         rank: number of the rank that computed them.
+        channels_first: whether the first axis of one sample's attributions has channels, as for
+            `row_dtype`.
         columns: arrays `[n]`: `sample_id`, `target`, `prediction`, `score` and each name given to
             `row_dtype` as `per_sample`; also `label` where it differs from the target.
 
@@ -162,7 +176,7 @@ def encode(
     largest = flat.max(axis=1, initial=0)
     rows["scale"] = np.where(largest > 0, largest, 1)
     rows["attributions"] = attributions / rows["scale"].reshape((n,) + (1,) * len(sample_shape))
-    rows["thumbnail"] = thumbnails(attributions)
+    rows["thumbnail"] = thumbnails(attributions, channels_first)
     rows["rank"] = rank
     rows["content_hash"] = content_hashes(rows)
     return rows

@@ -115,7 +115,10 @@ class Writer:
             self.staged / name,
             self._shape(name),
             field.base,
-            ("sample", *axes_of(name, len(field.shape))),
+            (
+                "sample",
+                *axes_of(name, len(field.shape), channels_first=self._header.channels_first),
+            ),
             attributes,
         )
 

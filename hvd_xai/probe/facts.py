@@ -6,6 +6,7 @@ import numpy as np
 
 from hvd_xai.probe.packing import Packing
 from hvd_xai.probe.window import Window
+from hvd_xai.protocols import Channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class ProbeFacts:
         packing: how several inputs lie in one row; None for a model of one input.
         window: values of the inputs that are drawn darkest and brightest; None if not recorded.
         kind: name of the kind of data, if the probe says it; None to find it from the other facts.
+        channels: where an input has its channels, as the model that was explained said; None if
+            that is not known.
 
     Example:
         >>> ProbeFacts((3,), np.dtype("f4"), feature_names=("age", "income", "debt")).is_named
@@ -35,6 +38,7 @@ class ProbeFacts:
     packing: Packing | None = None
     window: Window | None = None
     kind: str | None = None
+    channels: Channels | None = None
 
     @property
     def is_named(self) -> bool:

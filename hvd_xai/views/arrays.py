@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Num
 
 from hvd_xai.probe.window import Window, window_of
+from hvd_xai.protocols import Channels
 from hvd_xai.views import bars, pixels
 from hvd_xai.views.samples import Panel, Sample
 
@@ -57,8 +58,10 @@ class Plain:
 
     def input_picture(self) -> pixels.Picture | None:
         """Draws the input; None if it is not known."""
-        inputs = self.sample.inputs
-        return None if inputs is None else picture(inputs, self.size, self.sample.window)
+        inputs, facts = self.sample.inputs, self.sample.known
+        if inputs is None:
+            return None
+        return picture(inputs, self.size, self.sample.window, channels=facts.channels)
 
     def picture(self, panel: Panel, limit: float | None = None) -> pixels.Picture:
         """Draws one panel's attributions.
@@ -71,7 +74,11 @@ class Plain:
 
 
 def picture(
-    inputs: Num[np.ndarray, "..."], size: int, window: Window | None = None
+    inputs: Num[np.ndarray, "..."],
+    size: int,
+    window: Window | None = None,
+    *,
+    channels: Channels | None = None,
 ) -> pixels.Picture:
     """Draws one sample's inputs: grey for one channel, colour for three, bars for a vector.
 
@@ -81,6 +88,7 @@ def picture(
         size: approximate length of the longer side of the picture, in pixels.
         window: values that are drawn darkest and brightest, or, of bars, whose larger magnitude the
             longest bar has; the inputs' own if None.
+        channels: where the inputs have their channels; None to tell by their shape.
 
     Example:
         >>> picture(np.zeros((8, 8, 3), np.uint8), 80).image.shape
@@ -93,7 +101,7 @@ def picture(
         image = bars.upright(values, limit, size, "none")
         clipped = pixels.clipped(values, (-limit, limit))
         return pixels.Picture(image, limit=limit, has_bars=True, window=window, clipped=clipped)
-    values = move_channels_last(np.asarray(inputs, np.float32))
+    values = move_channels_last(np.asarray(inputs, np.float32), channels)
     if values.ndim > 3:
         values = values.mean(axis=tuple(range(values.ndim - 3)))
     if values.ndim == 3:
@@ -125,7 +133,7 @@ def draw_alone(
     attributions, inputs = panel.attributions, sample.inputs
     is_own = inputs is None or attributions.shape == inputs.shape
     values = flatten(
-        move_channels_last(attributions) if is_own else attributions,
+        move_channels_last(attributions, sample.known.channels) if is_own else attributions,
         channels=inputs is None or attributions.ndim == inputs.ndim,
     )
     n_bad = int(attributions.size - np.isfinite(attributions).sum())
@@ -173,7 +181,7 @@ def draw_over_input(
     n_bad = int(attributions.size - np.isfinite(attributions).sum())
     signed = bool((values < 0).any()) if panel.is_signed is None else panel.is_signed
     limit = pixels.robust_limit(values) if limit is None else limit
-    under = picture(sample.inputs, size, sample.window).image
+    under = picture(sample.inputs, size, sample.window, channels=sample.known.channels).image
     # the steps of a series run downwards, as they do in the picture of its input
     places = values[:, None] if values.ndim == 1 else values
     image = pixels.overlay(under, places, limit, signed=signed)
@@ -202,18 +210,23 @@ def flatten(attributions: Num[np.ndarray, "..."], *, channels: bool) -> Float32[
     return values.reshape(-1) if values.ndim < 2 else values
 
 
-def move_channels_last(values: Num[np.ndarray, "..."]) -> Num[np.ndarray, "..."]:
+def move_channels_last(
+    values: Num[np.ndarray, "..."], channels: Channels | None = None
+) -> Num[np.ndarray, "..."]:
     """Moves the channels of an image to the last axis if they come first.
 
-    The shape shows it: a first axis of length 1, 3 or 4 that is shorter than the others holds the
-    channels.
+    Args:
+        values: one sample's values.
+        channels: where they have their channels. If None, as in old runs, the shape shows it: a
+            first axis of length 1, 3 or 4 that is shorter than the others holds the channels.
 
     Example:
         >>> move_channels_last(np.zeros((3, 20, 24))).shape
         (20, 24, 3)
     """
-    is_first = (
-        values.ndim == 3
+    is_first = channels == "first" or (
+        channels is None
+        and values.ndim == 3
         and values.shape[0] in {1, 3, 4}
         and values.shape[0] < min(values.shape[1:])
     )

@@ -109,6 +109,9 @@ def read_samples(
 ) -> list[Sample]:
     """Reads samples from explanations, one row at a time.
 
+    Channels come last, wherever the model has them: inputs, and attributions of the inputs' own
+    shape, are turned.
+
     Args:
         explanations: explanations of one probe, at least one; each becomes a panel, in this order.
             Labels and targets come from the first explanation.
@@ -124,18 +127,21 @@ def read_samples(
     """
     panels: list[list[Panel]] = [[] for _ in sample_ids]
     of_methods = signs(explanations)
+    said = [one.manifest.channels for one in explanations if one.manifest.channels is not None]
+    is_first = said[:1] == ["first"]
     for explanation in explanations:
         rows, manifest = explanation.rows_of(sample_ids), explanation.manifest
         has_delta = "convergence_delta" in explanation.columns
         predictions, scores = (explanation.column(name)[rows] for name in ("prediction", "score"))
         deltas = explanation.column("convergence_delta")[rows].tolist() if has_delta else None
+        is_turned = is_first and manifest.attributed_to == "inputs"
         for index, row in enumerate(rows.tolist()):
             errors = explanation.standard_errors(row, row + 1)
             panels[index].append(
                 Panel(
                     manifest.method,
                     manifest.epoch,
-                    explanation.attributions(row, row + 1)[0],
+                    _turn(explanation.attributions(row, row + 1), is_turned)[0],
                     predictions[index].item(),
                     scores[index].item(),
                     None if deltas is None else deltas[index],
@@ -148,11 +154,14 @@ def read_samples(
     first = explanations[0]
     rows = first.rows_of(sample_ids)
     labels, targets = (first.column(name)[rows].tolist() for name in ("label", "target"))
-    inputs = None if probe is None else probe.inputs(rows)
+    inputs = None if probe is None else _turn(probe.inputs(rows), is_first)
     facts = None if probe is None else probe.facts
     if facts is not None and facts.window is None and inputs is not None:
         # An old run records no window: the samples that are shown together share one.
         facts = replace(facts, window=window_of(inputs))
+    if facts is not None and said:
+        shape = (*facts.shape[1:], *facts.shape[:1]) if is_first else facts.shape
+        facts = replace(facts, shape=shape, channels="last" if is_first else said[0])
     return [
         Sample(
             int(sample_id),
@@ -164,6 +173,12 @@ def read_samples(
         )
         for index, sample_id in enumerate(sample_ids)
     ]
+
+
+def _turn(values: Num[np.ndarray, "n ..."], is_first: bool) -> Num[np.ndarray, "n ..."]:
+    """Moves channels that come first to the last axis."""
+    #     [n, c, h, w] -> [n, h, w, c]
+    return np.moveaxis(values, 1, -1) if is_first else values
 
 
 def scale_panels(panels: Sequence[Panel]) -> Float[np.ndarray, "p n"]:

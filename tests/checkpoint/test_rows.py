@@ -141,5 +141,10 @@ def test_standard_errors_need_the_shape_of_the_attributions() -> None:
     for shape in ((3,), (3, 5)):
         with pytest.raises(ValueError, match=r"'standard_errors' must have shape \(3, 4\)"):
             encode(
-                rows.dtype, attributions, rank=0, standard_errors=np.ones(shape, "f4"), **columns
+                rows.dtype,
+                attributions,
+                rank=0,
+                channels_first=False,
+                standard_errors=np.ones(shape, "f4"),
+                **columns,
             )

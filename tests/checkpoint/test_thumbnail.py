@@ -32,6 +32,15 @@ def test_blocks_are_means_of_the_channel_sum() -> None:
     np.testing.assert_allclose(thumbnails(attributions), expected, rtol=1e-4, atol=1e-10)
 
 
+def test_channels_that_come_first_are_summed_as_those_that_come_last() -> None:
+    attributions = make_attributions(3, (56, 84, 2))
+    first = np.ascontiguousarray(attributions.transpose(0, 3, 1, 2))
+    assert thumbnail_shape((2, 56, 84), True) == (28, 28)
+    np.testing.assert_allclose(
+        thumbnails(first, True), thumbnails(attributions), rtol=1e-4, atol=1e-10
+    )
+
+
 def test_blocks_of_an_uneven_axis_cover_every_entry_once() -> None:
     attributions = np.ones((1, 1001), np.float32)
     np.testing.assert_array_equal(thumbnails(attributions), np.ones((1, 784), np.float32))

@@ -38,6 +38,26 @@ def test_samples_have_the_panels_of_the_explanations_in_order(
         assert first.inputs is None
 
 
+def test_channels_come_last_wherever_the_model_has_them(tmp_path: Path) -> None:
+    probe = make_probe(shape=(3, 8, 9))
+    path = make_run(tmp_path / "run", probe, epochs=[])
+    explanations_dir = path / "explanations"
+    of_inputs = add_explanation(
+        explanations_dir, probe, 0, "integrated_gradients", (3, 8, 9), channels="first"
+    )
+    of_places = add_explanation(explanations_dir, probe, 0, "cam", (8, 9), channels="first")
+    run = open_explanations(path)
+    (sample,) = read_samples(list(run), np.array([1]), run.probe())
+    assert sample.inputs is not None
+    assert sample.facts is not None
+    assert (sample.facts.shape, sample.facts.channels) == ((8, 9, 3), "last")
+    np.testing.assert_array_equal(sample.inputs, probe.inputs[1].transpose(1, 2, 0))
+    cam, own = (panel.attributions for panel in sample.panels)
+    np.testing.assert_allclose(cam, of_places[1], atol=1e-3)
+    np.testing.assert_allclose(own, of_inputs[1].transpose(1, 2, 0), atol=1e-3)
+    assert sample.has_parts(sample.panels[1])
+
+
 def test_only_attributions_of_the_inputs_have_parts(tmp_path: Path) -> None:
     probe = make_probe(shape=(3,), feature_names=("a", "b", "c"))
     run = open_explanations(make_run(tmp_path / "run", probe, epochs=[0], cam=False))

@@ -8,13 +8,21 @@ from hvd_xai.views.samples import Panel, Sample
 
 
 def fits(facts: ProbeFacts) -> Fit:
-    """Says that images of 1, 3 or 4 channels fit by their shape, and other arrays in need.
+    """Says that images with channels fit, and other arrays in need.
+
+    Where no model says that there are channels, 1, 3 or 4 of them show by their number.
 
     Example:
         >>> fits(ProbeFacts((28, 28, 1), np.dtype("f4"))).name
         'SHAPE'
     """
-    # Channels come last, or first.
+    if facts.channels == "none" and len(facts.shape) == 2:
+        # The model says so; by its shape it may be a series.
+        return Fit.LENGTHS
+    if facts.channels is not None:
+        is_image = facts.channels == "last" and len(facts.shape) == 3
+        return Fit.SHAPE if is_image else Fit.ANYTHING
+    # Where nobody says so, channels come last, or first.
     has_channels = len(facts.shape) == 3 and {facts.shape[0], facts.shape[-1]} & {1, 3, 4}
     return Fit.SHAPE if has_channels else Fit.ANYTHING
 

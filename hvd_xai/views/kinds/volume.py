@@ -38,7 +38,10 @@ def fits(facts: ProbeFacts) -> Fit:
         >>> fits(ProbeFacts((16, 64, 64), np.dtype("f4"))).name
         'SHAPE'
     """
-    is_volume = len(facts.shape) == 4 or (len(facts.shape) == 3 and min(facts.shape) >= _SHORTEST)
+    is_deep = min(facts.shape, default=0) >= _SHORTEST and facts.channels is None
+    is_volume = len(facts.shape) == 4 or (
+        len(facts.shape) == 3 and (is_deep or facts.channels == "none")
+    )
     return Fit.SHAPE if is_volume else Fit.NONE
 
 

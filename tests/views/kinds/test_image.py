@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 
 from hvd_xai.probe.facts import ProbeFacts
+from hvd_xai.protocols import Channels
 from hvd_xai.views import pixels
 from hvd_xai.views.kind import Fit
 from hvd_xai.views.kinds import image
 from hvd_xai.views.samples import Panel, Sample
 
+FACTS = [
+    ProbeFacts((28, 28), np.dtype("f4"), channels="none"),
+    ProbeFacts((14, 14, 12), np.dtype("f4"), channels="last"),
+]
 SHAPE = (8, 8, 1)
 FULL = pixels.diverging(np.ones(1), 1.0)[0]
 
@@ -36,6 +41,22 @@ def test_images_have_1_3_or_4_channels_and_other_arrays_are_drawn_in_need(
     shape: tuple[int, ...], fit: Fit
 ) -> None:
     assert image.fits(ProbeFacts(shape, np.dtype(np.float32))) == fit
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "fit"),
+    [
+        ((8, 8, 12), "last", Fit.SHAPE),
+        ((28, 28), "none", Fit.LENGTHS),
+        ((28, 28), "last", Fit.ANYTHING),
+        ((3, 20, 24), "none", Fit.ANYTHING),
+    ],
+)
+def test_what_the_model_says_of_channels_goes_before_the_shape(
+    shape: tuple[int, ...], channels: Channels, fit: Fit
+) -> None:
+    facts = ProbeFacts(shape, np.dtype(np.float32), channels=channels)
+    assert image.fits(facts) == fit
 
 
 def test_attributions_of_pixels_are_drawn_by_themselves() -> None:
