@@ -1,7 +1,9 @@
 """Compiles methods and scores of a model once, for the whole training."""
 
+import logging
 from collections.abc import Sequence
 from functools import partial
+from typing import cast, get_args
 
 import keras
 import numpy as np
@@ -11,10 +13,14 @@ from hvd_xai.compute.predict import Predict, Predicted
 from hvd_xai.explain.share import ProbeShare
 from hvd_xai.lookup.resolve import Method
 from hvd_xai.probe.probe import Probe
-from hvd_xai.protocols import Score, ScoreFacts
+from hvd_xai.protocols import Channels, Json, Score, ScoreFacts
 from hvd_xai.tracing import micro_batches
+from hvd_xai.tracing.channels import find_channels
+from hvd_xai.tracing.compiled import read_signature
 from hvd_xai.tracing.packed_model import accept_packed
 from hvd_xai.tracing.precision import Precision
+
+log = logging.getLogger(__name__)
 
 N_MEASURED = 8
 """Number of examples at the start of the probe on which the error of a lower precision is measured.
@@ -82,6 +88,18 @@ class CompiledMethods:
         for predict in self._predicts.values():
             predict.check(*examples)
 
+    def channels(self, method: Method) -> Channels | None:
+        """Returns where the inputs have their channels, as the method was told or the model tells.
+
+        It is None if neither says so.
+        """
+        told = method.options.get("channels")
+        for word in get_args(Channels):
+            if told == word:
+                return cast(Channels, word)
+        shape, dtype, _ = read_signature(self.probe.inputs, self.probe.targets)
+        return find_channels(self.model, shape, dtype)
+
     def predict(self, share: ProbeShare) -> dict[str | Score, Predicted]:
         """Returns predictions and scores of the share's rows, for each score that is explained."""
         predicted = {}
@@ -125,6 +143,24 @@ class CompiledMethods:
         got = self.computes[name](*examples).attributions.astype(np.float64)
         want = self._exact[name](*examples).attributions.astype(np.float64)
         return float(((got - want) ** 2).sum()), float((want**2).sum())
+
+    def describe(self) -> dict[str, Json]:
+        """Returns the options of each method, beside its function's name if it has another."""
+        methods: dict[str, Json] = {}
+        for name, compute in self.computes.items():
+            options, function = dict(compute.method.options), compute.method.function
+            methods[name] = options if function == name else {function: options}
+        return methods
+
+    def tell_without_names(self) -> None:
+        """Logs which methods should say what they attribute to. Call it after `check`."""
+        for name in self.without_names():
+            log.info(
+                "method '%s' does not say what it attributes to, so the probe's names are not"
+                " shown beside its attributions. If they belong to the values of the inputs,"
+                " let it return Attributed(attributions, attributed_to='inputs').",
+                name,
+            )
 
     def without_names(self) -> list[str]:
         """Returns methods that may attribute to features or words with names, but do not say so.

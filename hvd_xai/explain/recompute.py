@@ -178,7 +178,7 @@ def recompute(
         **computed.per_sample,
     }
     now, before = computed.attributions, explanation.attributions_of(ids)
-    encoded = encode(manifest.dtype, now, rank=0, **columns)
+    encoded = encode(manifest.dtype, now, rank=0, channels_first=manifest.channels_first, **columns)
     stored = {
         name: explanation.column(name)[stored_rows]
         for name in ("content_hash", "prediction", "score")

@@ -9,6 +9,7 @@ from hvd_xai.analysis.doubts import Rows, magnitudes
 from hvd_xai.checkpoint.rows import decode, encode
 from hvd_xai.compute.attribute import Compute, Computed
 from hvd_xai.compute.predict import Predicted
+from hvd_xai.explain.not_finite import NotFinite
 from hvd_xai.explain.share import ProbeShare
 from hvd_xai.recording.row_buffer import RowBuffer
 from hvd_xai.recording.unfinished_rows import reuse_rows
@@ -21,6 +22,9 @@ def compute_rows(
     buffer: RowBuffer,
     report: Callable[[int], None],
     look: Callable[[Rows], None] = lambda _: None,
+    *,
+    not_finite: NotFinite | None = None,
+    channels_first: bool = False,
 ) -> Float32[np.ndarray, "g"]:
     """Attributes the share's examples block by block, and appends their rows to the buffer.
 
@@ -33,6 +37,8 @@ def compute_rows(
         buffer: buffer that receives the rows, and may hold rows of a killed job.
         report: function to call after each block, with the number of rows that this rank has done.
         look: function to call with each block, to find doubts in it.
+        not_finite: tally that counts the rows whose attributions are not finite.
+        channels_first: whether the first axis of one sample's attributions has channels.
 
     Returns:
         The convergence deltas of the rows, `[n]`; empty if the method has none.
@@ -56,8 +62,16 @@ def compute_rows(
                 "score": predicted.scores[first:last],
                 **computed.per_sample,
             }
-            rows = encode(buffer.dtype, computed.attributions, rank=share.rank, **columns)
+            rows = encode(
+                buffer.dtype,
+                computed.attributions,
+                rank=share.rank,
+                channels_first=channels_first,
+                **columns,
+            )
             buffer.append(rows)
+        if not_finite is not None:
+            not_finite.add(rows)
         of_block = None
         if "convergence_delta" in compute.per_sample:
             of_block = np.asarray(rows["convergence_delta"], np.float32)

@@ -17,6 +17,7 @@ from hvd_xai.checkpoint.run_directory import RunDirectory
 from hvd_xai.compute.attribute import Compute
 from hvd_xai.compute.predict import Predicted
 from hvd_xai.explain.compiled_methods import CompiledMethods
+from hvd_xai.explain.not_finite import NotFinite
 from hvd_xai.explain.recorded_metrics import recorded_metrics
 from hvd_xai.explain.rows import compute_rows
 from hvd_xai.explain.share import ProbeShare
@@ -106,13 +107,7 @@ class Runner:
             check_kind(self.compiled.probe.facts)
             self.compiled.check(self._share)
         if world.is_root:
-            for name in self.compiled.without_names():
-                log.info(
-                    "method '%s' does not say what it attributes to, so the probe's names are not"
-                    " shown beside its attributions. If they belong to the values of the inputs,"
-                    " let it return Attributed(attributions, attributed_to='inputs').",
-                    name,
-                )
+            self.compiled.tell_without_names()
         with world.together("opening the run"):
             if world.is_root:
                 if world.resets:
@@ -208,12 +203,8 @@ class Runner:
 
     def _describe(self) -> dict[str, Json]:
         """Returns the facts that repeat the run, together with each manifest."""
-        methods: dict[str, Json] = {}
-        for name, compute in self.compiled.computes.items():
-            options, function = dict(compute.method.options), compute.method.function
-            methods[name] = options if function == name else {function: options}
         return {
-            "methods": methods,
+            "methods": self.compiled.describe(),
             "versions": provenance.versions(),
             "hosts": sorted(set(self._world.hosts)),
             "git_commit": self._git_commit,
@@ -242,6 +233,7 @@ class Runner:
             attributed_to=compute.attributed_to,
             signed=compute.signed,
             score_facts=self.compiled.score_facts(compute.method.recorded_score),
+            channels=self.compiled.channels(compute.method),
             precision=compute.precision,
         )
 
@@ -283,6 +275,7 @@ class Runner:
             target=share.probe.targets.dtype,
             prediction=predicted.predictions.dtype,
             per_sample=compute.per_sample,
+            channels_first=header.channels_first,
         )
         with world.together("opening the buffer"):
             # Facts are written once the first method starts: a run that cannot be continued stays
@@ -297,7 +290,7 @@ class Runner:
             )
         try:
             with summary.timed("attributing"), world.together(f"attributing with {method}"):
-                deltas, tally = self._fill(buffer, compute, header.epoch, predicted)
+                deltas, tally, not_finite = self._fill(buffer, compute, header, predicted)
             mine = [float(len(deltas)), float(np.abs(deltas).sum()), *tally.numbers()]
             numbers = world.allgather("gathering convergence deltas and doubts", mine)
             n_deltas, total = np.array([of_rank[:2] for of_rank in numbers]).sum(axis=0)
@@ -305,6 +298,7 @@ class Runner:
                 summary.convergence_delta[method] = float(total / n_deltas)
             tally = Tally.of_all([of_rank[2:] for of_rank in numbers])
             header = self._doubts.tell(header, tally, is_root=world.is_root)
+            not_finite.warn(header, world)
             with summary.timed("merging"):
                 self._recorder.merge(header, buffer)
         except BaseException:
@@ -312,14 +306,14 @@ class Runner:
             raise
 
     def _fill(
-        self, buffer: RowBuffer, compute: Compute, epoch: int, predicted: Predicted
-    ) -> tuple[np.ndarray, Tally]:
+        self, buffer: RowBuffer, compute: Compute, header: Header, predicted: Predicted
+    ) -> tuple[np.ndarray, Tally, NotFinite]:
         """Computes this rank's rows into the buffer; returns convergence deltas and doubts."""
-        share, method = self._share, compute.method.name
+        share, method, not_finite = self._share, header.method, NotFinite()
         tally = Tally(self.compiled.explained_facts(compute.method))
         # Rows that are kept on disk tell the root how far all ranks are, others how far it is.
         n_rows = len(share) if self._row_files is None else len(share.probe)
-        self._progress.start(f"epoch {epoch}  {method}", n_rows)
+        self._progress.start(f"epoch {header.epoch}  {method}", n_rows)
         if len(buffer):
             log.info("%d of %d rows of %s are there already", len(buffer), len(share), method)
         n_shown = 0
@@ -330,7 +324,17 @@ class Runner:
             self._progress.advance(n_done - n_shown)
             n_shown = n_done
 
-        return compute_rows(compute, share, predicted, buffer, report, tally.add), tally
+        deltas = compute_rows(
+            compute,
+            share,
+            predicted,
+            buffer,
+            report,
+            tally.add,
+            not_finite=not_finite,
+            channels_first=header.channels_first,
+        )
+        return deltas, tally, not_finite
 
     def _is_committed(self, header: Header) -> bool:
         """Returns whether the root finds this same explanation committed and undamaged.

@@ -303,16 +303,6 @@ class Recorder:
                 succeeded, older epochs are removed. None if nothing may be removed.
         """
         committed = self._run.commit(writer, written)
-        manifest = committed.manifest
-        if manifest.nonfinite > 0:
-            log.warning(
-                "epoch %d: %d values of %s are not finite. If the weights are, the model has no"
-                " value for something it is shown, as the mean of a text whose words are all taken"
-                " away: bind another baseline= to the method",
-                manifest.epoch,
-                manifest.nonfinite,
-                manifest.method,
-            )
         for sink in self._sinks:
             sink(self._run, committed)
         # the single thread has finished the others by now, so that `exception` does not wait

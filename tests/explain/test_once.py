@@ -1,5 +1,6 @@
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from hvd_xai.checkpoint.verify import verify
 from hvd_xai.explain.once import explain
 from hvd_xai.lookup.methods import load_method
 from hvd_xai.probe.probe import Probe
-from hvd_xai.protocols import Methods
+from hvd_xai.protocols import Channels, Methods
 from hvd_xai.ranks.world import World
 from hvd_xai.sinks.tensorboard import TensorBoard
-from tests.models_under_test import functional
+from hvd_xai.views.samples import read_samples
+from tests.models_under_test import functional, of_places
 
 
 def test_of_several_methods_the_one_that_does_not_fit_is_named(tmp_path: Path) -> None:
@@ -69,3 +71,31 @@ def test_a_method_is_committed_once_under_each_name_it_is_given(tmp_path: Path) 
     assert verify(tmp_path / "run", deep=True) == []
     (events,) = (tmp_path / "run/tensorboard/explanations").iterdir()
     assert all(f"{name}/panel".encode() in events.read_bytes() for name in methods)
+
+
+def test_a_run_of_channels_first_is_read_as_that_of_channels_last(tmp_path: Path) -> None:
+    inputs = np.random.default_rng(1).random((3, 6, 5, 2), np.float32)
+    samples, thumbnails = {}, {}
+    for channels in get_args(Channels)[:2]:
+        values = inputs if channels == "last" else inputs.transpose(0, 3, 1, 2)
+        probe = Probe(np.ascontiguousarray(values), np.arange(3))
+        path = tmp_path / channels
+        methods: Methods = ["saliency", load_method("occlusion"), "grad_cam"]
+        explain(of_places(channels), probe, methods, world=World.alone(), run=path)
+        run = open_explanations(path)
+        assert {one.manifest.channels for one in run} == {channels}
+        assert verify(path, deep=True) == []
+        samples[channels] = read_samples(list(run), np.arange(3), run.probe())
+        thumbnails[channels] = run.explanation(0, "saliency").thumbnails()
+        axes = "y x channel" if channels == "last" else "channel y x"
+        stored = run.explanation(0, "saliency").to_xarray()["attributions"]
+        assert stored.dims[-3:] == tuple(axes.split())
+    # float16 keeps three digits of each attribution
+    close = partial(np.testing.assert_allclose, rtol=1e-2, atol=1e-4)
+    close(thumbnails["first"], thumbnails["last"])
+    for first, last in zip(samples["first"], samples["last"], strict=True):
+        np.testing.assert_array_equal(first.inputs, last.inputs)
+        assert first.facts == last.facts
+        for got, want in zip(first.panels, last.panels, strict=True):
+            assert got.method == want.method
+            close(got.attributions, want.attributions)
