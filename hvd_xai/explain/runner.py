@@ -20,6 +20,7 @@ from hvd_xai.explain.compiled_methods import CompiledMethods
 from hvd_xai.explain.not_finite import NotFinite
 from hvd_xai.explain.recorded_metrics import recorded_metrics
 from hvd_xai.explain.rows import compute_rows
+from hvd_xai.explain.same_outputs import check_same_outputs, compare_early
 from hvd_xai.explain.share import ProbeShare
 from hvd_xai.explain.summary import Summary
 from hvd_xai.explain.told_doubts import ToldDoubts
@@ -106,6 +107,8 @@ class Runner:
         with world.together("compiling the methods"):
             check_kind(self.compiled.probe.facts)
             self.compiled.check(self._share)
+        # once here, before anything is trained, and once before the first explanation
+        self._compared: str | None = compare_early(self.compiled.model, self._share.probe, world)
         if world.is_root:
             self.compiled.tell_without_names()
         with world.together("opening the run"):
@@ -155,6 +158,9 @@ class Runner:
                 " Put BroadcastGlobalVariablesCallback before Explain, and train with a"
                 " DistributedOptimizer.",
             )
+            if self._compared not in {None, weights}:
+                check_same_outputs(self.compiled.model, self._share.probe, world)
+            self._compared = None
             with world.together("predicting the probe"):
                 predicted = self.compiled.predict(self._share)
         recorded = recorded_metrics(metrics or {})
