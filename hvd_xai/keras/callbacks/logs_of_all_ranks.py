@@ -1,18 +1,22 @@
 """Computes what the ranks have logged together, with and without a metric behind it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import xxhash
 
 from hvd_xai.keras.collectives import reduce_values
 from hvd_xai.keras.horovod_names import Sum
 from hvd_xai.keras.metric_states import Results, numbers_in
+from hvd_xai.ranks.transport import ROOT
 from hvd_xai.ranks.world import World
 
 # A step that Keras compiles, and the metric itself, may compute one result with other roundings.
 _ROUNDING = 1e-5
+
+
+# shape, fingerprint of a metric's result, rows of the last batch
+_Told: TypeAlias = tuple[list[int], list[float], int]
 
 
 class Part(NamedTuple):
@@ -46,36 +50,55 @@ def logs_of_all_ranks(
             shape under it.
     """
     mine = numbers_in(logs)
-    together: dict[str, np.ndarray] = {}
-    told: dict[str, tuple[list[int], str, int]] = {}
+    results: dict[str, np.ndarray] = {}
+    told: dict[str, _Told] = {}
     for name, value in mine.items():
         part = [part for part in parts if name.startswith(part.prefix)][-1]
         metric = name.removeprefix(part.prefix)
-        digest = ""
         if _is_result(value, part.results.mine.get(metric)):
-            together[name] = part.results.together[metric]
-            digest = xxhash.xxh3_64_hexdigest(together[name].tobytes())
-        told[name] = (list(value.shape), digest, part.n_rows)
+            results[name] = part.results.together[metric]
+        told[name] = (list(value.shape), _fingerprint(results.get(name)), part.n_rows)
     ranks = world.allgather("comparing the logs", told)
     _compare(world, ranks)
 
-    averaged, weights = [], []
-    for name in sorted(mine):
-        digests = {digest for _, digest, _ in (theirs[name] for theirs in ranks)}
-        # A digest of all ranks: the value was a metric's result on all of them, and follows from
-        # the combined states. Results of one that keeps more than states differ between ranks.
-        if len(digests) > 1 or not any(digests):
-            averaged.append(name)
-            weights.append([theirs[name][2] for theirs in ranks])
-    values = [
-        np.asarray(mine[name] * _share(rows, world.rank))
-        for name, rows in zip(averaged, weights, strict=True)
-    ]
-    sums = reduce_values(values, op=Sum, name="hvd_xai.logs")
-    for name, rows, total in zip(averaged, weights, sums, strict=True):
-        # Divided last, so that a value that all ranks have stays as it is.
-        together[name] = np.asarray(total / (sum(rows) if all(rows) else world.size))
-    return {name: float(value) if value.ndim == 0 else value for name, value in together.items()}
+    names, sent, shares = sorted(mine), [], []
+    for name in names:
+        _, fingerprints, n_rows = zip(*(theirs[name] for theirs in ranks), strict=True)
+        if _are_one(fingerprints):
+            # The root's counts, so that all ranks have the same bits, whatever their hardware.
+            weights = [float(rank == ROOT) for rank in range(world.size)]
+            sent.append(results[name] if world.rank == ROOT else np.zeros_like(mine[name]))
+        else:
+            weights = list(n_rows) if all(n_rows) else [1] * world.size
+            sent.append(np.asarray(mine[name] * weights[world.rank]))
+        shares.append(sum(weights))
+    sums = reduce_values(sent, op=Sum, name="hvd_xai.logs")
+    # Divided last, so that a value that all ranks have stays as it is.
+    means = [np.asarray(total / share) for total, share in zip(sums, shares, strict=True)]
+    return {
+        name: float(mean) if mean.ndim == 0 else mean
+        for name, mean in zip(names, means, strict=True)
+    }
+
+
+def _fingerprint(result: np.ndarray | None) -> list[float]:
+    """Returns two sums by which results are compared; none if there is no result."""
+    if result is None:
+        return []
+    values = np.nan_to_num(result.reshape(-1))
+    return [float(np.abs(values).sum()), float(values @ np.cos(np.arange(values.size)))]
+
+
+def _are_one(fingerprints: Sequence[list[float]]) -> bool:
+    """Returns whether all ranks have one result, up to rounding.
+
+    Only then does it follow from the states, which are combined. Results of a metric that keeps
+    more than variables differ between ranks.
+    """
+    if not all(fingerprints):
+        return False
+    magnitude = fingerprints[ROOT][0]
+    return bool(np.allclose(fingerprints, fingerprints[ROOT], rtol=0, atol=_ROUNDING * magnitude))
 
 
 def _is_result(logged: np.ndarray, result: np.ndarray | None) -> bool:
@@ -86,12 +109,7 @@ def _is_result(logged: np.ndarray, result: np.ndarray | None) -> bool:
     )
 
 
-def _share(n_rows: Sequence[int], rank: int) -> int:
-    """Returns how much a rank weighs: its rows, or 1 where a rank's rows are not known."""
-    return n_rows[rank] if all(n_rows) else 1
-
-
-def _compare(world: World, ranks: Sequence[Mapping[str, tuple[list[int], str, int]]]) -> None:
+def _compare(world: World, ranks: Sequence[Mapping[str, _Told]]) -> None:
     """Raises on all ranks if they have logged different names or shapes.
 
     Collective: every rank must call this.
