@@ -135,3 +135,10 @@ def test_an_explanation_that_means_little_is_told_and_recorded(
     # p of class 1 rises with the input by p (1 - p) / 2; the probability of class 0 falls alike
     slopes = explanation.attributions()[:, 0]
     np.testing.assert_allclose(slopes, 0.1175 * np.array([-1, 1, 1, 1]), atol=1e-4)
+
+
+def test_a_kind_that_there_is_not_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    probe = Probe(np.ones((2, 1), np.float32), np.zeros(2, np.int32), kind="imgae")
+    with pytest.raises(ValueError, match="kind= of a probe is one of 'image'"):
+        explain(_sigmoid(0.5), probe, ["saliency"], world=World.alone(), run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
