@@ -94,7 +94,7 @@ def test_every_part_of_a_probe_counts(change: dict[str, Any]) -> None:
 
 
 def test_probe_of_strings_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'inputs' of the probe must hold"):
+    with pytest.raises(ValueError, match="inputs must be numbers; got strings"):
         write_probe(open_run(tmp_path, config={}), make_probe(inputs=np.array(list("abcdefg"))))
 
 
