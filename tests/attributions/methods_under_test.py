@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import hvd_xai.attributions
+from hvd_xai.checkpoint.rows import STANDARD_ERRORS
 from hvd_xai.compute.attribute import Compute, Computed
 from tests import models_under_test as models
 from tests.models_under_test import Family
@@ -62,13 +63,18 @@ def family_of(case: str) -> Family:
     )
 
 
+def shape_beside(name: str, attributions: np.ndarray) -> tuple[int, ...]:
+    """Returns the shape of what stands beside attributions: one value each, or their errors."""
+    return attributions.shape if name == STANDARD_ERRORS else attributions.shape[:1]
+
+
 def assert_same(got: Computed, want: Computed, tolerance: float = PLACE_TOLERANCE) -> None:
     assert got.attributions.shape == want.attributions.shape
     scale = max(float(np.abs(want.attributions).max(initial=0)), 1e-30)
     assert np.abs(got.attributions - want.attributions).max(initial=0) <= tolerance * scale
     assert got.per_sample.keys() == want.per_sample.keys()
     for name, values in want.per_sample.items():
-        assert got.per_sample[name].shape == values.shape == (len(want.attributions),)
+        assert got.per_sample[name].shape == values.shape == shape_beside(name, want.attributions)
         # Beside the attributions stand small differences of sums of them, so the sums give the
         # scale.
         total = max(

@@ -39,6 +39,7 @@ from tests.attributions.methods_under_test import (
     assert_same,
     family_of,
     rows_of,
+    shape_beside,
 )
 from tests.models_under_test import Family
 
@@ -139,7 +140,8 @@ def test_shape_and_dtype(case: Case) -> None:
     assert {
         name: values.dtype for name, values in computed.per_sample.items()
     } == compute.per_sample
-    assert all(values.shape == (N,) for values in computed.per_sample.values())
+    for name, values in computed.per_sample.items():
+        assert values.shape == shape_beside(name, computed.attributions)
 
 
 def test_a_method_says_what_it_attributes_to_and_whether_signed(case: Case) -> None:
@@ -240,9 +242,9 @@ def test_a_random_baseline_comes_from_the_sample_id(name: str) -> None:
 def test_no_examples_give_no_attributions(case: Case) -> None:
     computed = case.explain(slice(0))
     assert computed.attributions.shape == (0, *case.compute.sample_shape)
-    assert {name: values.shape for name, values in computed.per_sample.items()} == dict.fromkeys(
-        case.compute.per_sample, (0,)
-    )
+    assert {name: values.shape for name, values in computed.per_sample.items()} == {
+        name: shape_beside(name, computed.attributions) for name in case.compute.per_sample
+    }
 
 
 def test_is_traced_once_over_epochs_and_sees_new_weights(case: Case) -> None:

@@ -61,11 +61,9 @@ def test_a_killed_job_is_resumed_to_the_bit(explained: Explained, tmp_path: Path
 
     run = tmp_path / "killed"
     with start("mpirun", 2, HVD_XAI, *words, str(run)) as job:
-        # killed once some rows are there
+        # killed once some rows are there: they count when their hashes are written, last of all
         assert job.until(
-            lambda: any(
-                path.stat().st_size for path in run.glob("unfinished/rows/*/convergence_delta")
-            )
+            lambda: any(path.stat().st_size for path in run.glob("unfinished/rows/*/.hashes"))
         )
         os.killpg(job.process.pid, signal.SIGKILL)
     assert open_explanations(run).epochs == []
