@@ -20,9 +20,10 @@ def test_what_was_written_arrives_as_it_was_sent() -> None:
 def test_a_part_is_written_where_the_checkpoint_is_staged(tmp_path: Path) -> None:
     rows = make_rows(make_attributions(12, (3,)))
     writer = begin(tmp_path, rows)
-    buffer = RowBuffer(rows.dtype)
-    buffer.append(rows)
-    merged = merge(World.alone(), buffer, {})
-    assert write_part(writer._header, merged, writer.staged, writer) == Written((), 0, 0)
+    with RowBuffer(rows.dtype) as buffer:
+        buffer.append(rows)
+        merged = merge(World.alone(), buffer, {})
+        assert write_part(writer._header, merged, writer.staged, writer) == Written((), 0, 0)
+        merged.close()
     committed = Explanation(writer.commit())
     np.testing.assert_array_equal(committed.rows(), rows)
