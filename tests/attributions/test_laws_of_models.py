@@ -89,8 +89,11 @@ def test_several_inputs_are_as_one_row_and_no_other_words_are_shown(name: str) -
     models.assert_same_state(models.state_of(model), before)
     assert np.all(np.isfinite(got.attributions))
     assert np.any(got.attributions != 0)
+    # A variance or a squared gradient doubles the relative error of rounding by place.
+    tolerance = 2 * PLACE_TOLERANCE
     for rows in (slice(0, 1), slice(2, 5)):
-        assert_same(compute(inputs[rows], targets[rows], ids[rows]), rows_of(got, rows))
+        again = compute(inputs[rows], targets[rows], ids[rows])
+        assert_same(again, rows_of(got, rows), tolerance)
     assert_same(got, Compute(of_one_row(), CASES[name])(inputs, targets, ids), GRAPH_TOLERANCE)
 
 
