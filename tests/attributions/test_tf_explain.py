@@ -238,7 +238,7 @@ def test_a_score_without_a_gradient_is_refused(explainer: str) -> None:
     model = keras.Sequential(
         [keras.Input((3,), dtype="int32"), keras.layers.Embedding(5, 2), keras.layers.Flatten()]
     )
-    with pytest.raises(ValueError, match="take `layer_integrated_gradients` at its embedding"):
+    with pytest.raises(ValueError, match="take `layer_integrated_gradients` at their embedding"):
         check(explainer, model, np.zeros((1, 3), np.int32))
 
 
